@@ -1,0 +1,27 @@
+# The experiment: prepare -> train -> evaluate -> collect -> compare, figures, track.
+# Run it with `make reproduce`, or `snakemake --configfile config/demo.yaml`. Settings: config.yaml.
+from cotdistill.workflow import Workflow
+
+if not workflow.configfiles:  # a config file given by hand replaces the paper's grid, it is not merged into it
+    configfile: "config.yaml"
+
+grid = Workflow(config, where=", ".join(map(str, workflow.configfiles)))
+
+wildcard_constraints:
+    dataset="[^/]+", student="[^/]+", method="[^/]+", labels="[^/]+", fraction="[^/]+", seed="[^/]+",
+
+include: "workflow/rules/prepare.smk"
+include: "workflow/rules/train.smk"
+include: "workflow/rules/results.smk"
+
+report: "workflow/report/workflow.rst"
+
+onstart:
+    grid.freeze()
+
+rule all:
+    default_target: True
+    input:
+        rules.compare.output,
+        rules.figures.output,
+        rules.track.output,

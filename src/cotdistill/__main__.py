@@ -1,0 +1,7 @@
+"""`python -m cotdistill`."""
+
+import sys
+
+from cotdistill.cli import main
+
+sys.exit(main())

@@ -1,0 +1,53 @@
+"""The command line. Each command is a thin call of one stage; stages are imported when they run."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from cotdistill import __version__
+from cotdistill.errors import UserError
+
+FAILED = 1
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code (0, or 1 after one line that says what is wrong)."""
+    options = parser().parse_args(arguments)
+    try:
+        return options.run(options) or 0
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"error: {place}{error.strerror or error}", file=sys.stderr)
+    except KeyboardInterrupt:
+        print("error: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # the reader of our output went away (`| head`): nothing to say, and nobody to say it to
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return FAILED
+
+
+def parser() -> argparse.ArgumentParser:
+    """All commands and their options."""
+    from cotdistill.cli import commands
+
+    top = argparse.ArgumentParser(
+        prog="cotdistill",
+        description="Compare chain-of-thought distillation methods over datasets, students and seeds.",
+    )
+    top.add_argument("--version", action="version", version=f"cotdistill {__version__}")
+    subparsers = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for name, command in commands.COMMANDS.items():
+        first, _, rest = (command.__doc__ or "").partition("\n")
+        sub = subparsers.add_parser(name, help=first.rstrip("."), description=f"{first} {rest.strip()}")
+        if name not in commands.WITHOUT_CONFIG:
+            sub.add_argument("--config", default="config.yaml", help="config file (default: %(default)s)")
+        for flags, settings in commands.OPTIONS.get(name, []):
+            sub.add_argument(*flags, **settings)
+        sub.set_defaults(run=command)
+    return top

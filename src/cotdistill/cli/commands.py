@@ -1,0 +1,182 @@
+"""One function a command, and its options beside `--config`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from cotdistill.config.load import load
+from cotdistill.errors import UserError, unknown
+from cotdistill.files import write_json
+
+Options = argparse.Namespace
+
+
+def plan(options: Options) -> None:
+    """Print the grid: cells, runs, steps, and hours estimated from earlier runs of the same kind."""
+    from cotdistill.plan import describe
+
+    print(describe(load(options.config)))
+
+
+def fetch(options: Options) -> None:
+    """Download and verify the published data (datasets.zip) into the data folder."""
+    from cotdistill.data import release
+
+    print(f"published data in {release.fetch(options.root or load(options.config).data_root)}")
+
+
+def prepare(options: Options) -> None:
+    """Parse and tokenise one (dataset, student) pair into Arrow, shared by all its runs."""
+    from cotdistill.config.grid import prepared_folder
+    from cotdistill.data.prepared import prepare as run
+
+    experiment = load(options.config)
+    datasets = {entry.name: entry for entry in experiment.datasets}
+    students = {entry.name: entry for entry in experiment.students}
+    if options.dataset not in datasets:
+        raise unknown("dataset", options.dataset, datasets)
+    if options.student not in students:
+        raise unknown("student", options.student, students)
+    folder = prepared_folder(experiment, options.dataset, options.student)
+    print(f"prepared {run(experiment, datasets[options.dataset], students[options.student], folder)}")
+
+
+def train(options: Options) -> None:
+    """Train one run of the grid, from its last saved state if it has one."""
+    run = _run(options)
+    if run.training.processes > 1 and "RANK" not in os.environ:
+        # one process a GPU (or CPU process): torchrun starts them and passes their ranks
+        os.execv(sys.executable, [
+            sys.executable, "-m", "torch.distributed.run", "--standalone", "--no-python",
+            f"--nproc-per-node={run.training.processes}", sys.executable, "-m", "cotdistill", *sys.argv[1:],
+        ])
+    _offline()
+    from cotdistill.training.loop import train as run_training
+
+    run_training(run)
+
+
+def evaluate(options: Options) -> None:
+    """Evaluate a trained run on test, by the strict and the published protocol."""
+    run = _run(options)
+    _offline()
+    from cotdistill.evaluation.protocols import evaluate as run_evaluation
+
+    metrics = run_evaluation(run)
+    strict, published = metrics["strict"], metrics["published"]
+    print(f"{run.id}: strict {strict['test_accuracy']:.4f} (step {strict['step']}), "
+          f"published {published['test_accuracy']:.4f} (step {published['step']}), n={strict['test_n']}")
+
+
+def collect(options: Options) -> None:
+    """Gather all runs into one tidy table: results.parquet, results.csv, history.parquet."""
+    from cotdistill.results.collect import collect as run
+
+    _print(run(load(options.config), allow_missing=options.allow_missing))
+
+
+def compare(options: Options) -> None:
+    """Write the comparison tables (Markdown, CSV, LaTeX) from the results table."""
+    from cotdistill.results.compare import write_comparison
+
+    _print(write_comparison(load(options.config)))
+
+
+def figures(options: Options) -> None:
+    """Draw the figures (PNG and PDF) from the results table."""
+    from cotdistill.figures import draw_all
+
+    _print(draw_all(load(options.config)))
+
+
+def track(options: Options) -> None:
+    """Write the results into MLflow; doing it twice adds nothing."""
+    from cotdistill.tracking import track as run
+
+    experiment = load(options.config)
+    result = run(experiment)
+    write_json(Path(experiment.results, experiment.experiment, "tracked.json"), result)
+    print(", ".join(f"{key} {value}" for key, value in result.items()))
+
+
+def reproduce(options: Options) -> int:
+    """Run the whole grid through Snakemake, showing progress, and print the comparison."""
+    from cotdistill.reproduce import reproduce as run
+
+    return run(Path(options.config), options.cores)
+
+
+def schema(options: Options) -> int:
+    """Write the generated files: commented defaults and JSON schema of the config."""
+    from cotdistill.config import document
+
+    root = Path(options.root)
+    if not options.check:
+        _print(document.write(root))
+        return 0
+    stale = document.drift(root)
+    if stale:
+        raise UserError(f"out of date: {', '.join(map(str, stale))}; run `cotdistill schema`")
+    return 0
+
+
+def _run(options: Options) -> Any:
+    from cotdistill.config.grid import find
+
+    run = find(load(options.config), options.run_id)
+    if options.expect and options.expect != run.hash:
+        raise UserError(
+            f"{options.config}: run {run.id} has config hash {run.hash}, the job was planned with "
+            f"{options.expect}: the config changed since; start snakemake again"
+        )
+    return run
+
+
+def _offline() -> None:
+    """Training and evaluation read prepared data and cached checkpoints; cluster nodes have no network."""
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+def _print(paths: Any) -> None:
+    for path in paths if isinstance(paths, (list, tuple)) else [paths]:
+        print(path)
+
+
+COMMANDS: dict[str, Callable[[Options], Any]] = {
+    "plan": plan,
+    "fetch": fetch,
+    "prepare": prepare,
+    "train": train,
+    "evaluate": evaluate,
+    "collect": collect,
+    "compare": compare,
+    "figures": figures,
+    "track": track,
+    "reproduce": reproduce,
+    "schema": schema,
+}
+WITHOUT_CONFIG = ("schema",)
+
+_RUN: list[tuple[tuple[str, ...], dict[str, Any]]] = [
+    (("--run",), {"dest": "run_id", "required": True, "metavar": "ID",
+                  "help": "dataset/student/method/labels/fraction/seed, as `cotdistill plan` lists them"}),
+    (("--expect",), {"metavar": "HASH", "help": "refuse to run if the run's config has another hash"}),
+]
+OPTIONS: dict[str, list[tuple[tuple[str, ...], dict[str, Any]]]] = {
+    "fetch": [(("--root",), {"help": "folder to download to (default: data_root, COTDISTILL_DATA or data)"})],
+    "prepare": [(("--dataset",), {"required": True}), (("--student",), {"required": True})],
+    "train": _RUN,
+    "evaluate": _RUN,
+    "collect": [(("--allow-missing",), {"action": "store_true", "help": "mark missing runs instead of stopping"})],
+    "reproduce": [(("--cores",), {"type": int, "help": "jobs at once (default: all cores)"})],
+    "schema": [
+        (("--root",), {"default": ".", "help": "root of the checkout (default: here)"}),
+        (("--check",), {"action": "store_true", "help": "fail if the files are out of date instead of writing"}),
+    ],
+}

@@ -1,0 +1,282 @@
+"""The settings of an experiment: the one source of truth for names, types, defaults and meaning.
+
+The commented defaults (`config/defaults.yaml`) and the JSON schema (`workflow/schema/`) are
+generated from these models by `cotdistill schema`; a test catches drift.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+    model_validator,
+)
+
+
+def _refuse_bool(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("input should be a number")
+    return value
+
+
+# "5e-5" is a string to a YAML 1.1 reader: numbers are read leniently, but true is not 1.0
+Number = Annotated[float, Field(strict=False), BeforeValidator(_refuse_bool)]
+Slug = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+
+
+class Strict(BaseModel):
+    """A model that refuses unknown keys and silent conversions, and cannot be changed later."""
+
+    model_config = ConfigDict(
+        extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
+
+
+def _refuse_fp16(value: str) -> str:
+    if value == "fp16":
+        raise ValueError("T5 diverges in fp16 (its activations overflow): use bf16 or fp32")
+    return value
+
+
+# fp16 is known here only to say why it is refused
+Precision = Annotated[
+    Literal["fp32", "bf16", "fp16"],
+    AfterValidator(_refuse_fp16),
+    WithJsonSchema({"type": "string", "enum": ["fp32", "bf16"]}),
+]
+
+
+class Training(Strict):
+    """How a student is trained. Defaults are the published hyperparameters of both papers."""
+
+    steps: int = Field(10_000, ge=1)
+    """optimiser steps"""
+    batch_size: int = Field(64, ge=1)
+    """examples a step, over all processes and accumulated micro-batches"""
+    accumulation: int = Field(1, ge=1)
+    """micro-batches a batch is cut into; the gradient is that of the whole batch"""
+    learning_rate: Number = Field(5e-5, gt=0)
+    """peak learning rate of AdamW"""
+    warmup_steps: int = Field(0, ge=0)
+    """steps over which the rate rises linearly to its peak; then it falls linearly to 0"""
+    weight_decay: Number = Field(0.0, ge=0)
+    """decoupled weight decay of AdamW"""
+    clip_norm: Number = Field(1.0, gt=0)
+    """gradients are scaled down to this global norm"""
+    precision: Precision = "fp32"
+    """fp32, or bf16 (autocast, weights stay fp32); fp16 is refused because T5 diverges in it"""
+    max_input_tokens: int = Field(1024, ge=2)
+    """inputs are cut at this length, prefix and end token included"""
+    max_target_tokens: int = Field(256, ge=2)
+    """targets are cut at this length, end token included"""
+    eval_every: int = Field(250, ge=1)
+    """steps between evaluations on the validation split, which choose the checkpoint"""
+    log_every: int = Field(50, ge=1)
+    """steps between lines of history.jsonl"""
+    checkpoint_every: int = Field(500, ge=1)
+    """steps between saved training states, from which a stopped run resumes"""
+    patience: int | None = Field(None, ge=1)
+    """stop after this many evaluations without a better validation accuracy; null never stops early"""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """cpu, cuda (an error where there is no GPU), or auto: a GPU where one is visible"""
+    processes: int = Field(1, ge=1)
+    """processes that share each batch: one a GPU, or CPU processes where the device is cpu"""
+
+
+class TrainingOverrides(Strict):
+    """Training settings that one dataset or student replaces; the same keys as `training`."""
+
+    steps: int | None = Field(None, ge=1)
+    batch_size: int | None = Field(None, ge=1)
+    accumulation: int | None = Field(None, ge=1)
+    learning_rate: Number | None = Field(None, gt=0)
+    warmup_steps: int | None = Field(None, ge=0)
+    weight_decay: Number | None = Field(None, ge=0)
+    max_input_tokens: int | None = Field(None, ge=2)
+    max_target_tokens: int | None = Field(None, ge=2)
+    eval_every: int | None = Field(None, ge=1)
+    patience: int | None = Field(None, ge=1)
+
+
+class Evaluation(Strict):
+    """How a student is evaluated."""
+
+    batch_size: int = Field(64, ge=1)
+    """examples generated at once"""
+    max_new_tokens: int = Field(64, ge=1)
+    """longest generated label; a rationale may have training.max_target_tokens"""
+    rationales: bool = False
+    """also generate a rationale for every test example (methods that have a rationale task)"""
+
+
+class Tracking(Strict):
+    """Where MLflow keeps the runs."""
+
+    uri: str | None = None
+    """an MLflow tracking URI; null means the SQLite store <results>/mlflow.db"""
+
+
+class DatasetEntry(Strict):
+    """A dataset of the grid."""
+
+    name: Slug
+    """the name in paths, tables and figures"""
+    adapter: str = ""
+    """the adapter that reads it (a file of src/cotdistill/data/adapters); default: the name"""
+    path: str | None = None
+    """folder of the data, for `custom` or to override data_root; relative to the work folder"""
+    answer: Literal["text", "equation"] | None = None
+    """`custom` only: compare answers as text (default) or as the values of equations"""
+    training: TrainingOverrides = TrainingOverrides()
+    """training settings for this dataset alone"""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_form(cls, value: Any) -> Any:
+        return _fill(value, "name", "adapter", "name")
+
+
+class ScratchStudent(Strict):
+    """A T5 v1.1 architecture with fresh weights and a Unigram tokenizer trained on the training text."""
+
+    d_model: int = Field(64, ge=8)
+    """width"""
+    d_ff: int = Field(128, ge=8)
+    """width of the feed-forward layers"""
+    d_kv: int = Field(16, ge=4)
+    """width of one attention head"""
+    heads: int = Field(4, ge=1)
+    """attention heads"""
+    layers: int = Field(2, ge=1)
+    """encoder layers, and as many decoder layers"""
+    dropout: Number = Field(0.1, ge=0, lt=1)
+    """dropout rate"""
+    vocabulary: int = Field(1000, ge=32)
+    """most pieces the tokenizer may have"""
+
+
+class Compute(Strict):
+    """What one training job of a student needs; a cluster profile turns it into a request."""
+
+    threads: int = Field(1, ge=1)
+    """CPU threads of one job; part of the numbers, as sums are ordered by thread"""
+    mem_mb: int = Field(2_000, ge=100)
+    """memory of one job, in MB"""
+    runtime: int = Field(60, ge=1)
+    """time limit of one job, in minutes"""
+
+
+class StudentEntry(Strict):
+    """A student of the grid: a pretrained T5, or one built from scratch."""
+
+    name: Slug
+    """the name in paths, tables and figures"""
+    pretrained: str | None = None
+    """a hub id or a local folder of any T5 (original, v1.1, flan)"""
+    scratch: ScratchStudent | None = None
+    """an architecture to build with fresh weights"""
+    compute: Compute = Compute()
+    """what one training job needs"""
+    training: TrainingOverrides = TrainingOverrides()
+    """training settings for this student alone"""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_form(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            value = {"pretrained": value}
+        if isinstance(value, dict) and "name" not in value and isinstance(value.get("pretrained"), str):
+            value = {"name": value["pretrained"].rstrip("/").split("/")[-1], **value}
+        return value
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> StudentEntry:
+        if (self.pretrained is None) == (self.scratch is None):
+            raise ValueError("give exactly one of 'pretrained' and 'scratch'")
+        return self
+
+
+class MethodEntry(BaseModel):
+    """A method of the grid: a name, the method, and that method's own settings (alpha, beta, ...)."""
+
+    model_config = ConfigDict(extra="allow", strict=True, frozen=True, use_attribute_docstrings=True)
+
+    name: Slug
+    """the name in paths, tables and figures"""
+    method: str = ""
+    """the method (a file of src/cotdistill/methods); default: the name"""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_form(cls, value: Any) -> Any:
+        return _fill(value, "name", "method", "name")
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The method's own settings as given, without defaults."""
+        return dict(self.__pydantic_extra__ or {})
+
+
+Labels = Literal["gold", "teacher"]
+Fraction = Annotated[float, Field(gt=0, le=1, strict=False), BeforeValidator(_refuse_bool)]
+
+
+class CellFilter(Strict):
+    """Cells of the grid: each key lists the values it matches; a key left out matches all."""
+
+    dataset: list[str] | None = None
+    student: list[str] | None = None
+    method: list[str] | None = None
+    labels: list[Labels] | None = None
+    fraction: list[Fraction] | None = None
+    seed: list[int] | None = None
+
+
+class Experiment(Strict):
+    """One experiment: a grid of runs and how they are trained, evaluated and compared."""
+
+    experiment: Slug
+    """name of the experiment; everything lands in <results>/<experiment>/"""
+    datasets: list[DatasetEntry] = Field(min_length=1)
+    """grid axis: names, or entries with settings"""
+    students: list[StudentEntry] = Field(min_length=1)
+    """grid axis: hub ids, local folders, or entries with settings"""
+    methods: list[MethodEntry] = Field(min_length=1)
+    """grid axis: names, or entries with a name, a method and its settings"""
+    labels: list[Labels] = Field(["gold"], min_length=1)
+    """grid axis: train on gold labels or on the teacher's"""
+    fractions: list[Fraction] = Field([1.0], min_length=1)
+    """grid axis: fractions of the training split; smaller ones are subsets of larger ones"""
+    seeds: list[Annotated[int, Field(ge=0)]] = Field([0, 1, 2, 3, 4], min_length=1)
+    """grid axis: repetitions; subset, initial weights and example order follow from the seed"""
+    include: list[CellFilter] | None = None
+    """keep only the cells that match one of these filters"""
+    exclude: list[CellFilter] = []
+    """drop the cells that match one of these filters"""
+    baseline: str = "dss"
+    """method (by name) that the others are compared with"""
+    results: str = "results"
+    """folder of all results"""
+    data_root: str | None = None
+    """folder of the published data; null means the environment variable COTDISTILL_DATA, else data/"""
+    training: Training = Training()
+    """training settings of every run"""
+    evaluation: Evaluation = Evaluation()
+    """evaluation settings of every run"""
+    tracking: Tracking = Tracking()
+    """MLflow store"""
+
+
+def _fill(value: Any, short: str, key: str, source: str) -> Any:
+    """Expand a plain string to `{short: value}`, and let `key` default to the value of `source`."""
+    if isinstance(value, str):
+        value = {short: value}
+    if isinstance(value, dict) and source in value:
+        value = {key: value[source], **value}
+    return value

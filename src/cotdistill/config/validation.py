@@ -1,0 +1,62 @@
+"""Turn a pydantic fault into one line: what, where, expected, and the near key."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar, get_args
+
+from pydantic import BaseModel, ValidationError
+
+from cotdistill.errors import UserError, near
+
+T = TypeVar("T", bound=BaseModel)
+
+
+def validate(model: type[T], value: Any, where: str, prefix: str = "") -> T:
+    """`model` filled from `value`. Raises UserError with the first fault in one line."""
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        raise UserError(_one_line(model, error, where, prefix)) from error
+
+
+def _one_line(model: type[BaseModel], error: ValidationError, where: str, prefix: str) -> str:
+    faults = error.errors()
+    # an unknown key is the likeliest cause of everything else that is wrong: name it first
+    fault = next((f for f in faults if f["type"] == "extra_forbidden"), faults[0])
+    location = prefix + _dotted(fault["loc"])
+    more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+    if fault["type"] == "extra_forbidden":
+        owner = _owner(model, fault["loc"][:-1])
+        keys = list(owner.model_fields) if owner else []
+        known = f" (known: {', '.join(keys)})" if keys else ""
+        return f"{where}: unknown key '{location}'{near(str(fault['loc'][-1]), keys)}{known}{more}"
+    if fault["type"] == "missing":
+        return f"{where}: '{location}' is missing{more}"
+    message = fault["msg"].removeprefix("Value error, ")
+    message = message[0].lower() + message[1:] if message[:2] != "T5" else message
+    found = "" if isinstance(fault["input"], (dict, BaseModel)) else f", found {fault['input']!r}"
+    return f"{where}: '{location}': {message}{found}{more}"
+
+
+def _dotted(location: tuple[int | str, ...]) -> str:
+    text = ""
+    for part in location:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}"
+    return text.lstrip(".") or "(top level)"
+
+
+def _owner(model: type[BaseModel], location: tuple[int | str, ...]) -> type[BaseModel] | None:
+    """The model that holds the key at `location`, for listing the keys it knows."""
+    current: Any = model
+    for part in location:
+        if isinstance(part, int):
+            continue
+        field = current.model_fields.get(part) if current else None
+        current = _inner_model(field.annotation) if field else None
+    return current
+
+
+def _inner_model(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((m for arg in get_args(annotation) if (m := _inner_model(arg))), None)

@@ -1,0 +1,54 @@
+"""Datasets with teacher rationales, by adapter name.
+
+`load` gives a `datasets.DatasetDict` with the splits train, valid and test and the columns of
+`cotdistill.data.adapter.Row`. The `datasets` library is imported when it is needed, not before.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cotdistill.data.adapter import COLUMNS, Adapter
+from cotdistill.data.adapters import ADAPTERS
+from cotdistill.data.release import resolve_root
+from cotdistill.data.splits import Accuracy, cut_valid, data_checksum, subset, teacher_accuracy
+from cotdistill.errors import UserError
+
+if TYPE_CHECKING:
+    from datasets import DatasetDict
+
+__all__ = ["COLUMNS", "SPLITS", "Accuracy", "adapter", "data_checksum", "load", "subset", "teacher_accuracy"]
+
+SPLITS = ("train", "valid", "test")
+
+
+def adapter(name: str) -> Adapter:
+    """The adapter of that name. Raises UserError that suggests the near name."""
+    found: Adapter = ADAPTERS.module(name).ADAPTER
+    return found
+
+
+def load(name: str, root: Path | str | None = None, *, path: Path | str | None = None) -> DatasetDict:
+    """The splits train, valid and test of the adapter `name`, in memory.
+
+    `root` is the data root, see `resolve_root`. `path` goes before it: the folder of the files for
+    `custom`, another data root for the others. Where the data has no validation split, one is cut from
+    train as published, see `cut_valid`. Raises UserError naming file and line of a fault.
+    """
+    from datasets import Dataset, DatasetDict, Features, Value
+
+    source = adapter(name)
+    if source.needs_path and path is None:
+        raise UserError(f"dataset '{name}': 'path' is missing; expected the folder of its files")
+    folder = Path(path) if path and source.needs_path else resolve_root(path if path is not None else root)
+    splits = source.read(folder)
+    if "valid" not in splits:
+        rows = splits["train"]
+        train, valid = cut_valid(len(rows))
+        splits |= {"train": [rows[index] for index in train], "valid": [rows[index] for index in valid]}
+    splits["train"] = splits["train"] + source.extra_train(folder)
+
+    text = Value("string")
+    features = Features({column: [text] if column == "options" else text for column in COLUMNS})
+    return DatasetDict({split: Dataset.from_list(splits[split], features=features) for split in SPLITS})

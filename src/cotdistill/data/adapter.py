@@ -1,0 +1,222 @@
+"""What a dataset adapter is, and the reading that all adapters share."""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypedDict
+
+from cotdistill.answers import Kind
+from cotdistill.errors import UserError, near
+from cotdistill.files import read_json, read_jsonl
+
+NLI_LABELS = ["entailment", "neutral", "contradiction"]
+"""the texts of the integer labels 0, 1 and 2 of e-SNLI and ANLI"""
+
+EOS = "</s>"
+"""T5's end token, which the published code puts between premise and hypothesis"""
+
+
+class Row(TypedDict):
+    """One example. All texts are complete: no prefix, no truncation."""
+
+    id: str
+    """unique over the dataset: name, split on disk and row number from 0 (own ids where a file has them)"""
+    input: str
+    label: str
+    """the gold label, never empty"""
+    rationale: str
+    """the teacher's rationale; empty where its output could not be read"""
+    teacher_label: str
+    """the teacher's label; empty where its output holds none. It need not be one of the options"""
+    options: list[str]
+    """the labels to choose from, with repetitions if the data has them; empty for an open label set"""
+
+
+COLUMNS = tuple(Row.__annotations__)
+
+
+@dataclass(frozen=True)
+class Record:
+    """One JSON object of a file, which knows its place for error messages."""
+
+    path: Path
+    index: int
+    """number among the objects of the file, from 0"""
+    fields: dict[str, Any]
+
+    def fault(self, message: str) -> UserError:
+        """A UserError at this file and line."""
+        # blank lines are skipped by the reader, so the line is looked up, and only when needed
+        lines = self.path.read_text(encoding="utf-8").split("\n")
+        line = [number for number, text in enumerate(lines, start=1) if text.strip()][self.index]
+        return UserError(f"{self.path}:{line}: {message}")
+
+    def value(self, column: str) -> Any:
+        """What stands in `column`. Raises UserError if it is missing."""
+        if column not in self.fields:
+            known = ", ".join(self.fields)
+            raise self.fault(f"column '{column}' is missing{near(column, self.fields)} (found: {known})")
+        return self.fields[column]
+
+    def text(self, column: str, *, filled: bool = False) -> str:
+        """The text in `column`. Raises UserError if it is no text, or blank although `filled` is asked."""
+        value = self.value(column)
+        if not isinstance(value, str):
+            raise self.fault(f"column '{column}': expected text, found {type(value).__name__}")
+        if not _encodable(value):
+            raise self.fault(f"column '{column}': expected Unicode text, found half a surrogate pair")
+        if filled and not value.strip():
+            raise self.fault(f"column '{column}' is empty; expected text")
+        return value
+
+    def texts(self, column: str, count: int | None = None) -> list[str]:
+        """The list of texts in `column`, `count` of them if given. Raises UserError for anything else."""
+        value = self.value(column)
+        good = isinstance(value, list) and all(isinstance(item, str) and _encodable(item) for item in value)
+        if not good or count not in (None, len(value)):
+            wanted = "a list of texts" if count is None else f"a list of {count} texts"
+            found = f"a list of {len(value)}" if isinstance(value, list) else type(value).__name__
+            raise self.fault(f"column '{column}': expected {wanted}, found {found}")
+        return value
+
+
+def _encodable(text: str) -> bool:
+    # JSON can spell half a surrogate pair, which Arrow cannot store
+    return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def read_records(path: Path) -> list[Record]:
+    """The objects of a JSON lines file, at least one. Raises UserError naming file and line."""
+    records = [Record(path, index, fields) for index, fields in enumerate(read_jsonl(path))]
+    if not records:
+        raise UserError(f"{path}: no rows; expected one JSON object a line")
+    return records
+
+
+def teacher_outputs(folder: Path, split: str, rows: int) -> list[str]:
+    """The raw teacher outputs of one split, in the order of its rows.
+
+    They lie in `<split>_CoT_<i>.json`, i = 0, 1, ... without a gap, each a JSON array of strings.
+    Raises UserError if a file is missing or no such array, or if there are not exactly `rows` outputs.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; expected the teacher outputs {split}_CoT_0.json, ...")
+    pattern = re.compile(rf"{split}_CoT_(0|[1-9][0-9]{{0,8}})\.json")
+    found = [match for file in folder.iterdir() if (match := pattern.fullmatch(file.name))]
+    # by number: as text, batch 10 would come before batch 2
+    numbers = sorted(int(match[1]) for match in found)
+    expected = next((index for index, number in enumerate(numbers) if number != index), len(numbers))
+    if not numbers or expected < len(numbers):
+        have = ", ".join(map(str, numbers[:20])) or "none"
+        raise UserError(f"{folder / f'{split}_CoT_{expected}.json'}: no such file (batches found: {have})")
+    outputs: list[str] = []
+    for number in numbers:
+        outputs += _output_batch(folder / f"{split}_CoT_{number}.json")
+    if len(outputs) != rows:
+        last = numbers[-1]
+        raise UserError(
+            f"{folder}: teacher outputs: {len(outputs)} for {rows} rows ({split}_CoT_0.json to "
+            f"{split}_CoT_{last}.json); expected one for each row of the split"
+        )
+    return outputs
+
+
+def _output_batch(path: Path) -> list[str]:
+    batch = read_json(path)
+    if not isinstance(batch, list):
+        raise UserError(f"{path}: expected a JSON array of texts, found {type(batch).__name__}")
+    for number, output in enumerate(batch):
+        if not isinstance(output, str) or not _encodable(output):
+            found = "half a surrogate pair" if isinstance(output, str) else type(output).__name__
+            raise UserError(f"{path}: output {number} (from 0): expected text, found {found}")
+    return batch
+
+
+class Adapter(ABC):
+    """A dataset. A module of `cotdistill.data.adapters` exposes one instance as `ADAPTER`."""
+
+    name: str
+    """the module's name"""
+    answer: Kind
+    """how answers are compared, see `cotdistill.answers`"""
+    licence: str
+    source: str
+    needs_release: bool = False
+    """the rows come from the published archive, see `cotdistill.data.release`"""
+    needs_path: bool = False
+    """`root` is the folder of the files itself, which has no default place"""
+
+    @abstractmethod
+    def read(self, root: Path) -> dict[str, list[Row]]:
+        """The splits as they lie on disk: 'train', 'test' and, where there is one, 'valid'.
+
+        Raises UserError naming file and line of a fault.
+        """
+
+    def extra_train(self, root: Path) -> list[Row]:
+        """Rows that join the training split after a validation split has been cut from it."""
+        return []
+
+    def parse_teacher(self, output: str) -> tuple[str, str]:
+        """(rationale, label) of one raw teacher output; by default it is all rationale."""
+        return output.strip(), ""
+
+
+class ReleaseAdapter(Adapter):
+    """A dataset in the layout of the published archive.
+
+    `<root>/<name>/<name>_<split>.json` holds JSON lines, `<root>/<name>/llm/` the teacher outputs.
+    """
+
+    needs_release = True
+    splits: tuple[str, ...] = ("train", "test")
+
+    def read(self, root: Path) -> dict[str, list[Row]]:
+        """See `Adapter.read`."""
+        return {split: self.read_split(root, split) for split in self.splits}
+
+    def read_split(self, root: Path, split: str) -> list[Row]:
+        """The rows of one split with the teacher's outputs parsed."""
+        folder = root / self.name
+        if not folder.is_dir():
+            raise UserError(f"{folder}: no such folder; expected the data root to hold '{self.name}/'")
+        records = read_records(folder / f"{self.name}_{split}.json")
+        outputs = teacher_outputs(folder / "llm", split, len(records))
+        return [
+            self._row(f"{self.name}-{split}-{record.index}", record, output)
+            for record, output in zip(records, outputs, strict=True)
+        ]
+
+    def _row(self, identity: str, record: Record, output: str) -> Row:
+        text, label, options = self.example(record)
+        rationale, teacher_label = self.parse_teacher(output)
+        return Row(id=identity, input=text, label=label, rationale=rationale, teacher_label=teacher_label,
+                   options=options)  # fmt: skip
+
+    @abstractmethod
+    def example(self, record: Record) -> tuple[str, str, list[str]]:
+        """(input, gold label, options) of one record. Raises UserError at its line."""
+
+    @abstractmethod
+    def parse_teacher(self, output: str) -> tuple[str, str]:
+        """(rationale, label) of one PaLM output, read as in the published code; '' for what is missing."""
+
+
+class NliAdapter(ReleaseAdapter):
+    """Natural language inference: premise, hypothesis and an integer label."""
+
+    answer: Kind = "text"
+    splits = ("train", "valid", "test")
+
+    def example(self, record: Record) -> tuple[str, str, list[str]]:
+        """See `ReleaseAdapter.example`."""
+        label = record.value("label")
+        # `True` is an int to Python, and SNLI marks rows without a gold label as -1
+        if type(label) is not int or not 0 <= label < len(NLI_LABELS):
+            meaning = ", ".join(f"{number} ({text})" for number, text in enumerate(NLI_LABELS))
+            raise record.fault(f"column 'label': expected one of {meaning}; found {label!r:.40}")
+        text = record.text("premise") + EOS + record.text("hypothesis")
+        return text, NLI_LABELS[label], list(NLI_LABELS)

@@ -1,0 +1,7 @@
+"""Datasets: one file per adapter, registered under its file name."""
+
+from __future__ import annotations
+
+from cotdistill.registry import Registry
+
+ADAPTERS = Registry(__name__, "dataset")

@@ -1,0 +1,76 @@
+"""SVAMP with its training split extended by problems of ASDiv.
+
+The published code means to do this, but its loader cannot be constructed. Valid and test are SVAMP's.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+
+from cotdistill.answers import evaluate_equation
+from cotdistill.data.adapter import Record, ReleaseAdapter, Row
+from cotdistill.data.adapters.svamp import ADAPTER as SVAMP
+from cotdistill.data.adapters.svamp import parse_equation
+
+_TOKEN = re.compile(r"[0-9]+\.?[0-9]*|\.[0-9]+|[-+*/()]")
+# bounded, so that a hostile answer costs no quadratic time; "1,000", "3/4" and "12:30" are no numbers here
+_LEADING = re.compile(r"\s{0,9}(-?(?:[0-9]{1,30}(?:\.[0-9]{0,30})?|\.[0-9]{1,30}))(?![0-9.,:/]{0,9}[0-9])")
+
+
+def _as_svamp(expression: str) -> str:
+    """'7+2' as SVAMP writes it: '( 7.0 + 2.0 )'."""
+    return " ".join(["(", *map(_number, _TOKEN.findall(expression)), ")"])
+
+
+def _number(token: str) -> str:
+    # as text: str(float(token)) would write large numbers with an exponent
+    if token in "-+*/()":
+        return token
+    return f"0{token}" if token[0] == "." else token if "." in token else f"{token}.0"
+
+
+class Asdiv(ReleaseAdapter):
+    """Rows of `asdiv/asdiv_train.json`: Body, Question, Formula ("7+2=9"), Answer ("9 (apples)").
+
+    The label is the left side of Formula. Where that is not plain arithmetic, or has another value than
+    Answer begins with, the label is the number of Answer alone; a row that offers neither is refused.
+    """
+
+    name = "asdiv"
+    answer = "equation"
+    licence = "ASDiv: CC BY-NC 4.0 (non-commercial use only); SVAMP: MIT; PaLM outputs: Apache-2.0"
+    source = "ASDiv (Miao et al. 2020) and SVAMP (Patel et al. 2021), DSS release"
+
+    def read(self, root: Path) -> dict[str, list[Row]]:
+        """SVAMP's splits; the rows of ASDiv come with `extra_train`."""
+        return SVAMP.read(root)
+
+    def extra_train(self, root: Path) -> list[Row]:
+        """The training problems of ASDiv."""
+        return self.read_split(root, "train")
+
+    def example(self, record: Record) -> tuple[str, str, list[str]]:
+        """See `ReleaseAdapter.example`."""
+        formula, answer = record.text("Formula"), record.text("Answer")
+        left = formula.split("=", 1)[0]
+        value, leading = evaluate_equation(left), _LEADING.match(answer)
+        stated = float(leading[1]) if leading else None
+        if value is not None and (stated is None or math.isclose(value, stated, rel_tol=1e-6)):
+            label = _as_svamp(left)
+        elif leading:
+            label = _as_svamp(leading[1])
+        else:
+            raise record.fault(
+                "expected arithmetic before '=' in 'Formula' or a number first in 'Answer', found "
+                f"{formula!r:.60} and {answer!r:.60}"
+            )
+        return record.text("Body") + "\n" + record.text("Question"), label, []
+
+    def parse_teacher(self, output: str) -> tuple[str, str]:
+        """As SVAMP's."""
+        return parse_equation(output)
+
+
+ADAPTER = Asdiv()

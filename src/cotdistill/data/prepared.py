@@ -1,0 +1,158 @@
+"""One (dataset, student) pair, parsed and tokenised once into Arrow and shared by every run.
+
+A prepared folder holds `train.arrow`, `valid.arrow`, `test.arrow` (the public columns, and token ids
+of input, label, teacher_label and rationale without special tokens), `tokenizer/` and `manifest.json`.
+Ids carry no prefix and no end token, so one folder serves every method: tasks are put together from
+them at training time. Preparing checks that this gives the very ids of the put-together text.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cotdistill.errors import UserError
+from cotdistill.files import atomic, read_json, write_json
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+    from transformers import PreTrainedTokenizerBase
+
+    from cotdistill.config.models import DatasetEntry, Experiment, StudentEntry
+
+SPLITS = ("train", "valid", "test")
+TOKENISED = ("input", "label", "teacher_label", "rationale")
+CHUNK = 2_000
+"""rows tokenised and written at once: bounds memory on e-SNLI's half a million rows"""
+
+
+def prepare(experiment: Experiment, dataset: DatasetEntry, student: StudentEntry, folder: Path) -> Path:
+    """Parse and tokenise a pair into `folder`, atomically. Raises UserError on bad data or student."""
+    from cotdistill import data, students
+    from cotdistill.data.adapters import ADAPTERS
+    from cotdistill.data.splits import data_checksum, teacher_accuracy
+
+    answer = dataset.answer or ADAPTERS.module(dataset.adapter).ADAPTER.answer
+    splits = data.load(dataset.adapter, experiment.data_root, path=dataset.path)
+    with atomic(folder) as part:
+        part.mkdir()
+        train = splits["train"]
+        texts = [text for column in TOKENISED for text in train[column]] + literals()
+        tokenizer = students.prepare(student, texts, part / "tokenizer")
+        tokens = {split: _write(splits[split], tokenizer, part / f"{split}.arrow") for split in SPLITS}
+        _check_joins(train[:100], tokenizer)
+        manifest = {
+            "dataset": dataset.name,
+            "adapter": dataset.adapter,
+            "student": student.name,
+            "answer": answer,
+            "checksum": data_checksum(splits),
+            "sizes": {split: len(splits[split]) for split in SPLITS},
+            "vocabulary": len(tokenizer),
+            "tokens": tokens,
+            "teacher": teacher_accuracy(splits, answer),
+        }
+        write_json(part / "manifest.json", manifest)
+    return folder
+
+
+def literals() -> list[str]:
+    """Every prefix and literal target text of the registered methods."""
+    from cotdistill.methods import FIELDS, METHODS, build
+
+    tasks = [task for name in METHODS.names() for task in build(name).tasks]
+    texts = {task.prefix for task in tasks} | {part for task in tasks for part in task.target}
+    return sorted(texts - set(FIELDS) - {""})
+
+
+def _write(rows: Any, tokenizer: PreTrainedTokenizerBase, path: Path) -> dict[str, dict[str, float]]:
+    """Write one split with its token ids; return mean and longest length in tokens by column."""
+    import numpy as np
+    import pyarrow as pa
+
+    lengths: dict[str, list[int]] = {column: [] for column in TOKENISED}
+    writer = None
+    with open(path, "wb") as handle:
+        for start in range(0, max(len(rows), 1), CHUNK):
+            columns: dict[str, Any] = rows[start : start + CHUNK]
+            arrays = {name: pa.array(values) for name, values in columns.items() if name != "options"}
+            arrays["options"] = pa.array(columns["options"], pa.list_(pa.string()))
+            for column in TOKENISED:
+                ids = _ids(tokenizer, columns[column])
+                lengths[column] += [len(row) for row in ids]
+                arrays[f"{column}_ids"] = pa.array(ids, pa.list_(pa.int32()))
+            batch = pa.record_batch(arrays)
+            writer = writer or pa.ipc.new_stream(handle, batch.schema)
+            writer.write_batch(batch)
+        if writer is not None:
+            writer.close()
+    return {name: {"mean": float(np.mean(n or [0])), "max": max(n, default=0)} for name, n in lengths.items()}
+
+
+def _ids(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
+    # an empty list is an error to the tokenizer, and long texts are cut when tasks are put together
+    ids = tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"] if texts else []
+    return ids
+
+
+def _check_joins(rows: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> None:
+    """Refuse a tokenizer whose ids of a joined text are not the joined ids (sentence-level models)."""
+    for literal in literals():
+        for text in rows["input"]:
+            joined = _ids(tokenizer, [literal.rstrip() + " " + text, literal, text])
+            parts = joined[1] + joined[2]
+            if joined[0] != parts:
+                raise UserError(
+                    f"tokenizer of '{tokenizer.name_or_path}': '{literal}' and the text after it are not "
+                    "tokenised apart; expected one that splits at spaces, as T5's do"
+                )
+
+
+@dataclass(frozen=True)
+class Ragged:
+    """Rows of different lengths in two flat arrays: row i is `values[offsets[i]:offsets[i + 1]]`."""
+
+    values: np.ndarray
+    offsets: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, row: int) -> np.ndarray:
+        return self.values[self.offsets[row] : self.offsets[row + 1]]
+
+
+class Prepared:
+    """A prepared folder, read. Raises UserError when it is missing or corrupt."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = Path(folder)
+        self.manifest: dict[str, Any] = read_json(self.folder / "manifest.json")
+
+    def table(self, split: str) -> pa.Table:
+        """The split, memory-mapped."""
+        import pyarrow as pa
+
+        path = self.folder / f"{split}.arrow"
+        try:
+            with pa.memory_map(str(path)) as source:
+                return pa.ipc.open_stream(source).read_all()
+        except (OSError, pa.ArrowException) as error:
+            raise UserError(
+                f"{path}: no readable Arrow file ({error}); remove the folder to prepare again"
+            ) from error
+
+    def ragged(self, split: str, column: str) -> Ragged:
+        """The token ids of one column."""
+        import numpy as np
+
+        array = self.table(split).column(f"{column}_ids").combine_chunks()
+        return Ragged(np.asarray(array.values), np.asarray(array.offsets))
+
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The pair's tokenizer."""
+        from cotdistill.students import load_tokenizer
+
+        return load_tokenizer(self.folder / "tokenizer")

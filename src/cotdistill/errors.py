@@ -1,0 +1,26 @@
+"""Errors that a user can act on: one line that says what, where and what was expected."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """Bad input (config, data, checkpoint, model output, environment).
+
+    The command line prints the message as one line and exits with code 1; no traceback, because
+    the cause is outside the code.
+    """
+
+
+def near(name: str, names: Iterable[str]) -> str:
+    """`; did you mean 'x'?` for the closest of `names`, or an empty string when none is close."""
+    close = difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)
+    return f"; did you mean '{close[0]}'?" if close else ""
+
+
+def unknown(kind: str, name: str, names: Iterable[str]) -> UserError:
+    """The error for a name that is not among `names`: names the near one and lists all."""
+    names = sorted(names)
+    return UserError(f"unknown {kind} '{name}'{near(name, names)} (known: {', '.join(names)})")

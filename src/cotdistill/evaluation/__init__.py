@@ -1,0 +1,1 @@
+"""Evaluation: greedy generation, scoring, and the two protocols (`strict` and `published`)."""

@@ -1,0 +1,123 @@
+"""Greedy generation of answers and rationales, in batches sorted by length."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from cotdistill.answers import matches
+from cotdistill.data.prepared import Prepared
+from cotdistill.methods import Method, Task
+from cotdistill.training.batches import Collator
+
+if TYPE_CHECKING:
+    from transformers import T5ForConditionalGeneration
+
+    from cotdistill.config.grid import Run
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One example's outcome. confidence: probability of the generated sequence, end token included."""
+
+    id: str
+    input: str
+    gold: str
+    prediction: str
+    correct: bool
+    confidence: float
+
+
+class Confidence:
+    """A logits processor that changes nothing and sums the log-probability of each greedy choice.
+
+    Keeps (B,) numbers instead of the (steps, B, V) scores that `generate` would return.
+    """
+
+    def __init__(self, end: int) -> None:
+        self.end = end
+        self.total: torch.Tensor | None = None
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        best = scores.float().log_softmax(-1).amax(-1)
+        if self.total is None:
+            self.total = torch.zeros_like(best)
+        finished = (input_ids == self.end).any(-1)
+        self.total = self.total + best.masked_fill(finished, 0.0)
+        return scores
+
+
+class Generator:
+    """Generates for the examples of a prepared pair, as one run's evaluation settings say."""
+
+    def __init__(self, run: Run, prepared: Prepared, method: Method, device: torch.device) -> None:
+        self.run, self.prepared, self.method, self.device = run, prepared, method, device
+        self.tokenizer = prepared.tokenizer()
+        self.answer_kind: str = prepared.manifest["answer"]
+
+    def answers(self, model: T5ForConditionalGeneration, split: str) -> list[Answer]:
+        """An answer for every example of the split, in its order.
+
+        As published, the prediction is compared with the gold label as the tokenizer gives it back.
+        """
+        task = self.method.tasks[0]
+        longest = self.method.max_label_tokens or self.run.experiment.evaluation.max_new_tokens
+        texts, confidences = self._generate(model, task, split, longest)
+        ids, inputs, golds, readable = self._references(split)
+        answers = []
+        for row, text in enumerate(texts):
+            prediction = self.method.read_label(text)
+            correct = matches(self.answer_kind, prediction, readable[row])
+            answers.append(Answer(ids[row], inputs[row], golds[row], prediction, correct, confidences[row]))
+        return answers
+
+    def rationales(self, model: T5ForConditionalGeneration, split: str) -> list[str] | None:
+        """A generated rationale for every example, or None where the method writes none alone."""
+        task = self.method.rationale_task
+        if task is None:
+            return None
+        return self._generate(model, task, split, self.run.training.max_target_tokens)[0]
+
+    @cache  # noqa: B019 a generator lives as long as its run
+    def _references(self, split: str) -> tuple[list[str], list[str], list[str], list[str]]:
+        table = self.prepared.table(split)
+        ids, inputs, golds = (table.column(name).to_pylist() for name in ("id", "input", "label"))
+        label_ids = table.column("label_ids").to_pylist()
+        return ids, inputs, golds, [self._decode(row) for row in label_ids]
+
+    @cache  # noqa: B019
+    def _collator(self, split: str) -> Collator:
+        training = self.run.training
+        return Collator(self.prepared, split, "gold", training.max_input_tokens, training.max_target_tokens)
+
+    def _decode(self, ids: Any) -> str:
+        text = self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return str(text).strip()
+
+    @torch.inference_mode()
+    def _generate(
+        self, model: T5ForConditionalGeneration, task: Task, split: str, longest: int
+    ) -> tuple[list[str], list[float]]:
+        from transformers.generation.logits_process import LogitsProcessorList
+
+        model.eval()
+        collator, size = self._collator(split), self.run.experiment.evaluation.batch_size
+        lengths = [len(collator.inputs[row]) for row in range(len(collator.inputs))]
+        order = sorted(range(len(lengths)), key=lambda row: (-lengths[row], row))
+        texts, confidences = [""] * len(order), [0.0] * len(order)
+        for start in range(0, len(order), size):
+            rows = order[start : start + size]
+            batch = collator.batch(task, rows).to(self.device)
+            confidence = Confidence(collator.end)
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.run.training.precision == "bf16"):
+                output = model.generate(
+                    input_ids=batch.input_ids, attention_mask=batch.attention_mask, max_new_tokens=longest,
+                    do_sample=False, num_beams=1, logits_processor=LogitsProcessorList([confidence]),
+                )
+            assert confidence.total is not None
+            for row, ids, total in zip(rows, output.tolist(), confidence.total.exp().tolist(), strict=True):
+                texts[row], confidences[row] = self._decode(ids), total
+        return texts, confidences

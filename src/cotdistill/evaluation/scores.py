@@ -1,0 +1,19 @@
+"""From answers to numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from cotdistill.evaluation.generate import Answer
+
+
+def score(answers: Sequence[Answer]) -> dict[str, Any]:
+    """Accuracy (a fraction; None without examples), number correct, n, and mean confidence."""
+    n, correct = len(answers), sum(answer.correct for answer in answers)
+    return {
+        "accuracy": correct / n if n else None,
+        "correct": correct,
+        "n": n,
+        "mean_confidence": sum(answer.confidence for answer in answers) / n if n else None,
+    }

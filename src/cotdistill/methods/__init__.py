@@ -1,0 +1,97 @@
+"""Methods: what a student is trained on and what it minimises. One file per method.
+
+A method names its tasks (a prefix on the input and the fields that make the target) and turns the
+outputs of those tasks into named, weighted loss terms. Adding a method is adding a file to this
+folder with a `METHOD`; the conformance tests cover whatever is registered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from cotdistill.config.models import MethodEntry, Strict
+from cotdistill.config.validation import validate
+from cotdistill.registry import Registry
+
+if TYPE_CHECKING:
+    import torch
+
+METHODS = Registry(__name__, "method")
+
+FIELDS = ("label", "rationale")
+"""fields of an example that a target may hold; `label` is the gold or the teacher's, as the run says"""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One pass of the student: `prefix` before the input, `target` the fields or literal texts to write."""
+
+    name: str
+    prefix: str
+    target: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class TaskOutput:
+    """What one task's pass gave on a (micro-)batch of B examples.
+
+    logits: (B, T, V), float32. mask: (B, T), true where a target token is real.
+    cross_entropy: scalar; summed over the micro-batches of a batch it is the batch's token mean.
+    share: this micro-batch's part of the batch's examples, for terms that are means over examples.
+    """
+
+    logits: torch.Tensor
+    mask: torch.Tensor
+    cross_entropy: torch.Tensor
+    share: float
+
+
+@dataclass(frozen=True)
+class Term:
+    """One named part of the loss: the loss is the sum of `weight * value`. A weight of 0 is only logged."""
+
+    value: torch.Tensor
+    weight: float
+
+
+class Method:
+    """Base of all methods; subclasses set `Settings`, `tasks` and `terms`."""
+
+    Settings: ClassVar[type[Strict]] = Strict
+    max_label_tokens: ClassVar[int | None] = None
+    """longest generated answer where the task that is evaluated writes more than the label"""
+
+    def __init__(self, settings: Strict) -> None:
+        self.settings: Any = settings
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """The passes of one step. The first is the one that is evaluated: its output holds the label."""
+        raise NotImplementedError
+
+    def terms(self, outputs: Mapping[str, TaskOutput]) -> dict[str, Term]:
+        """Loss terms by name, from the outputs by task name."""
+        raise NotImplementedError
+
+    def read_label(self, text: str) -> str:
+        """The label in what the first task generated."""
+        return text
+
+    @property
+    def rationale_task(self) -> Task | None:
+        """The task that writes a rationale alone, if there is one."""
+        return next((task for task in self.tasks if task.target == ("rationale",)), None)
+
+
+def settings_of(entry: MethodEntry, where: str = "methods") -> dict[str, Any]:
+    """All settings of a method entry, defaults filled in. Raises UserError on an unknown or wrong one."""
+    model = METHODS.module(entry.method).METHOD.Settings
+    return validate(model, entry.settings, where).model_dump()
+
+
+def build(method: str, settings: Mapping[str, Any] | None = None) -> Method:
+    """The method with its settings (defaults filled in). Raises UserError on unknown names."""
+    cls: type[Method] = METHODS.module(method).METHOD
+    return cls(validate(cls.Settings, dict(settings or {}), f"method '{method}'"))

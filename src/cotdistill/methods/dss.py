@@ -1,0 +1,37 @@
+"""Distilling Step-by-Step (Hsieh et al. 2023): predict the label and write the rationale."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pydantic import Field
+
+from cotdistill.config.models import Number, Strict
+from cotdistill.methods import Method, Task, TaskOutput, Term
+
+LABEL = Task("label", prefix="predict: ", target=("label",))
+RATIONALE = Task("rationale", prefix="explain: ", target=("rationale",))
+
+
+class Settings(Strict):
+    """Settings of `dss`."""
+
+    alpha: Number = Field(0.5, ge=0, le=1)
+    """weight of the label term; the rationale term weighs 1 - alpha"""
+
+
+class DSS(Method):
+    """Minimises `alpha * label + (1 - alpha) * rationale` (METHOD: DSS, equation 3 with this weighting)."""
+
+    Settings = Settings
+    tasks = (LABEL, RATIONALE)
+
+    def terms(self, outputs: Mapping[str, TaskOutput]) -> dict[str, Term]:
+        alpha = self.settings.alpha
+        return {
+            "label": Term(outputs["label"].cross_entropy, alpha),
+            "rationale": Term(outputs["rationale"].cross_entropy, 1 - alpha),
+        }
+
+
+METHOD = DSS

@@ -1,0 +1,27 @@
+"""Single task: one target, the rationale and then the label, from one input (DSS, ablation)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from cotdistill.methods import Method, Task, TaskOutput, Term
+
+BRIDGE = "So the answer is:"
+
+
+class SingleTask(Method):
+    """Minimises the cross-entropy of "rationale So the answer is: label" as one text."""
+
+    tasks = (Task("rationale_label", prefix="", target=("rationale", BRIDGE, "label")),)
+    max_label_tokens = 256
+
+    def terms(self, outputs: Mapping[str, TaskOutput]) -> dict[str, Term]:
+        return {"rationale_label": Term(outputs["rationale_label"].cross_entropy, 1.0)}
+
+    def read_label(self, text: str) -> str:
+        """What follows the last bridge; empty where the student never wrote it."""
+        _, bridge, label = text.rpartition(BRIDGE)
+        return label.strip() if bridge else ""
+
+
+METHOD = SingleTask

@@ -1,0 +1,102 @@
+"""`make reproduce`: the whole grid through Snakemake, watched, and the comparison printed at the end."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from cotdistill.config.load import load
+from cotdistill.config.models import Experiment
+from cotdistill.progress import line, statuses
+
+EVERY = 15.0
+"""seconds between progress lines where the output is no terminal"""
+
+
+def reproduce(config: Path, cores: int | None) -> int:
+    """Run the grid, draw the report, print table and paths. Returns Snakemake's exit code."""
+    experiment = load(config)
+    folder = Path(experiment.results, experiment.experiment)
+    log = folder / "logs" / "snakemake.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    command = ["--configfile", str(config), "--cores", str(cores) if cores else "all"]
+    started = time.time()
+    print(f"running {config} through Snakemake (its own log: {log})", flush=True)
+    code = _watched(experiment, command, log)
+    if code:
+        _explain(folder, log, started)
+        return code
+    report = folder / "report.html"
+    if "Nothing to be done" in log.read_text(encoding="utf-8", errors="replace") and report.is_file():
+        print(f"nothing to be done: all {len(statuses(experiment))} runs are up to date\n")
+    elif code := _snakemake([*command, "--report", str(report)], folder / "logs" / "report.log"):
+        _explain(folder, folder / "logs" / "report.log", started)
+        return code
+    _print_results(experiment, folder)
+    return 0
+
+
+def _environment() -> dict[str, str]:
+    # the rules call `cotdistill` by name: find the one of this environment first
+    return {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"}
+
+
+def _snakemake(arguments: list[str], log: Path) -> int:
+    with open(log, "w", encoding="utf-8") as handle:
+        command = [sys.executable, "-m", "snakemake", *arguments]
+        return subprocess.run(command, stdout=handle, stderr=subprocess.STDOUT, env=_environment()).returncode
+
+
+def _watched(experiment: Experiment, arguments: list[str], log: Path) -> int:
+    """Run Snakemake, its output in `log`, with one line of progress: live on a terminal, else now and then."""
+    live = sys.stdout.isatty()
+    with open(log, "w", encoding="utf-8") as handle:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "snakemake", *arguments],
+            stdout=handle, stderr=subprocess.STDOUT, env=_environment(),
+        )
+        started, shown = time.monotonic(), 0.0
+        first = sum(status.step for status in statuses(experiment))
+        try:
+            while process.poll() is None:
+                time.sleep(0.5)
+                elapsed = time.monotonic() - started
+                if elapsed - shown >= (1.0 if live else EVERY):
+                    shown = elapsed
+                    text = line(statuses(experiment), elapsed, first)
+                    print(f"\r\x1b[2K{text}" if live else text, end="" if live else "\n", flush=True)
+        except KeyboardInterrupt:
+            # the terminal sent the signal to Snakemake too: let it stop its jobs and unlock the folder
+            process.wait()
+        if live and shown:
+            print()
+    return process.returncode
+
+
+def _explain(folder: Path, log: Path, started: float) -> None:
+    """Say what failed: the error line of each job that ended with one, else the end of Snakemake's log."""
+    found = []
+    for path in sorted((folder / "logs").rglob("*.log")):
+        if path.stat().st_mtime >= started and path != log:
+            lines = path.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+            if lines and lines[-1].startswith("error: "):
+                found.append(f"{path}: {lines[-1].removeprefix('error: ')}")
+    if not found:
+        found = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-15:]
+    print("\n".join(["error: the grid did not finish:", *found]), file=sys.stderr)
+
+
+def _print_results(experiment: Experiment, folder: Path) -> None:
+    from cotdistill.results.collect import read_results
+    from cotdistill.results.compare import compare, summary
+
+    print(summary(compare(read_results(experiment), experiment.baseline)))
+    print(f"table    {folder / 'tables' / 'comparison.md'} (also .csv, .tex)")
+    for figure in sorted((folder / "figures").glob("*.png")):
+        print(f"figure   {figure} (also .pdf)")
+    print(f"report   {folder / 'report.html'}")
+    store = experiment.tracking.uri or f"sqlite:///{Path(experiment.results, 'mlflow.db')}"
+    print(f"MLflow   {store} (`make mlflow` opens it)")

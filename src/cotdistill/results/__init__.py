@@ -1,0 +1,1 @@
+"""From run folders to one table, and from the table to numbers a person can compare."""

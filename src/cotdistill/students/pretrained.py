@@ -1,0 +1,90 @@
+"""A pretrained T5 (original, v1.1, flan) from the hub or a local folder, checked for what T5 loading gets wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cotdistill.errors import UserError
+from cotdistill.files import read_json
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase, T5ForConditionalGeneration
+
+FILES = ["*.json", "*.model", "*.safetensors", "pytorch_model*.bin"]
+"""what a T5 repository on the hub is fetched for; other frameworks' weights are left out"""
+
+
+def fetch(name: str) -> PreTrainedTokenizerBase:
+    """Fetch checkpoint and tokenizer of `name` into the cache; return the tokenizer."""
+    folder = _folder(name, fetch=True)
+    _config(folder, name)
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # noqa: BLE001 a broken tokenizer raises almost anything
+        raise UserError(f"student '{name}': its tokenizer does not load ({_line(error)})") from error
+
+
+def load(name: str) -> T5ForConditionalGeneration:
+    """The model in `name` (hub id in the cache, or local folder), float32, dropout as configured.
+
+    Raises UserError when it is not a T5, when weights are missing or corrupt, and when the output
+    layer comes out otherwise than the checkpoint says (see METHOD: tied or untied embeddings).
+    """
+    folder = _folder(name, fetch=False)
+    config = _config(folder, name)
+    import torch
+    from transformers.models.t5.modeling_t5 import T5ForConditionalGeneration
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        model, report = T5ForConditionalGeneration.from_pretrained(
+            folder, local_files_only=True, output_loading_info=True, dtype=torch.float32
+        )
+    except Exception as error:  # noqa: BLE001 a corrupt file raises whatever its reader raises
+        raise UserError(f"student '{name}': checkpoint does not load ({_line(error)})") from error
+    missing = [key for key in report["missing_keys"] if not key.endswith("embed_tokens.weight")]
+    tied = config.get("tie_word_embeddings", True) is not False
+    missing = [key for key in missing if not (tied and key == "lm_head.weight")]
+    if missing:
+        raise UserError(f"student '{name}': the checkpoint lacks {len(missing)} weights, first '{missing[0]}'")
+    if tied != (model.lm_head.weight is model.shared.weight) or tied != model.config.scale_decoder_outputs:
+        raise UserError(
+            f"student '{name}': the config says tie_word_embeddings={tied}, the loaded model is "
+            f"{'tied' if model.lm_head.weight is model.shared.weight else 'untied'} with "
+            f"scale_decoder_outputs={model.config.scale_decoder_outputs}"
+        )
+    return model
+
+
+def _folder(name: str, fetch: bool) -> str:
+    """The local folder of a student: its own, or the hub's snapshot (from the cache unless `fetch`)."""
+    if Path(name).is_dir():
+        return name
+    if name.count("/") != 1 or name.startswith((".", "/")):
+        raise UserError(f"student '{name}': no such folder (and not a hub id of the form owner/name)")
+    from huggingface_hub import snapshot_download
+
+    try:
+        return snapshot_download(name, allow_patterns=FILES, local_files_only=not fetch)
+    except Exception as error:  # noqa: BLE001 network, permission, revision: one line for all
+        how = "fetched from the hub" if fetch else "found in the local cache (run `cotdistill prepare` first)"
+        raise UserError(f"student '{name}': could not be {how} ({_line(error)})") from error
+
+
+def _config(folder: str, name: str) -> dict[str, Any]:
+    path = Path(folder, "config.json")
+    if not path.is_file():
+        raise UserError(f"student '{name}': {path} is missing: expected a T5 checkpoint folder")
+    config = read_json(path)
+    kind = config.get("model_type") if isinstance(config, dict) else None
+    if kind != "t5":
+        raise UserError(f"student '{name}': {path} is a model of type {kind!r}; expected 't5'")
+    return config
+
+
+def _line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {str(error).strip().splitlines()[0][:200] if str(error).strip() else ''}"

@@ -1,0 +1,25 @@
+"""Tracking: write the finished runs of a grid into MLflow. The only part that imports mlflow."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cotdistill.config.models import Experiment
+
+# before mlflow is imported, which is why they stand here: no usage reports over the network, no
+# chatter on the terminal, and an unreachable server is an error within seconds, not minutes
+os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+os.environ["DO_NOT_TRACK"] = "true"
+os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+
+
+def track(experiment: Experiment, timeout: float = 120.0) -> dict[str, Any]:
+    """Write the grid into its MLflow store; see `cotdistill.tracking.mlflow_store.track`."""
+    # mlflow takes seconds to import: only who tracks waits for it
+    from cotdistill.tracking import mlflow_store
+
+    return mlflow_store.track(experiment, timeout)

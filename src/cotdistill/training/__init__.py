@@ -1,0 +1,1 @@
+"""Training: one module for every method, student and dataset. `loop.train` reads top to bottom."""

@@ -1,0 +1,136 @@
+"""What the Snakefile needs to know of a grid: paths, parameters and resources of each rule.
+
+Kept out of the rule files so that it can be imported and tested without Snakemake.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from cotdistill.config.grid import AXES, Run, expand, prepared_folder
+from cotdistill.config.load import parse
+from cotdistill.data import release
+from cotdistill.data.adapters import ADAPTERS
+from cotdistill.figures import FIGURES
+from cotdistill.files import digest, write_text
+from cotdistill.fingerprint import fingerprint
+
+MODULES: dict[str, tuple[str, ...]] = {
+    "prepare": ("data.prepared",),
+    "train": ("training.loop",),
+    "evaluate": ("evaluation.protocols",),
+    "collect": ("results.collect",),
+    "compare": ("results.compare",),
+    "figures": ("figures",),
+    "track": ("tracking.mlflow_store",),
+}
+"""the entry module of each stage; figures and plug-ins are added by name"""
+
+
+class Workflow:
+    """A grid as Snakemake sees it. `config` is Snakemake's merged config."""
+
+    def __init__(self, config: dict[str, Any], where: str) -> None:
+        """Raises UserError when anything about the config is wrong: before the first job."""
+        self.experiment = parse(json.loads(json.dumps(config)), where)
+        self.runs = {run.id: run for run in expand(self.experiment)}
+        self.folder = f"{self.experiment.results}/{self.experiment.experiment}"
+        self.axes = AXES
+        self.grid = f"{self.folder}/grid.json"
+        self.run = f"{self.folder}/runs/" + "/".join(f"{{{axis}}}" for axis in AXES)
+        self.prepared = str(prepared_folder(self.experiment, "{dataset}", "{student}"))
+
+    def log(self, stage: str, *axes: str) -> str:
+        """The log file of a stage's job; `axes` are the wildcards that tell its jobs apart."""
+        return "/".join([self.folder, "logs", stage, *(f"{{{axis}}}" for axis in axes)]) + ".log"
+
+    def benchmark(self, stage: str, *axes: str) -> str:
+        """The file of wall time and memory of a stage's job."""
+        return self.log(stage, *axes).replace("/logs/", "/benchmarks/").removesuffix("log") + "tsv"
+
+    def freeze(self) -> None:
+        """Write the resolved grid for the jobs to read: editing the config file cannot change them midway."""
+        text = json.dumps(self.experiment.model_dump(mode="json"), indent=1)
+        path = Path(self.grid)
+        if not path.is_file() or path.read_text(encoding="utf-8") != text:
+            write_text(path, text)
+
+    @property
+    def fetched(self) -> list[str]:
+        """The mark of the downloaded data, where the grid needs it and no local folder is named."""
+        named = self.experiment.data_root or os.environ.get(release.ENVIRONMENT)
+        needed = any(ADAPTERS.module(d.adapter).ADAPTER.needs_release for d in self.experiment.datasets)
+        marker = release.DEFAULT_ROOT / release.MARKER
+        by_hand = release.resolve_root().is_dir() and not marker.is_file()
+        return [str(marker)] if needed and not (named or by_hand) else []
+
+    def of_runs(self, *names: str) -> list[str]:
+        """The named files of every run."""
+        return [str(run.folder / name) for run in self.runs.values() for name in names]
+
+    def find(self, wildcards: Any) -> Run:
+        """The run that a job's wildcards name."""
+        return self.runs["/".join(getattr(wildcards, axis) for axis in AXES)]
+
+    def run_hash(self, wildcards: Any) -> str:
+        """Parameter: the hash of the run's resolved config; a change trains again."""
+        return self.find(wildcards).hash
+
+    def run_code(self, stage: str) -> Callable[[Any], str]:
+        """Parameter: the fingerprint of a stage's code and of the run's method."""
+        return lambda wildcards: fingerprint(
+            *MODULES[stage], f"methods.{self.find(wildcards).method.method}"
+        )
+
+    def data_settings(self, wildcards: Any) -> str:
+        """Parameter: digest of the settings that the prepared data depend on."""
+        pair = self._pair(wildcards)
+        keep = {"adapter", "path", "answer", "pretrained", "scratch"}
+        return digest([entry.model_dump(include=keep) for entry in pair])
+
+    def data_code(self, wildcards: Any) -> str:
+        """Parameter: the fingerprint of preparing, and of the dataset's adapter."""
+        dataset, _ = self._pair(wildcards)
+        return fingerprint(*MODULES["prepare"], f"data.adapters.{dataset.adapter}")
+
+    @property
+    def figures(self) -> list[str]:
+        """The registered figures."""
+        return FIGURES.names()
+
+    def code(self, stage: str) -> str:
+        """Parameter: the fingerprint of a stage that has no wildcards."""
+        plugins = [f"figures.{name}" for name in self.figures] if stage == "figures" else []
+        return fingerprint(*MODULES[stage], *plugins)
+
+    def settings(self, *keys: str) -> str:
+        """Parameter: digest of top-level settings (and of the list of runs) that a stage depends on."""
+        chosen = self.experiment.model_dump(mode="json", include=set(keys))
+        return digest([chosen, sorted(self.runs)])
+
+    def threads(self, wildcards: Any) -> int:
+        """CPU threads of one training or evaluation job."""
+        run = self.find(wildcards)
+        return run.student.compute.threads * run.training.processes
+
+    def gpu(self, wildcards: Any) -> int:
+        """GPUs of one job: as many as it has processes where the device is cuda."""
+        run = self.find(wildcards)
+        return run.training.processes if run.training.device == "cuda" else 0
+
+    def mem_mb(self, wildcards: Any, attempt: int) -> int:
+        """Memory of one job in MB; grows with the attempt after an out-of-memory failure."""
+        return self.find(wildcards).student.compute.mem_mb * attempt
+
+    def runtime(self, wildcards: Any, attempt: int) -> int:
+        """Time limit of one job in minutes; grows with the attempt after a time-out."""
+        return self.find(wildcards).student.compute.runtime * attempt
+
+    def _pair(self, wildcards: Any) -> tuple[Any, Any]:
+        dataset = next(d for d in self.experiment.datasets if d.name == wildcards.dataset)
+        student = next(s for s in self.experiment.students if s.name == wildcards.student)
+        return dataset, student

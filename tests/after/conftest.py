@@ -1,0 +1,116 @@
+"""A synthetic experiment of finished run folders: 2 datasets x 3 methods x 3 seeds, no training."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cotdistill.config.grid import Run, expand
+from cotdistill.config.models import Experiment
+from cotdistill.files import write_json, write_jsonl
+
+TERMS = {
+    "finetune": ("label",),
+    "single_task": ("label",),
+    "dss": ("label", "rationale"),
+    "mi": ("label", "rationale", "mutual_information"),
+}
+GAIN = {"finetune": 0, "single_task": 1, "dss": 8, "mi": 14}
+N_TEST = 200
+
+
+def make_experiment(results: Path, **settings: Any) -> Experiment:
+    """The experiment of these tests; `settings` replace keys of the config."""
+    config: dict[str, Any] = {
+        "experiment": "made-up",
+        "datasets": ["cqa", "svamp"],
+        "students": [{"name": "tiny", "scratch": {}}],
+        "methods": ["finetune", "dss", "mi"],
+        "seeds": [0, 1, 2],
+        "results": str(results),
+    }
+    return Experiment.model_validate({**config, **settings})
+
+
+def write_run(run: Run, steps: int = 100) -> None:
+    """Write the folder of a finished run, with numbers that follow from the run's axes."""
+    draw = random.Random(run.id)
+    objective = run.config["method_settings"]["method"]
+    correct = 90 + GAIN[objective] + 3 * (run.seed % 3) + draw.randrange(3)
+    last = correct - draw.randrange(3)
+    identity = {"run": run.id, "hash": run.hash}
+    write_json(run.folder / "config.json", {**identity, "config": run.config})
+    write_jsonl(run.folder / "history.jsonl", _history(objective, draw, steps, correct / N_TEST))
+    split = {"accuracy": 0.75, "correct": 150, "n": N_TEST, "unparsed": 1}
+    write_json(
+        run.folder / "metrics.json",
+        {
+            **identity,
+            "strict": {
+                "step": steps - 20,
+                "valid_accuracy": correct / N_TEST,
+                "test_accuracy": correct / N_TEST,
+                "test_correct": correct,
+                "test_n": N_TEST,
+                "mean_confidence": 0.8,
+            },
+            "published": {
+                "step": steps,
+                "test_accuracy": last / N_TEST,
+                "test_correct": last,
+                "test_n": N_TEST,
+            },
+            "teacher": {"train": split, "valid": split, "test": split},
+            "sizes": {"train": 720, "valid": 80, "test": N_TEST},
+            "evaluation_wall_s": 1.5,
+        },
+    )
+    prediction = {"id": "0", "input": "x", "gold": "a", "prediction": "a", "correct": True, "confidence": 0.9}
+    write_jsonl(run.folder / "predictions.jsonl", [prediction])
+    write_json(
+        run.folder / "environment.json",
+        {
+            "versions": {"torch": "2"},
+            "hardware": {"cpu": "made up"},
+            "git_commit": "0123abc",
+            "data_checksum": f"sum-of-{run.dataset.name}",
+            "device": "cpu",
+            "wall_s": 60.0,
+            "peak_memory_mb": 512.0,
+            "started_at": "2026-01-02T03:04:05+00:00",
+            "finished_at": "2026-01-02T03:05:05+00:00",
+        },
+    )
+
+
+def _history(objective: str, draw: random.Random, steps: int, accuracy: float) -> list[dict[str, Any]]:
+    lines: list[dict[str, Any]] = []
+    for step in range(10, steps + 1, 10):
+        fall = math.exp(-3 * step / steps)
+        names = [f"loss/{term}" for term in TERMS[objective]]
+        terms = {name: (3 + k) * fall + 0.5 + 0.1 * draw.random() for k, name in enumerate(names)}
+        line = {"step": step, "epoch": step / 50, "loss/total": sum(terms.values()), **terms}
+        lines.append({**line, "learning_rate": 5e-5 * (1 - step / steps), "gradient_norm": 1.0})
+        if step % 20 == 0:
+            value = accuracy * (1 - fall) + 0.02 * draw.random()
+            lines.append({"step": step, "epoch": step / 50, "valid/accuracy": value, "valid/n": 80})
+    return lines
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Callable[..., Experiment]:
+    """Make an experiment and write all its run folders but those whose id is in `skip`."""
+
+    def build(skip: tuple[str, ...] = (), steps: int = 100, **settings: Any) -> Experiment:
+        experiment = make_experiment(tmp_path / "results", **settings)
+        for run in expand(experiment):
+            if run.id not in skip:
+                write_run(run, steps)
+        return experiment
+
+    return build

@@ -1,0 +1,118 @@
+"""The table of results: a row per run, and one clear line for every fault of a run folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from cotdistill.config.grid import Run, expand
+from cotdistill.config.models import Experiment
+from cotdistill.errors import UserError
+from cotdistill.files import read_json, write_json
+from cotdistill.results.collect import COLUMNS, collect, read_history, read_results
+
+Made = Callable[..., Experiment]
+
+
+def change(run: Run, name: str, path: str, value: Any) -> None:
+    content = read_json(run.folder / name)
+    *outer, last = path.split(".")
+    place = content
+    for key in outer:
+        place = place[key]
+    place[last] = value
+    write_json(run.folder / name, content)
+
+
+def test_a_row_per_run_with_the_numbers_of_its_folder(made: Made) -> None:
+    experiment = made()
+    paths = collect(experiment)
+    table = read_results(experiment)
+    assert list(table.columns) == list(COLUMNS)
+    assert list(table["run"]) == [run.id for run in expand(experiment)]
+    assert set(table["status"]) == {"done"}
+    for run, row in zip(expand(experiment), table.to_dict("records"), strict=True):
+        strict = read_json(run.folder / "metrics.json")["strict"]
+        assert (row["accuracy"], row["correct"]) == (strict["test_accuracy"], strict["test_correct"])
+        assert row["config_hash"] == run.hash
+        assert json.loads(row["method_settings"])["method"] == row["objective"]
+    assert len(pd.read_csv(paths.results_csv)) == len(table)
+    assert not list(paths.results.parent.glob(".*")), "temporary files are left"
+
+
+def test_the_history_is_long_and_counts_a_repeated_step_once(made: Made) -> None:
+    experiment = made(methods=["dss"], datasets=["cqa"], seeds=[0])
+    file = expand(experiment)[0].folder / "history.jsonl"
+    file.write_text(file.read_text() + '{"step": 100, "epoch": 2.0, "loss/total": null}\n')
+    collect(experiment)
+    history = read_history(experiment)
+    total = history[history["metric"] == "loss/total"]
+    assert list(total["step"]) == list(range(10, 101, 10))
+    assert pd.isna(total["value"].iloc[-1]), "the value written last counts, and null is NaN"
+
+
+def test_missing_runs_are_named_or_marked(made: Made) -> None:
+    experiment = made(skip=("cqa/tiny/mi/gold/1/2",))
+    with pytest.raises(UserError, match="1 of 18 runs .*: cqa/tiny/mi/gold/1/2; "):
+        collect(experiment)
+    collect(experiment, allow_missing=True)
+    table = read_results(experiment)
+    assert list(table.loc[table["status"] == "missing", "run"]) == ["cqa/tiny/mi/gold/1/2"]
+    assert "cqa/tiny/mi/gold/1/2" not in set(read_history(experiment)["run"])
+
+
+def test_a_table_of_missing_runs_keeps_its_types(made: Made) -> None:
+    experiment = made(methods=["dss"], datasets=["cqa"], seeds=[0], skip=("cqa/tiny/dss/gold/1/0",))
+    collect(experiment, allow_missing=True)
+    assert str(read_results(experiment)["n_test"].dtype) == "Int64"
+
+
+def test_another_config_is_refused_by_both_hashes(made: Made) -> None:
+    old = made(methods=["dss"], datasets=["cqa"], seeds=[0])
+    new = old.model_copy(update={"training": old.training.model_copy(update={"steps": 7})})
+    with pytest.raises(UserError, match="history from another config") as error:
+        collect(new, allow_missing=True)
+    assert expand(old)[0].hash in str(error.value) and expand(new)[0].hash in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "path", "value", "message"),
+    [
+        ("metrics.json", "strict.test_accuracy", 1.5, "expected a fraction"),
+        ("metrics.json", "strict.test_accuracy", 0.9, "expected test_correct / test_n"),
+        ("metrics.json", "strict.test_accuracy", None, "expected a number, found nothing"),
+        ("metrics.json", "strict.test_n", "many", "expected a number, found 'many'"),
+        ("metrics.json", "run", "cqa/other", "belongs to run 'cqa/other'"),
+        ("environment.json", "wall_s", "long", "expected a number"),
+    ],
+)
+def test_a_wrong_value_is_one_line(made: Made, name: str, path: str, value: Any, message: str) -> None:
+    experiment = made(methods=["dss"], datasets=["cqa"], seeds=[0])
+    change(expand(experiment)[0], name, path, value)
+    with pytest.raises(UserError, match=message) as error:
+        collect(experiment)
+    assert name in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["config.json", "metrics.json", "environment.json", "history.jsonl"])
+def test_a_truncated_file_is_one_line(made: Made, name: str) -> None:
+    experiment = made(methods=["dss"], datasets=["cqa"], seeds=[0])
+    file = expand(experiment)[0].folder / name
+    file.write_text(file.read_text()[:-20])
+    with pytest.raises(UserError, match="truncated"):
+        collect(experiment)
+
+
+def test_a_corrupt_table_is_one_line(made: Made) -> None:
+    experiment = made(methods=["dss"], datasets=["cqa"], seeds=[0])
+    with pytest.raises(UserError, match="run the collect stage first"):
+        read_results(experiment)
+    path: Path = collect(experiment).results
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(UserError, match="collect again"):
+        read_results(experiment)

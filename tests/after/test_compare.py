@@ -1,0 +1,143 @@
+"""The comparison: its numbers by hand, where reported numbers stand, and its three renderings."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+
+import pandas as pd
+import pytest
+
+from cotdistill.config.models import Experiment
+from cotdistill.errors import UserError
+from cotdistill.results.collect import collect, read_results
+from cotdistill.results.compare import compare, summary, write
+from cotdistill.results.render import escape, latex, markdown, percent
+from cotdistill.results.reported import reported, sources
+
+Made = Callable[..., Experiment]
+
+
+def table_of(experiment: Experiment) -> pd.DataFrame:
+    collect(experiment, allow_missing=True)
+    return read_results(experiment)
+
+
+def test_numbers_by_hand(made: Made) -> None:
+    table = table_of(made())
+    rows = compare(table, "dss")
+    assert len(rows) == 6
+    row = rows[(rows["dataset"] == "svamp") & (rows["method"] == "mi")].iloc[0]
+    cell = table[table["dataset"] == "svamp"].pivot(index="seed", columns="method", values="accuracy")
+    assert row["n_seeds"] == row["n_pairs"] == 3
+    assert row["mean"] == pytest.approx(cell["mi"].mean())
+    assert row["sd"] == pytest.approx(cell["mi"].std(ddof=1))
+    assert row["difference"] == pytest.approx((cell["mi"] - cell["dss"]).mean())
+    # t(0.975, 2) = 4.303 in any printed table
+    half = 4.303 * (cell["mi"] - cell["dss"]).std(ddof=1) / math.sqrt(3)
+    assert row["difference_high"] - row["difference"] == pytest.approx(half, rel=1e-3)
+    assert row["teacher_accuracy"] == 0.75
+
+
+def test_the_baseline_has_no_difference_and_must_exist(made: Made) -> None:
+    table = table_of(made(datasets=["cqa"]))
+    rows = compare(table, "dss").set_index("method")
+    assert rows.loc["dss", "n_pairs"] == 0 and math.isnan(rows.loc["dss", "difference"])
+    with pytest.raises(UserError, match="'baseline': method 'dsss' is not in the grid"):
+        compare(table, "dsss")
+
+
+def test_missing_runs_are_counted_and_named(made: Made) -> None:
+    table = table_of(made(skip=("cqa/tiny/mi/gold/1/2", "cqa/tiny/dss/gold/1/1")))
+    rows = compare(table, "dss").set_index(["dataset", "method"])
+    mi = rows.loc[("cqa", "mi")]
+    assert (mi["n_seeds"], mi["n_missing"], mi["n_pairs"]) == (2, 1, 1)
+    text = markdown(compare(table, "dss"), table)
+    assert "MISSING: 2 of 18 runs" in text and "cqa/tiny/mi/gold/1/2" in text
+    assert "(1 pair)" in text
+    assert "missing: 2 of 18 runs" in summary(compare(table, "dss"))
+
+
+def test_all_missing(made: Made) -> None:
+    ids = tuple(f"cqa/tiny/{method}/gold/1/0" for method in ("dss", "mi"))
+    table = table_of(made(skip=ids, datasets=["cqa"], methods=["dss", "mi"], seeds=[0]))
+    assert "missing" in summary(compare(table, "dss"))
+
+
+def test_one_seed_has_no_interval(made: Made) -> None:
+    table = table_of(made(seeds=[7], datasets=["cqa"]))
+    rows = compare(table, "dss")
+    assert rows["low"].isna().all() and (rows["n_seeds"] == 1).all()
+    text = summary(rows)
+    assert "(n=1)" in text and "±" not in text.split("accuracy: mean")[0]
+
+
+def test_reported_numbers_stand_beside_the_same_experiment_alone(made: Made) -> None:
+    experiment = made(
+        students=["google/t5-v1_1-base", {"name": "small", "scratch": {}}],
+        methods=[
+            "dss",
+            "mi",
+            {"name": "mi_beta_0.5", "method": "mi", "beta": 0.5},
+            # a name is no method: this one minimises something else
+            {"name": "single_task", "method": "finetune"},
+        ],
+        datasets=["cqa", {"name": "svamp", "adapter": "custom", "path": "x"}],
+        labels=["gold", "teacher"],
+        seeds=[0],
+    )
+    table = table_of(experiment)
+    rows = compare(table, "dss")
+    found = rows[rows["reported"].notna()]
+    keys = [tuple(key) for key in found[["dataset", "student", "method", "labels"]].to_numpy()]
+    names = {("cqa", "t5-v1_1-base", name, "gold") for name in ("dss", "mi", "single_task")}
+    assert set(keys) == names and len(keys) == 3
+    reports = found.set_index("method")["reported"]
+    assert reports["mi"] == pytest.approx(0.6388)
+    assert reports["single_task"] == pytest.approx(0.6219), "matched by its objective, finetune"
+    text = markdown(rows, table)
+    other = text.split("## Reported by the papers")[1].split("## Notes")[0]
+    assert "62.6 to 63.4" in other and "svamp" not in other and "63.9 " not in other
+
+
+def test_reported_file_is_whole() -> None:
+    assert len(reported()) == 22
+    assert all(r.source in sources() and 0 < r.low <= r.high < 100 and not r.verified for r in reported())
+
+
+def test_mixed_data_and_code_are_told(made: Made) -> None:
+    table = table_of(made(datasets=["cqa"]))
+    assert "MIXED" not in markdown(compare(table, "dss"), table)
+    table.loc[0, ["data_checksum", "git_commit"]] = ["other", "fedc"]
+    text = markdown(compare(table, "dss"), table)
+    assert "MIXED CODE: the runs come from 2 git commits" in text and "MIXED DATA: in cqa" in text
+
+
+def test_files(made: Made) -> None:
+    experiment = made(methods=["dss", {"name": "mi_beta_0.5", "method": "mi", "beta": 0.5}])
+    collect(experiment)
+    paths = write(experiment)
+    assert [path.name for path in paths] == ["comparison.md", "comparison.csv", "comparison.tex"]
+    md, csv, tex = (path.read_text() for path in paths)
+    lines = [line for line in md.split("## Notes")[0].splitlines() if line.startswith("|")]
+    assert re.search(r"\d\d\.\d ± \d\.\d \(n=3\)", md) and len(lines) > 8
+    assert len(pd.read_csv(paths[1])) == 4 and csv.startswith("dataset,")
+    assert r"mi\_beta\_0.5" in tex and r"\toprule" in tex and r"$\pm$" in tex
+    body = tex.split(r"\begin{tabular}")[1].split(r"\end{tabular}")[0]
+    ampersands = {line.count("&") for line in body.splitlines() if line.endswith(r"\\")}
+    assert len(ampersands) == 1, "every row of the LaTeX table has as many cells"
+    assert not re.search(r"(?<!\\)[_#]", tex.replace("\\usepackage", "")), "an unescaped character"
+
+
+def test_text_helpers() -> None:
+    assert escape(r"a_b & 50% {x} \ ~^") == (
+        r"a\_b \& 50\% \{x\} \textbackslash{} \textasciitilde{}\textasciicircum{}"
+    )
+    assert percent(-0.0001, sign=True) == "+0.0" and percent(float("nan")) == "n/a"
+    assert percent(0.0351, sign=True) == "+3.5"
+
+
+def test_latex_minus(made: Made) -> None:
+    table = table_of(made(datasets=["cqa"]))
+    assert "$-$" in latex(compare(table, "mi"), table), "differences below 0 show a minus sign"

@@ -1,0 +1,44 @@
+if grid.fetched:
+
+    rule fetch:
+        output:
+            grid.fetched,
+        params:
+            grid=grid.grid,
+        log:
+            grid.log("fetch"),
+        conda:
+            "cotdistill"
+        message:
+            "download and verify the published data"
+        localrule: True
+        shell:
+            "cotdistill fetch --config {params.grid} > {log} 2>&1"
+
+
+rule prepare:
+    input:
+        grid.fetched,
+    output:
+        manifest=f"{grid.prepared}/manifest.json",
+        splits=expand(f"{grid.prepared}/{{split}}.arrow", split=["train", "valid", "test"], allow_missing=True),
+        tokenizer=directory(f"{grid.prepared}/tokenizer"),
+    params:
+        grid=grid.grid,
+        settings=grid.data_settings,
+        code=grid.data_code,
+    log:
+        grid.log("prepare", "dataset", "student"),
+    benchmark:
+        grid.benchmark("prepare", "dataset", "student")
+    resources:
+        mem_mb=4000,
+        runtime=120,
+    conda:
+        "cotdistill"
+    message:
+        "prepare {wildcards.dataset} for {wildcards.student}"
+    localrule: True
+    shell:
+        "cotdistill prepare --config {params.grid} --dataset {wildcards.dataset} --student {wildcards.student}"
+        " > {log} 2>&1"

@@ -1,0 +1,110 @@
+rule collect:
+    input:
+        grid.of_runs("metrics.json", "history.jsonl", "environment.json", "config.json"),
+    output:
+        results=f"{grid.folder}/results.parquet",
+        csv=f"{grid.folder}/results.csv",
+        history=f"{grid.folder}/history.parquet",
+    params:
+        grid=grid.grid,
+        settings=grid.settings("experiment"),
+        code=grid.code("collect"),
+    log:
+        grid.log("collect"),
+    benchmark:
+        grid.benchmark("collect")
+    conda:
+        "cotdistill"
+    message:
+        "collect all runs into one table"
+    localrule: True
+    shell:
+        "cotdistill collect --config {params.grid} > {log} 2>&1"
+
+
+rule compare:
+    input:
+        rules.collect.output.results,
+    output:
+        report(
+            f"{grid.folder}/tables/comparison.md",
+            caption="../report/comparison.rst",
+            category="Comparison",
+            labels={"table": "comparison", "format": "Markdown"},
+        ),
+        report(
+            f"{grid.folder}/tables/comparison.csv",
+            caption="../report/comparison.rst",
+            category="Comparison",
+            labels={"table": "comparison", "format": "CSV"},
+        ),
+        f"{grid.folder}/tables/comparison.tex",
+    params:
+        grid=grid.grid,
+        settings=grid.settings("experiment", "baseline"),
+        code=grid.code("compare"),
+    log:
+        grid.log("compare"),
+    benchmark:
+        grid.benchmark("compare")
+    conda:
+        "cotdistill"
+    message:
+        "compare methods"
+    localrule: True
+    shell:
+        "cotdistill compare --config {params.grid} > {log} 2>&1"
+
+
+rule figures:
+    input:
+        rules.collect.output.results,
+        rules.collect.output.history,
+    output:
+        [
+            report(
+                f"{grid.folder}/figures/{name}.png",
+                caption=f"../report/{name}.rst",
+                category="Figures",
+                labels={"figure": name},
+            )
+            for name in grid.figures
+        ],
+        expand(f"{grid.folder}/figures/{{name}}.{{kind}}", name=grid.figures, kind=["pdf", "txt"]),
+    params:
+        grid=grid.grid,
+        settings=grid.settings("experiment", "baseline"),
+        code=grid.code("figures"),
+    log:
+        grid.log("figures"),
+    benchmark:
+        grid.benchmark("figures")
+    conda:
+        "cotdistill"
+    message:
+        "draw figures"
+    localrule: True
+    shell:
+        "cotdistill figures --config {params.grid} > {log} 2>&1"
+
+
+rule track:
+    input:
+        rules.collect.output.results,
+    output:
+        f"{grid.folder}/tracked.json",
+    params:
+        grid=grid.grid,
+        settings=grid.settings("experiment", "baseline", "tracking"),
+        code=grid.code("track"),
+    log:
+        grid.log("track"),
+    benchmark:
+        grid.benchmark("track")
+    conda:
+        "cotdistill"
+    message:
+        "write the runs into MLflow"
+    localrule: True
+    shell:
+        "cotdistill track --config {params.grid} > {log} 2>&1"

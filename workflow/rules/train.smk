@@ -1,0 +1,58 @@
+rule train:
+    input:
+        rules.prepare.output.manifest,
+    output:
+        f"{grid.run}/config.json",
+        f"{grid.run}/history.jsonl",
+        f"{grid.run}/environment.json",
+        directory(f"{grid.run}/model"),
+        directory(f"{grid.run}/model_last"),
+        marker=f"{grid.run}/training.json",
+    params:
+        grid=grid.grid,
+        hash=grid.run_hash,
+        code=grid.run_code("train"),
+        id=lambda w: grid.find(w).id,
+    log:
+        grid.log("train", *grid.axes),
+    benchmark:
+        grid.benchmark("train", *grid.axes)
+    threads: grid.threads
+    resources:
+        gpu=grid.gpu,
+        mem_mb=grid.mem_mb,
+        runtime=grid.runtime,
+    conda:
+        "cotdistill"
+    message:
+        "train {params.id}"
+    shell:
+        "cotdistill train --config {params.grid} --run {params.id} --expect {params.hash} > {log} 2>&1"
+
+
+rule evaluate:
+    input:
+        rules.train.output,
+    output:
+        metrics=f"{grid.run}/metrics.json",
+        predictions=f"{grid.run}/predictions.jsonl",
+    params:
+        grid=grid.grid,
+        hash=grid.run_hash,
+        code=grid.run_code("evaluate"),
+        id=lambda w: grid.find(w).id,
+    log:
+        grid.log("evaluate", *grid.axes),
+    benchmark:
+        grid.benchmark("evaluate", *grid.axes)
+    threads: grid.threads
+    resources:
+        gpu=grid.gpu,
+        mem_mb=grid.mem_mb,
+        runtime=grid.runtime,
+    conda:
+        "cotdistill"
+    message:
+        "evaluate {params.id}"
+    shell:
+        "cotdistill evaluate --config {params.grid} --run {params.id} --expect {params.hash} > {log} 2>&1"
