@@ -53,7 +53,9 @@ def _pooled(logits: torch.Tensor, mask: torch.Tensor, pooling: str) -> torch.Ten
     mask = mask.bool()
     if not bool(mask.any(1).all()):
         raise ValueError("every example needs at least one real position")
-    probabilities = _probabilities(logits).masked_fill(~mask.unsqueeze(-1), 0.0)
+    padding = ~mask.unsqueeze(-1)
+    # masked before the softmax too: an infinite logit in padding would make the gradient NaN
+    probabilities = _probabilities(logits.masked_fill(padding, 0.0)).masked_fill(padding, 0.0)
     if pooling == "max":
         pooled = probabilities.amax(1)
     elif pooling == "mean":

@@ -51,7 +51,7 @@ def _snakemake(arguments: list[str], log: Path) -> int:
 
 
 def _watched(experiment: Experiment, arguments: list[str], log: Path) -> int:
-    """Run Snakemake, its output in `log`, with one line of progress: live on a terminal, else now and then."""
+    """Run Snakemake, its output in `log`, with a line of progress: live on a terminal, else now and then."""
     live = sys.stdout.isatty()
     with open(log, "w", encoding="utf-8") as handle:
         process = subprocess.Popen(

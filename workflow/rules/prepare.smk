@@ -8,7 +8,7 @@ if grid.fetched:
         log:
             grid.log("fetch"),
         conda:
-            "cotdistill"
+            "../../environment.yml"
         message:
             "download and verify the published data"
         localrule: True
@@ -35,7 +35,7 @@ rule prepare:
         mem_mb=4000,
         runtime=120,
     conda:
-        "cotdistill"
+        "../../environment.yml"
     message:
         "prepare {wildcards.dataset} for {wildcards.student}"
     localrule: True

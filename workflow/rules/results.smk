@@ -14,7 +14,7 @@ rule collect:
     benchmark:
         grid.benchmark("collect")
     conda:
-        "cotdistill"
+        "../../environment.yml"
     message:
         "collect all runs into one table"
     localrule: True
@@ -48,7 +48,7 @@ rule compare:
     benchmark:
         grid.benchmark("compare")
     conda:
-        "cotdistill"
+        "../../environment.yml"
     message:
         "compare methods"
     localrule: True
@@ -80,7 +80,7 @@ rule figures:
     benchmark:
         grid.benchmark("figures")
     conda:
-        "cotdistill"
+        "../../environment.yml"
     message:
         "draw figures"
     localrule: True
@@ -102,7 +102,7 @@ rule track:
     benchmark:
         grid.benchmark("track")
     conda:
-        "cotdistill"
+        "../../environment.yml"
     message:
         "write the runs into MLflow"
     localrule: True

@@ -23,7 +23,7 @@ rule train:
         mem_mb=grid.mem_mb,
         runtime=grid.runtime,
     conda:
-        "cotdistill"
+        "../../environment.yml"
     message:
         "train {params.id}"
     shell:
@@ -40,6 +40,7 @@ rule evaluate:
         grid=grid.grid,
         hash=grid.run_hash,
         code=grid.run_code("evaluate"),
+        rationales=grid.experiment.evaluation.rationales,
         id=lambda w: grid.find(w).id,
     log:
         grid.log("evaluate", *grid.axes),
@@ -51,7 +52,7 @@ rule evaluate:
         mem_mb=grid.mem_mb,
         runtime=grid.runtime,
     conda:
-        "cotdistill"
+        "../../environment.yml"
     message:
         "evaluate {params.id}"
     shell:

@@ -82,9 +82,9 @@ def collect(options: Options) -> None:
 
 def compare(options: Options) -> None:
     """Write the comparison tables (Markdown, CSV, LaTeX) from the results table."""
-    from cotdistill.results.compare import write_comparison
+    from cotdistill.results.compare import write as write_tables
 
-    _print(write_comparison(load(options.config)))
+    _print(write_tables(load(options.config)))
 
 
 def figures(options: Options) -> None:
@@ -173,10 +173,10 @@ OPTIONS: dict[str, list[tuple[tuple[str, ...], dict[str, Any]]]] = {
     "prepare": [(("--dataset",), {"required": True}), (("--student",), {"required": True})],
     "train": _RUN,
     "evaluate": _RUN,
-    "collect": [(("--allow-missing",), {"action": "store_true", "help": "mark missing runs instead of stopping"})],
+    "collect": [(("--allow-missing",), {"action": "store_true", "help": "mark missing runs, do not stop"})],
     "reproduce": [(("--cores",), {"type": int, "help": "jobs at once (default: all cores)"})],
     "schema": [
         (("--root",), {"default": ".", "help": "root of the checkout (default: here)"}),
-        (("--check",), {"action": "store_true", "help": "fail if the files are out of date instead of writing"}),
+        (("--check",), {"action": "store_true", "help": "fail if the files are out of date"}),
     ],
 }

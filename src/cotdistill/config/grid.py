@@ -75,8 +75,8 @@ class Run:
             "dataset_settings": dataset,
             "student_settings": student,
             "method_settings": {"method": self.method.method, **settings_of(self.method)},
-            "training": self.training.model_dump(),
-            "evaluation": self.experiment.evaluation.model_dump(),
+            "training": self.training.model_dump(exclude={"checkpoint_every"}),
+            "evaluation": self.experiment.evaluation.model_dump(exclude={"rationales"}),
         }
 
     @property

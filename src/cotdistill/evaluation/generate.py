@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +9,7 @@ import torch
 
 from cotdistill.answers import matches
 from cotdistill.data.prepared import Prepared
+from cotdistill.evaluation.scores import Answer
 from cotdistill.methods import Method, Task
 from cotdistill.training.batches import Collator
 
@@ -17,18 +17,6 @@ if TYPE_CHECKING:
     from transformers import T5ForConditionalGeneration
 
     from cotdistill.config.grid import Run
-
-
-@dataclass(frozen=True)
-class Answer:
-    """One example's outcome. confidence: probability of the generated sequence, end token included."""
-
-    id: str
-    input: str
-    gold: str
-    prediction: str
-    correct: bool
-    confidence: float
 
 
 class Confidence:
@@ -42,7 +30,8 @@ class Confidence:
         self.total: torch.Tensor | None = None
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        best = scores.float().log_softmax(-1).amax(-1)
+        # summed in float64, whose exponential of a long unsure sequence does not underflow to 0
+        best = scores.float().log_softmax(-1).amax(-1).double()
         if self.total is None:
             self.total = torch.zeros_like(best)
         finished = (input_ids == self.end).any(-1)
@@ -112,7 +101,8 @@ class Generator:
             rows = order[start : start + size]
             batch = collator.batch(task, rows).to(self.device)
             confidence = Confidence(collator.end)
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.run.training.precision == "bf16"):
+            bf16 = self.run.training.precision == "bf16"
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
                 output = model.generate(
                     input_ids=batch.input_ids, attention_mask=batch.attention_mask, max_new_tokens=longest,
                     do_sample=False, num_beams=1, logits_processor=LogitsProcessorList([confidence]),

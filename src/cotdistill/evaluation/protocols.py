@@ -1,4 +1,4 @@
-"""Evaluate a trained run on test, by two protocols.
+"""Score a trained run on test, by two protocols. Light once the answers are there: needs no torch then.
 
 `strict` (the headline): the checkpoint was chosen on validation and test is looked at once.
 `published`: the last step, as both published codes report it (without their choice of a best step on test).
@@ -7,55 +7,48 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from typing import Any
 
-from cotdistill import methods, students
 from cotdistill.config.grid import Run
-from cotdistill.data.prepared import Prepared
 from cotdistill.data.splits import subset
 from cotdistill.errors import UserError
-from cotdistill.evaluation.generate import Answer, Generator
-from cotdistill.evaluation.scores import score
+from cotdistill.evaluation import stored
+from cotdistill.evaluation.scores import Answer, score
 from cotdistill.files import read_json, write_json, write_jsonl
 
 
 def evaluate(run: Run) -> dict[str, Any]:
     """Write `metrics.json` and `predictions.jsonl` of a trained run; return the metrics.
 
-    Raises UserError when the run is not trained, or was trained with another config.
+    Answers that training (or an evaluation cut off) left are used if they are of the same checkpoints,
+    settings and code; the rest are generated. Raises UserError when the run is not trained, or was
+    trained with another config.
     """
-    from cotdistill.training import devices
-
     trained = read_json(run.folder / "training.json")
     if trained["hash"] != run.hash:
         raise UserError(f"{run.folder}: trained with config {trained['hash']}, expected {run.hash}")
-    started = time.perf_counter()
-    devices.deterministic(run.student.compute.threads)
-    with devices.held(devices.choose(run.training.device)) as device:
-        prepared = Prepared(run.prepared)
-        generator = Generator(run, prepared, methods.build(run.method.method, run.method.settings), device)
-        model = students.load_saved(run.folder / "model").to(device)
-        answers = generator.answers(model, "test")
-        rationales = generator.rationales(model, "test") if run.experiment.evaluation.rationales else None
-        last = answers
-        if trained["best_step"] != trained["steps"]:
-            last = generator.answers(students.load_saved(run.folder / "model_last").to(device), "test")
-    sizes = prepared.manifest["sizes"]
+    if not stored.complete(run):
+        from cotdistill.evaluation.answering import answer_test
+
+        answer_test(run)
+    strict, rationales = stored.read(run, stored.STRICT)
+    last, _ = stored.read(run, stored.LAST)
+    manifest = read_json(run.prepared / "manifest.json")
+    sizes = manifest["sizes"]
     metrics = {
         "run": run.id,
         "hash": run.hash,
         "strict": {
             "step": trained["best_step"],
             "valid_accuracy": trained["best_valid_accuracy"],
-            **_test(answers),
+            **_test(strict),
         },
         "published": {"step": trained["steps"], **_test(last)},
-        "teacher": prepared.manifest["teacher"],
+        "teacher": manifest["teacher"],
         "sizes": {**sizes, "train": len(subset(sizes["train"], run.fraction, run.seed, run.dataset.name))},
-        "evaluation_wall_s": round(time.perf_counter() - started, 3),
+        "evaluation_wall_s": stored.seconds(run),
     }
-    write_jsonl(run.folder / "predictions.jsonl", _predictions(answers, rationales))
+    write_jsonl(run.folder / "predictions.jsonl", _predictions(strict, rationales))
     write_json(run.folder / "metrics.json", metrics)
     return metrics
 

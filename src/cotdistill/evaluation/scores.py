@@ -1,11 +1,22 @@
-"""From answers to numbers."""
+"""From answers to numbers. Light: needs no torch."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from cotdistill.evaluation.generate import Answer
+
+@dataclass(frozen=True)
+class Answer:
+    """One example's outcome. confidence: probability of the generated sequence, end token included."""
+
+    id: str
+    input: str
+    gold: str
+    prediction: str
+    correct: bool
+    confidence: float
 
 
 def score(answers: Sequence[Answer]) -> dict[str, Any]:

@@ -82,7 +82,7 @@ def save(model: T5ForConditionalGeneration, tokenizer: PreTrainedTokenizerBase, 
     """Write a `save_pretrained` folder that any transformers user can load, atomically."""
     from transformers.utils import logging
 
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    logging.disable_progress_bar()
     with atomic(folder) as part:
         model.save_pretrained(part)
         tokenizer.save_pretrained(part)

@@ -1,4 +1,4 @@
-"""A pretrained T5 (original, v1.1, flan) from the hub or a local folder, checked for what T5 loading gets wrong."""
+"""A pretrained T5 (original, v1.1, flan) from the hub or a folder, checked for what T5 loading gets wrong."""
 
 from __future__ import annotations
 
@@ -13,12 +13,17 @@ if TYPE_CHECKING:
 
 FILES = ["*.json", "*.model", "*.safetensors", "pytorch_model*.bin"]
 """what a T5 repository on the hub is fetched for; other frameworks' weights are left out"""
+TOKENIZERS = ("tokenizer.json", "spiece.model")
+"""the files that hold a T5's pieces; one is enough"""
 
 
 def fetch(name: str) -> PreTrainedTokenizerBase:
     """Fetch checkpoint and tokenizer of `name` into the cache; return the tokenizer."""
     folder = _folder(name, fetch=True)
     _config(folder, name)
+    if not any(Path(folder, file).is_file() for file in TOKENIZERS):
+        # transformers would make up a tokenizer of nothing but special tokens
+        raise UserError(f"student '{name}': {folder} holds no tokenizer: expected {' or '.join(TOKENIZERS)}")
     from transformers import AutoTokenizer
 
     try:
@@ -39,7 +44,7 @@ def load(name: str) -> T5ForConditionalGeneration:
     from transformers.models.t5.modeling_t5 import T5ForConditionalGeneration
     from transformers.utils import logging
 
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    logging.disable_progress_bar()
     try:
         model, report = T5ForConditionalGeneration.from_pretrained(
             folder, local_files_only=True, output_loading_info=True, dtype=torch.float32
@@ -50,7 +55,7 @@ def load(name: str) -> T5ForConditionalGeneration:
     tied = config.get("tie_word_embeddings", True) is not False
     missing = [key for key in missing if not (tied and key == "lm_head.weight")]
     if missing:
-        raise UserError(f"student '{name}': the checkpoint lacks {len(missing)} weights, first '{missing[0]}'")
+        raise UserError(f"student '{name}': checkpoint lacks {len(missing)} weights, first '{missing[0]}'")
     if tied != (model.lm_head.weight is model.shared.weight) or tied != model.config.scale_decoder_outputs:
         raise UserError(
             f"student '{name}': the config says tie_word_embeddings={tied}, the loaded model is "

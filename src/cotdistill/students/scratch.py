@@ -1,4 +1,4 @@
-"""A student built from scratch: a small T5 with fresh weights and a tokenizer trained on the training text."""
+"""A student from scratch: a small T5 with fresh weights and a tokenizer trained on the training text."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ IGNORED = -100
 
 @dataclass(frozen=True)
 class Batch:
-    """One task's tensors for B examples: input_ids, attention_mask (B, S); labels (B, T), padded with -100."""
+    """One task's tensors for B examples: input_ids, attention_mask (B, S); labels (B, T), -100 where padded."""
 
     input_ids: torch.Tensor
     attention_mask: torch.Tensor
@@ -95,9 +95,9 @@ class Collator:
         label behind a long rationale stays."""
         parts = [self.fields[f][row] if f in self.fields else self._literal(f) for f in task.target]
         room = self.max_target_tokens - 1
-        rest = np.concatenate([*parts[1:], []])[:room]
+        rest = [token for part in parts[1:] for token in part][:room]
         first = parts[0][: room - len(rest)]
-        return np.concatenate([first, rest, [self.end]])
+        return np.asarray([*first, *rest, self.end], dtype=np.int64)
 
     def batch(self, task: Task, rows: Sequence[int] | np.ndarray) -> Batch:
         """The task's tensors for these rows, padded to their longest."""

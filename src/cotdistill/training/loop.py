@@ -20,6 +20,7 @@ from cotdistill.config.grid import Run, state_folder
 from cotdistill.data.prepared import Prepared
 from cotdistill.data.splits import subset
 from cotdistill.errors import UserError
+from cotdistill.evaluation.answering import answer_with
 from cotdistill.evaluation.generate import Generator
 from cotdistill.evaluation.scores import score
 from cotdistill.files import atomic, read_json, write_json
@@ -78,9 +79,8 @@ class Trainer:
         self.order = Order(rows, self.settings.batch_size, run.dataset.name, run.seed)
         self.model: T5ForConditionalGeneration = students.load(run, self.manifest["vocabulary"]).to(device)
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.AdamW(
-            self.parameters, lr=self.settings.learning_rate, weight_decay=self.settings.weight_decay, fused=True
-        )
+        rate, decay = self.settings.learning_rate, self.settings.weight_decay
+        self.optimizer = torch.optim.AdamW(self.parameters, lr=rate, weight_decay=decay, fused=True)
         self.generator = Generator(run, prepared, self.method, device)
         self.folder = state_folder(run)
         self.state = State(self.folder, run.hash)
@@ -270,6 +270,7 @@ class Trainer:
             "best_step": progress.best_step, "best_valid_accuracy": progress.best_accuracy,
         })
         shutil.rmtree(self.folder.parent)
+        answer_with(self.run, self.generator)
 
 
 def _config(run: Run) -> dict[str, Any]:

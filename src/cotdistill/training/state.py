@@ -1,8 +1,8 @@
 """The training state from which a stopped run goes on exactly where it was.
 
-It lives in `<run>/state/<config hash>/`, outside every declared output (Snakemake deletes those before a retry),
-bears the hash of the config that wrote it and is refused to another. Data order and dropout are pure
-functions of the step, so weights, optimiser, step, best-so-far and the open log window are all of it.
+It lives in `<run>/state/<config hash>/`, outside every declared output (Snakemake deletes those before
+a retry), bears the hash of the config that wrote it and is refused to another. Data order and dropout
+are pure functions of the step, so weights, optimiser, step, best-so-far and the open log window are all of it.
 """
 
 from __future__ import annotations
@@ -37,7 +37,11 @@ class State:
         self.folder, self.hash = folder, config_hash
 
     def save(
-        self, progress: Progress, model: torch.nn.Module, optimizer: torch.optim.Optimizer, window: torch.Tensor
+        self,
+        progress: Progress,
+        model: torch.nn.Module,
+        optimizer: torch.optim.Optimizer,
+        window: torch.Tensor,
     ) -> None:
         """Write a state, atomically, and drop all but the newest two."""
         with atomic(self.folder / f"step-{progress.step}") as part:
@@ -91,7 +95,7 @@ class StateOfAnotherConfig(UserError):
 
 def _flat(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
     """The optimiser's tensors as `<parameter>|<key>`."""
-    names = {parameter: name for name, parameter in model.named_parameters()}
+    names: dict[torch.Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
     return {
         f"{names[parameter]}|{key}": value.contiguous()
         for parameter, values in optimizer.state.items()

@@ -1,0 +1,75 @@
+"""Test answers of a run's two checkpoints, kept in `<run>/answers/` under a key of what made them.
+
+Training answers test while its process is warm (loading torch and transformers takes longer than
+answering does for a small student); evaluation takes those answers, or makes them where the code of
+evaluation, the settings or the weights have changed since. The folder is a cache: no declared output.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from cotdistill.config.grid import Run
+from cotdistill.errors import UserError
+from cotdistill.evaluation.scores import Answer
+from cotdistill.files import digest, file_sha256, read_json, read_jsonl, write_json, write_jsonl
+from cotdistill.fingerprint import fingerprint
+
+STRICT, LAST = "model", "model_last"
+"""the checkpoints, by folder: chosen on validation, and of the last step"""
+
+
+def key(run: Run, checkpoint: str) -> str:
+    """Digest of all that the answers of a checkpoint depend on."""
+    weights = file_sha256(run.folder / checkpoint / "model.safetensors")
+    code = fingerprint("evaluation.answering", f"methods.{run.method.method}")
+    return digest([run.hash, code, weights, run.experiment.evaluation.rationales])
+
+
+def complete(run: Run) -> bool:
+    """Whether both checkpoints' answers are there and current."""
+    return all(current(run, checkpoint) for checkpoint in (STRICT, LAST))
+
+
+def current(run: Run, checkpoint: str) -> bool:
+    """Whether the answers of a checkpoint are there, readable and current."""
+    try:
+        about = read_json(_about(run, checkpoint))
+        return bool(about["key"] == key(run, checkpoint)) and bool(read(run, checkpoint)[0])
+    except (UserError, OSError, KeyError, TypeError):
+        return False
+
+
+def write(
+    run: Run, checkpoint: str, answers: list[Answer], rationales: list[str] | None, seconds: float
+) -> None:
+    """Keep the answers (and rationales) of a checkpoint; the key is written last."""
+    rows = [dataclasses.asdict(answer) for answer in answers]
+    write_jsonl(_rows(run, checkpoint), [
+        {**row, **({"rationale": rationales[i]} if rationales else {})} for i, row in enumerate(rows)
+    ])
+    write_json(_about(run, checkpoint), {"key": key(run, checkpoint), "seconds": round(seconds, 3)})
+
+
+def read(run: Run, checkpoint: str) -> tuple[list[Answer], list[str] | None]:
+    """Answers and rationales (None where none were asked for). Raises UserError when corrupt."""
+    rows = read_jsonl(_rows(run, checkpoint))
+    rationales = [str(row.pop("rationale")) for row in rows if "rationale" in row]
+    try:
+        return [Answer(**row) for row in rows], rationales or None
+    except TypeError as error:
+        raise UserError(f"{_rows(run, checkpoint)}: no answers as this version writes them ({error})") from error
+
+
+def seconds(run: Run) -> float:
+    """Time that answering took, both checkpoints, in seconds."""
+    return sum(float(read_json(_about(run, checkpoint))["seconds"]) for checkpoint in (STRICT, LAST))
+
+
+def _rows(run: Run, checkpoint: str) -> Path:
+    return run.folder / "answers" / f"{checkpoint}.jsonl"
+
+
+def _about(run: Run, checkpoint: str) -> Path:
+    return run.folder / "answers" / f"{checkpoint}.json"

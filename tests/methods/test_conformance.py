@@ -1,0 +1,198 @@
+"""What every registered method must hold; a new file in the methods folder is covered as it stands."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from cotdistill import methods
+from cotdistill.config.models import ScratchStudent
+from cotdistill.data.prepared import Prepared
+from cotdistill.errors import UserError
+from cotdistill.methods import FIELDS, METHODS, Method
+from cotdistill.students import scratch
+from cotdistill.training import objective
+from cotdistill.training.batches import Batch, Collator
+
+VARIANTS: list[tuple[str, dict[str, Any]]] = [
+    *((name, {}) for name in METHODS.names()),
+    ("mi", {"variant": "paper"}),
+    ("mi", {"variant": "paper", "pooling": "mean", "stop_gradient": False}),
+    ("mi", {"beta": 0}),
+]
+variants = pytest.mark.parametrize(("name", "settings"), VARIANTS)
+names = pytest.mark.parametrize("name", METHODS.names())
+ROWS = [0, 3, 5, 8, 11, 14, 17]
+
+
+@pytest.fixture(scope="module")
+def collator(tiny: Any) -> Collator:
+    return Collator(Prepared(tiny.prepared), "train", "gold", 64, 48)
+
+
+@pytest.fixture
+def model(collator: Collator) -> torch.nn.Module:
+    settings = ScratchStudent(d_model=16, d_ff=32, d_kv=4, heads=2, layers=1, dropout=0)
+    return scratch.build(settings, len(collator.tokenizer), seed=1)
+
+
+def batches(method: Method, collator: Collator) -> dict[str, Batch]:
+    return {task.name: collator.batch(task, ROWS) for task in method.tasks}
+
+
+def test_the_methods_of_the_papers_are_registered():
+    assert {"finetune", "single_task", "dss", "mi"} <= set(METHODS.names())
+
+
+@names
+def test_default_settings_build_and_are_reported_in_full(name: str):
+    from cotdistill.config.models import MethodEntry
+
+    method = methods.build(name)
+    entry = MethodEntry.model_validate(name)
+    assert methods.settings_of(entry) == method.settings.model_dump()
+
+
+@names
+def test_tasks_are_named_and_hold_known_fields(name: str):
+    tasks = methods.build(name).tasks
+    assert tasks and len({task.name for task in tasks}) == len(tasks)
+    for task in tasks:
+        assert task.name.isidentifier()
+        assert task.target, "a task without a target trains nothing"
+        # what is not a field is a literal text: it must not be a misspelt field
+        literals = [part for part in task.target if part not in FIELDS]
+        assert all(" " in part for part in literals)
+        assert set(task.target) & set(FIELDS)
+        assert task.prefix == "" or task.prefix.endswith(" "), "the input is a word of its own"
+    assert "label" in tasks[0].target, "the first task is the one that is evaluated"
+
+
+@names
+def test_the_label_is_read_from_what_the_first_task_writes(name: str, collator: Collator):
+    method = methods.build(name)
+    for row in ROWS:
+        written = collator.target_ids(method.tasks[0], row).astype(int).tolist()
+        text = collator.tokenizer.decode(written, skip_special_tokens=True).strip()
+        assert method.read_label(text) == collator.tokenizer.decode(collator.fields["label"][row].tolist())
+
+
+@variants
+def test_terms_are_finite_and_their_gradient_reaches_the_student(
+    name: str, settings: dict[str, Any], collator: Collator, model: Any
+):
+    method = methods.build(name, settings)
+    whole = batches(method, collator)
+    tokens = {task: batch.tokens for task, batch in whole.items()}
+    terms = objective.terms(model, method, whole, tokens, share=1.0)
+    assert terms and "total" not in terms
+    for term, part in terms.items():
+        assert term.isidentifier()
+        assert part.value.shape == () and part.value.isfinite()
+        assert part.weight >= 0 and part.weight - part.weight == 0
+    total = objective.total(terms)
+    assert total.item() == pytest.approx(sum(part.weight * part.value.item() for part in terms.values()))
+    total.backward()
+    for parameter in (model.shared, model.encoder, model.decoder):
+        assert sum(p.grad.abs().sum().item() for p in parameter.parameters()) > 0
+
+
+@variants
+@pytest.mark.parametrize("cuts", [(3,), (1, 2), (2, 4, 6)])
+def test_micro_batches_sum_to_the_batch(
+    name: str, settings: dict[str, Any], cuts: tuple[int, ...], collator: Collator, model: Any
+):
+    method = methods.build(name, settings)
+    whole = batches(method, collator)
+    tokens = {task: batch.tokens for task, batch in whole.items()}
+    with torch.no_grad():
+        expected = objective.terms(model, method, whole, tokens, share=1.0)
+        found = dict.fromkeys(expected, 0.0)
+        edges = [0, *cuts, len(ROWS)]
+        for start, stop in zip(edges, edges[1:], strict=False):
+            part = {task: batch.rows(start, stop) for task, batch in whole.items()}
+            share = (stop - start) / len(ROWS)
+            for term, value in objective.terms(model, method, part, tokens, share).items():
+                found[term] += value.value.item()
+    assert found == pytest.approx({term: part.value.item() for term, part in expected.items()}, rel=1e-5)
+
+
+@names
+def test_cross_entropy_is_the_mean_over_target_tokens(name: str, collator: Collator, model: Any):
+    method = methods.build(name)
+    task = method.tasks[0]
+    batch = collator.batch(task, ROWS)
+    expected = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, labels=batch.labels).loss
+    all_batches = batches(method, collator)
+    tokens = {name: each.tokens for name, each in all_batches.items()}
+    terms = objective.terms(model, method, all_batches, tokens, share=1.0)
+    assert terms[task.name].value.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+@names
+def test_an_unknown_setting_is_refused_in_one_line(name: str):
+    with pytest.raises(UserError, match=f"method '{name}'.*unknown key 'nonsense'") as caught:
+        methods.build(name, {"nonsense": 1})
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [("dss", {"alpha": 1.5}), ("dss", {"alpha": True}), ("mi", {"beta": -1}), ("mi", {"variant": "publishd"}),
+     ("mi", {"stop_gradient": "False"}), ("mi", {"pooling": "median"})],
+)  # fmt: skip
+def test_a_wrong_setting_is_refused_in_one_line(name: str, settings: dict[str, Any]):
+    with pytest.raises(UserError, match=next(iter(settings))) as caught:
+        methods.build(name, settings)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_method_is_refused_with_the_near_name():
+    with pytest.raises(UserError, match="did you mean 'finetune'"):
+        methods.build("fine_tune")
+
+
+@pytest.mark.parametrize(
+    ("method", "prefixes"),
+    [("finetune", [""]), ("single_task", [""]), ("dss", ["predict: ", "explain: "]),
+     ("mi", ["predict: ", "explain: "])],
+)  # fmt: skip
+def test_prefixes_are_the_published_ones(method: str, prefixes: list[str]):
+    assert [task.prefix for task in methods.build(method).tasks] == prefixes
+
+
+@pytest.mark.parametrize(
+    ("settings", "weights"),
+    [({}, (0.5, 0.5, 0.1)), ({"alpha": 0.25, "beta": 2}, (0.25, 0.75, 2.0)), ({"beta": 0}, (0.5, 0.5, 0.0))],
+)
+def test_weights_of_mi(settings: dict[str, Any], weights: tuple[float, ...], collator: Collator, model: Any):
+    method = methods.build("mi", settings)
+    whole = batches(method, collator)
+    tokens = {task: batch.tokens for task, batch in whole.items()}
+    terms = objective.terms(model, method, whole, tokens, share=1.0)
+    found = {name: term.weight for name, term in terms.items()}
+    assert found == dict(zip(["label", "rationale", "mutual_information"], weights, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("text", "label"),
+    [
+        ("ann paints red. So the answer is: red", "red"),
+        ("So the answer is: red So the answer is: dark blue ", "dark blue"),
+        ("ann paints red", ""),
+        ("ann paints red. So the answer is:", ""),
+        ("So the answer is red", ""),
+        ("", ""),
+    ],
+)
+def test_single_task_reads_the_label_behind_the_last_bridge(text: str, label: str):
+    assert methods.build("single_task").read_label(text) == label
+
+
+def test_rationale_tasks():
+    found = {name: methods.build(name).rationale_task for name in ("finetune", "single_task", "dss", "mi")}
+    assert {name: task and task.prefix for name, task in found.items()} == {
+        "finetune": None, "single_task": None, "dss": "explain: ", "mi": "explain: ",
+    }  # fmt: skip

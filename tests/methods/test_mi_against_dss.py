@@ -1,0 +1,43 @@
+"""`mi` without its term is `dss`, to the last bit of a real training with dropout; with it, it is not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cotdistill.config.grid import Run
+from cotdistill.training.loop import train
+
+Read = Callable[[Run], Any]
+
+
+@pytest.mark.parametrize("variant", ["released", "paper"])
+def test_beta_0_trains_as_dss_bit_for_bit(
+    tiny: Any, trained: Callable[[str], Run], tmp_path: Path, weights: Read, history: Read, variant: str
+):
+    dss = trained("dss")
+    assert dss.student.scratch.dropout > 0
+    mi = tiny.run(tmp_path, "mi", {"beta": 0, "variant": variant}, evaluation={"rationales": True})
+    train(mi)
+    assert weights(mi) == weights(dss)
+    assert (mi.folder / "model/model.safetensors").read_bytes() == (
+        dss.folder / "model/model.safetensors"
+    ).read_bytes()
+    lines = history(mi)
+    values = [line.pop("loss/mutual_information") for line in lines if "loss/total" in line]
+    assert lines == history(dss)
+    assert values and all(value > 0 for value in values), "the term is logged though it weighs nothing"
+
+
+def test_beta_changes_the_training(trained: Callable[[str], Run], weights: Read, history: Read):
+    dss, mi = trained("dss"), trained("mi")
+    assert mi.config["method_settings"]["beta"] == 0.1
+    assert weights(mi) != weights(dss)
+    first, baseline = history(mi)[0], history(dss)[0]
+    assert first["loss/total"] == pytest.approx(
+        0.5 * first["loss/label"] + 0.5 * first["loss/rationale"] + 0.1 * first["loss/mutual_information"]
+    )
+    assert first["gradient_norm"] != baseline["gradient_norm"]
