@@ -42,8 +42,9 @@ def rows() -> list[dict[str, Any]]:
         colour = COLOURS[number % 3]
         more = f" the {thing} is no exception, so look for {colour} paint." if number % 2 else ""
         made.append({
-            "id": f"row-{number}", "input": f"what colour is the {thing} of {name}?" + " please." * (number % 4),
-            "label": colour, "rationale": f"{name} paints all things {colour}.{more}",
+            "id": f"row-{number}", "label": colour,
+            "input": f"what colour is the {thing} of {name}?" + " please." * (number % 4),
+            "rationale": f"{name} paints all things {colour}.{more}",
             "teacher_label": COLOURS[(number + 1) % 3] if number % 5 == 0 else colour,
         })  # fmt: skip
     return made
@@ -77,9 +78,9 @@ class Tiny:
             "evaluation": {"batch_size": 8, "max_new_tokens": 14, **(evaluation or {})},
         }  # fmt: skip
 
-    def run(self, results: Path, method: str = "dss", settings: dict[str, Any] | None = None, **more: Any) -> Run:
+    def run(self, results: Path, *arguments: Any, **more: Any) -> Run:
         """The one run of that config, ready to train."""
-        (run,) = expand(parse(self.config(results, method, settings, **more), "tests"))
+        (run,) = expand(parse(self.config(results, *arguments, **more), "tests"))
         if self.prepared is not None and not run.prepared.exists():
             shutil.copytree(self.prepared, run.prepared)
         return run

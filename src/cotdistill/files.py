@@ -38,6 +38,10 @@ def atomic(target: Path) -> Iterator[Path]:
         part.rename(target)
     except OSError as error:
         raise UserError(f"cannot write {target}: {error.strerror or error}") from error
+    except Exception as error:
+        if type(error).__name__ == "SafetensorError":  # its own name for a disk that is full
+            raise UserError(f"cannot write {target}: {error}") from error
+        raise
     finally:
         shutil.rmtree(holder, ignore_errors=True)
 

@@ -54,7 +54,8 @@ def measured(results: Path) -> dict[str, float]:
             config = read_json(folder / "config.json")["config"]
             wall = read_json(folder / "environment.json")["wall_s"]
             steps = read_json(folder / "training.json")["steps"]
-            found[kind(config)].append(wall / steps)
+            step = wall / steps  # before `found` is touched: a kind without a number has no median
+            found[kind(config)].append(step)
         except (UserError, KeyError, TypeError, ZeroDivisionError):
             continue  # a run under way, or a folder that is none: it tells nothing about cost
     return {key: statistics.median(values) for key, values in found.items()}

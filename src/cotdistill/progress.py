@@ -9,6 +9,8 @@ from pathlib import Path
 
 from cotdistill.config.grid import Run, expand, state_folder
 from cotdistill.config.models import Experiment
+from cotdistill.errors import UserError
+from cotdistill.files import read_json
 
 TAIL = 4096
 """bytes read from the end of a history: its last line is far shorter"""
@@ -34,14 +36,23 @@ def statuses(experiment: Experiment) -> list[Status]:
 
 
 def _status(run: Run) -> Status:
-    if (run.folder / "metrics.json").is_file():
-        return Status(run, "done", run.training.steps)
-    if (run.folder / "training.json").is_file():
-        return Status(run, "trained", run.training.steps)
+    for state, name in (("done", "metrics.json"), ("trained", "training.json")):
+        if _is_of(run, run.folder / name):
+            return Status(run, state, run.training.steps)
     history = state_folder(run) / "history.jsonl"
     if history.is_file():
         return Status(run, "training", _last_step(history))
     return Status(run, "waiting", 0)
+
+
+def _is_of(run: Run, file: Path) -> bool:
+    """Whether `file` was written under this run's config: what an earlier config left is to be redone."""
+    if not file.is_file():
+        return False
+    try:
+        return read_json(file)["hash"] == run.hash
+    except (UserError, KeyError, TypeError):
+        return False  # Snakemake may be deleting it at this moment
 
 
 def _last_step(history: Path) -> int:

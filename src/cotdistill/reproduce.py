@@ -10,6 +10,7 @@ from pathlib import Path
 
 from cotdistill.config.load import load
 from cotdistill.config.models import Experiment
+from cotdistill.errors import UserError
 from cotdistill.progress import line, statuses
 
 EVERY = 15.0
@@ -19,6 +20,8 @@ EVERY = 15.0
 def reproduce(config: Path, cores: int | None) -> int:
     """Run the grid, draw the report, print table and paths. Returns Snakemake's exit code."""
     experiment = load(config)
+    if not Path("Snakefile").is_file():
+        raise UserError(f"no Snakefile in {Path.cwd()}: run this in the root of the checkout")
     folder = Path(experiment.results, experiment.experiment)
     log = folder / "logs" / "snakemake.log"
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -82,8 +85,10 @@ def _explain(folder: Path, log: Path, started: float) -> None:
     for path in sorted((folder / "logs").rglob("*.log")):
         if path.stat().st_mtime >= started and path != log:
             lines = path.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-            if lines and lines[-1].startswith("error: "):
-                found.append(f"{path}: {lines[-1].removeprefix('error: ')}")
+            # libraries may still speak after it, while the process ends
+            said = [line for line in lines if line.startswith("error: ")]
+            if said:
+                found.append(f"{path}: {said[-1].removeprefix('error: ')}")
     if not found:
         found = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-15:]
     print("\n".join(["error: the grid did not finish:", *found]), file=sys.stderr)

@@ -15,6 +15,7 @@ from cotdistill.config.grid import AXES, Run, expand, prepared_folder
 from cotdistill.config.load import parse
 from cotdistill.data import release
 from cotdistill.data.adapters import ADAPTERS
+from cotdistill.data.prepared import literals
 from cotdistill.figures import FIGURES
 from cotdistill.files import digest, write_text
 from cotdistill.fingerprint import fingerprint
@@ -62,11 +63,24 @@ class Workflow:
     @property
     def fetched(self) -> list[str]:
         """The mark of the downloaded data, where the grid needs it and no local folder is named."""
-        named = self.experiment.data_root or os.environ.get(release.ENVIRONMENT)
-        needed = any(ADAPTERS.module(d.adapter).ADAPTER.needs_release for d in self.experiment.datasets)
-        marker = release.DEFAULT_ROOT / release.MARKER
-        by_hand = release.resolve_root().is_dir() and not marker.is_file()
-        return [str(marker)] if needed and not (named or by_hand) else []
+        needed = {
+            entry.adapter
+            for entry in self.experiment.datasets
+            if ADAPTERS.module(entry.adapter).ADAPTER.needs_release and entry.path is None
+        }
+        if not needed or self.experiment.data_root or os.environ.get(release.ENVIRONMENT):
+            return []
+        root = release.resolve_root()
+        marker = root / release.MARKER
+        # a folder without the datasets is what a broken download leaves: fetch again
+        by_hand = not marker.is_file() and all((root / name).is_dir() for name in needed)
+        return [] if by_hand else [str(marker)]
+
+    def data_files(self, wildcards: Any) -> list[str]:
+        """Input: the files of a dataset of one's own; a change prepares and trains again."""
+        dataset, _ = self._pair(wildcards)
+        own = ADAPTERS.module(dataset.adapter).ADAPTER.needs_path
+        return sorted(map(str, Path(dataset.path).glob("*.jsonl"))) if own else []
 
     def of_runs(self, *names: str) -> list[str]:
         """The named files of every run."""
@@ -90,7 +104,9 @@ class Workflow:
         """Parameter: digest of the settings that the prepared data depend on."""
         pair = self._pair(wildcards)
         keep = {"adapter", "path", "answer", "pretrained", "scratch"}
-        return digest([entry.model_dump(include=keep) for entry in pair])
+        # a scratch student's tokenizer is trained on the methods' prefixes too
+        texts = literals() if pair[1].scratch else []
+        return digest([*(entry.model_dump(include=keep) for entry in pair), texts])
 
     def data_code(self, wildcards: Any) -> str:
         """Parameter: the fingerprint of preparing, and of the dataset's adapter."""
@@ -110,7 +126,7 @@ class Workflow:
     def settings(self, *keys: str) -> str:
         """Parameter: digest of top-level settings (and of the list of runs) that a stage depends on."""
         chosen = self.experiment.model_dump(mode="json", include=set(keys))
-        return digest([chosen, sorted(self.runs)])
+        return digest([chosen, list(self.runs)])  # in their order, which is that of tables and figures
 
     def threads(self, wildcards: Any) -> int:
         """CPU threads of one training or evaluation job."""

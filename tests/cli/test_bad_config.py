@@ -11,7 +11,9 @@ import pytest
 # what is changed in a good config, and what the line must name
 BAD = {
     "unknown key": ({"lables": ["gold"]}, ["'lables'", "did you mean 'labels'?"]),
-    "unknown training key": ({"training": {"lerning_rate": 1}}, ["'training.lerning_rate'", "'learning_rate'?"]),
+    "unknown training key": (
+        {"training": {"lerning_rate": 1}}, ["'training.lerning_rate'", "did you mean 'learning_rate'?"],
+    ),
     "unknown setting of a method": (
         {"methods": ["dss", {"name": "mi", "betta": 0.1}]},
         ["methods[1]", "'betta'", "did you mean 'beta'?"],

@@ -27,8 +27,8 @@ CQA = {"question": "where is a nest?", "choices": ["tree", "sea", "car", "pot", 
 OUTPUT = "Birds nest in trees. So the answer is (a) tree."
 
 OPEN_BAR = pytest.mark.xfail(strict=True, reason="training/loop.py: a fault leaves the progress bar open")
-RUST_WRITERS = pytest.mark.xfail(
-    strict=True, reason="files.atomic: safetensors and tokenizers raise no OSError when the disk is full"
+TOKENIZERS = pytest.mark.xfail(
+    strict=True, reason="files.atomic: the tokenizers library raises a bare Exception when the disk is full"
 )
 
 
@@ -340,7 +340,7 @@ def limited(size: int) -> Callable[[], None]:
     return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
 
-@pytest.mark.parametrize("size", [pytest.param(2_000, marks=RUST_WRITERS), 20_000])
+@pytest.mark.parametrize("size", [pytest.param(2_000, marks=TOKENIZERS), 20_000])
 def test_disk_full_while_preparing(
     size: int, configure: Callable[..., None], process: Callable[..., Any], complaint: Callable[[Any], str],
     listing: Callable[[], set[str]],
@@ -352,7 +352,7 @@ def test_disk_full_while_preparing(
     assert listing() == before
 
 
-@RUST_WRITERS
+@OPEN_BAR
 @pytest.mark.parametrize("saved", ["state", "model"])
 def test_disk_full_while_training(
     saved: str, trained: Path, configure: Callable[..., None], process: Callable[..., Any],

@@ -13,7 +13,8 @@ import torch
 from safetensors.torch import save_file
 
 WORDS = "ann bob cem dia paints the cup hat car pen box red dark blue green with grey dots what colour is of"
-LINES = [f"{a} {b} {c}" for a in WORDS.split() for b in WORDS.split() for c in ("predict:", "explain:", "1 2.0")]
+ENDS = ("predict:", "explain:", "1 2.0")
+LINES = [f"{first} {second} {end}" for first in WORDS.split() for second in WORDS.split() for end in ENDS]
 PIECES, EMBEDDINGS = 60, 192  # with T5's 100 extra ids 160 tokens; the hub's also have embeddings to spare
 
 

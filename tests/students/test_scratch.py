@@ -143,14 +143,16 @@ def test_a_tokenizer_that_joins_across_spaces_is_refused():
     assert "\n" not in str(caught.value)
 
 
-def test_prepare_refuses_a_tokenizer_without_the_needed_tokens(monkeypatch: Any, tmp_path: Path, tokenizer: Any):
+def test_prepare_refuses_a_tokenizer_without_the_needed_tokens(
+    monkeypatch: Any, tmp_path: Path, tokenizer: Any
+):
     import copy
 
     other = copy.deepcopy(tokenizer)
     other.pad_token = "</s>"
     monkeypatch.setattr(scratch, "train_tokenizer", lambda texts, vocabulary: other)
     entry = StudentEntry(name="odd", scratch=SMALL)
-    with pytest.raises(UserError, match="student 'odd': its tokenizer has pad_token '</s>'; expected '<pad>'"):
+    with pytest.raises(UserError, match="'odd': its tokenizer has pad_token '</s>'; expected '<pad>'"):
         students.prepare(entry, TEXTS, tmp_path / "tokenizer")
 
 
@@ -165,7 +167,8 @@ def test_a_saved_student_loads_bit_for_bit_also_with_the_auto_classes(tmp_path: 
     for other in (again, automatic):
         assert other.lm_head.weight is other.shared.weight and other.config.scale_decoder_outputs
         assert other.dtype == torch.float32
-    tokenizers = [AutoTokenizer.from_pretrained(tmp_path / "model"), students.load_tokenizer(tmp_path / "model")]
+    loaders = AutoTokenizer.from_pretrained, students.load_tokenizer
+    tokenizers = [loader(tmp_path / "model") for loader in loaders]
     inputs = tokenizer(EQUATIONS, return_tensors="pt", padding=True)
     for other in tokenizers:
         assert other(EQUATIONS + OPTIONS)["input_ids"] == tokenizer(EQUATIONS + OPTIONS)["input_ids"]
@@ -194,7 +197,8 @@ def test_the_prepared_pair_holds_the_tokenizer_of_its_texts(tiny: Any):
     prepared = Prepared(tiny.prepared)
     table, tokenizer = prepared.table("test"), prepared.tokenizer()
     for column in ("input", "label", "teacher_label", "rationale"):
-        for text, ids in zip(table.column(column).to_pylist(), table.column(f"{column}_ids").to_pylist(), strict=True):
+        columns = table.column(column), table.column(f"{column}_ids")
+        for text, ids in zip(*(values.to_pylist() for values in columns), strict=True):
             assert tokenizer(text, add_special_tokens=False)["input_ids"] == ids
             assert tokenizer.decode(ids) == text
     assert prepared.manifest["vocabulary"] == len(tokenizer)

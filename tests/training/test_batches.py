@@ -131,10 +131,10 @@ def test_teacher_labels_are_the_targets_where_they_are_asked_for(prepared: Prepa
     for name in ("finetune", "dss", "single_task"):
         task = methods.build(name).tasks[0]
         for row in wrong:
-            texts = {
-                labels: tokenizer.decode(collator(prepared, labels).target_ids(task, row), skip_special_tokens=True)
-                for labels in ("gold", "teacher")
-            }
+            texts = {}
+            for labels in ("gold", "teacher"):
+                ids = collator(prepared, labels).target_ids(task, row)
+                texts[labels] = tokenizer.decode(ids, skip_special_tokens=True)
             assert texts["gold"].endswith(table[row]["label"])
             assert texts["teacher"].endswith(table[row]["teacher_label"])
 

@@ -22,7 +22,7 @@ from cotdistill.training.loop import Trainer, train
 from cotdistill.training.state import Progress, State
 
 Read = Callable[..., Any]
-LONGER = {"steps": 60, "eval_every": 3, "checkpoint_every": 4}
+LONGER = {"steps": 40, "eval_every": 5, "checkpoint_every": 4}
 
 
 class Stopped(Exception):
@@ -54,7 +54,8 @@ def assert_same(run: Run, other: Run, weights: Read, history: Read) -> None:
     assert history(run) == history(other)
     for each in (run, other):
         evaluate(each)
-    assert (run.folder / "predictions.jsonl").read_bytes() == (other.folder / "predictions.jsonl").read_bytes()
+    files = [each.folder / "predictions.jsonl" for each in (run, other)]
+    assert files[0].read_bytes() == files[1].read_bytes()
     assert not (run.folder / "state").exists()
 
 
@@ -70,10 +71,13 @@ def run(tiny: Any, tmp_path: Path) -> Run:
 
 
 # 3: before any state; 7: open log window in the state; 9: lines after the state; 12: the last step
-@pytest.mark.parametrize(("last", "states"), [(3, []), (7, ["step-5"]), (9, ["step-5"]), (12, ["step-10", "step-5"])])
+@pytest.mark.parametrize(
+    ("last", "states"), [(3, []), (7, ["step-5"]), (9, ["step-5"]), (12, ["step-10", "step-5"])]
+)
 def test_an_interrupted_run_ends_the_same(
-    monkeypatch: Any, run: Run, whole: Run, weights: Read, history: Read, last: int, states: list[str], capsys: Any
-):
+    monkeypatch: Any, run: Run, whole: Run, weights: Read, history: Read, capsys: Any,
+    last: int, states: list[str],
+):  # fmt: skip
     stop_at(monkeypatch, run, last)
     assert saved(run) == states
     assert not (run.folder / "model").exists() and not (run.folder / "training.json").exists()
@@ -96,7 +100,9 @@ def test_a_run_may_be_interrupted_again_and_again(
     assert_same(run, whole, weights, history)
 
 
-@pytest.mark.parametrize("torn", ["model.safetensors", "optimizer.safetensors", "window.safetensors", "state.json"])
+@pytest.mark.parametrize(
+    "torn", ["model.safetensors", "optimizer.safetensors", "window.safetensors", "state.json"]
+)
 def test_a_corrupt_newest_state_falls_back_to_the_one_before(
     monkeypatch: Any, run: Run, whole: Run, weights: Read, history: Read, torn: str, capsys: Any
 ):
@@ -161,7 +167,9 @@ def test_a_killed_process_is_resumed(
     assert_same(run, whole, weights, history)
 
 
-def test_early_stopping_counts_across_an_interruption(monkeypatch: Any, tiny: Any, tmp_path: Path, history: Read):
+def test_early_stopping_counts_across_an_interruption(
+    monkeypatch: Any, tiny: Any, tmp_path: Path, history: Read
+):
     # the rate is too small to change an answer: no evaluation after the first is better
     more = {"steps": 40, "patience": 3, "learning_rate": 1e-9, "eval_every": 4, "checkpoint_every": 2}
     run = tiny.run(tmp_path, "finetune", **more)

@@ -33,7 +33,9 @@ TERMS = {
 @every_method
 def test_a_run_leaves_its_files_and_no_others(trained: Callable[[str], Run], method: str):
     names = {path.name for path in trained(method).folder.iterdir()}
-    promised = {"config.json", "history.jsonl", "metrics.json", "predictions.jsonl", "environment.json", "model"}
+    promised = {
+        "config.json", "history.jsonl", "metrics.json", "predictions.jsonl", "environment.json", "model",
+    }  # fmt: skip
     assert promised <= names
     assert names - promised <= {"model_last", "training.json", "answers"}, "no state, nothing half-written"
 
@@ -132,7 +134,9 @@ def test_the_same_config_and_seed_give_the_same_bytes(
     assert files[0].read_bytes() == files[1].read_bytes()
 
 
-def test_another_seed_gives_another_run(tiny: Any, trained: Callable[[str], Run], tmp_path: Path, weights: Read):
+def test_another_seed_gives_another_run(
+    tiny: Any, trained: Callable[[str], Run], tmp_path: Path, weights: Read
+):
     other = tiny.run(tmp_path, "dss", seed=1)
     train(other)
     assert other.hash != trained("dss").hash

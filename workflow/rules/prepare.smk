@@ -19,6 +19,7 @@ if grid.fetched:
 rule prepare:
     input:
         grid.fetched,
+        grid.data_files,
     output:
         manifest=f"{grid.prepared}/manifest.json",
         splits=expand(f"{grid.prepared}/{{split}}.arrow", split=["train", "valid", "test"], allow_missing=True),

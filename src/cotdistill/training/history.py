@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from cotdistill.errors import UserError
 from cotdistill.files import finite
 
 
@@ -32,6 +33,9 @@ class History:
         os.replace(part, self.path)
 
     def write(self, line: dict[str, Any]) -> None:
-        """Append one line."""
-        with open(self.path, "a", encoding="utf-8") as handle:
-            handle.write(json.dumps(finite(line)) + "\n")
+        """Append one line. Raises UserError when the disk is full or the folder cannot be written."""
+        try:
+            with open(self.path, "a", encoding="utf-8") as handle:
+                handle.write(json.dumps(finite(line)) + "\n")
+        except OSError as error:
+            raise UserError(f"cannot write {self.path}: {error.strerror or error}") from error

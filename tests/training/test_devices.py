@@ -1,0 +1,131 @@
+"""Devices and processes: the GPU lock, the missing GPU, and two processes that share a batch."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import cotdistill
+from cotdistill.errors import UserError
+from cotdistill.evaluation.protocols import evaluate
+from cotdistill.training import devices
+from cotdistill.training.loop import train
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from cotdistill.training.devices import claim
+with claim(2, Path(sys.argv[1]), wait=0.01) as number:
+    print(number, flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_cuda_without_a_gpu_is_refused(tiny: Any, tmp_path: Path, monkeypatch: Any):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UserError, match="training.device is 'cuda' but no GPU is visible") as caught:
+        train(tiny.run(tmp_path, device="cuda"))
+    assert "\n" not in str(caught.value)
+    assert devices.choose("auto") == devices.choose("cpu") == "cpu"
+
+
+def test_auto_takes_a_gpu_where_there_is_one(monkeypatch: Any):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert [devices.choose(wanted) for wanted in ("auto", "cuda", "cpu")] == ["cuda", "cuda", "cpu"]
+
+
+def test_claims_of_one_process_are_handed_out_and_given_back(tmp_path: Path, monkeypatch: Any):
+    with devices.claim(3, tmp_path) as first, devices.claim(3, tmp_path) as second:
+        assert (first, second) == (0, 1)
+    with devices.claim(3, tmp_path) as again:
+        assert again == 0
+    # numbers are this process's; locks are the machine's
+    with devices.claim(2, tmp_path):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+        with devices.claim(2, tmp_path) as other:
+            assert other == 1
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+        with devices.claim(1, tmp_path) as third:
+            assert third == 0
+
+
+def test_a_claim_waits_for_a_free_gpu(tmp_path: Path, monkeypatch: Any):
+    waits = []
+    with contextlib.ExitStack() as stack:
+        assert stack.enter_context(devices.claim(1, tmp_path)) == 0
+
+        def sleep(seconds: float) -> None:
+            waits.append(seconds)
+            if len(waits) == 3:
+                stack.close()
+
+        monkeypatch.setattr(devices.time, "sleep", sleep)
+        with devices.claim(1, tmp_path, wait=0.25) as number:
+            assert number == 0
+    assert waits == [0.25] * 3
+
+
+@pytest.mark.slow
+def test_processes_claim_different_gpus_and_a_killed_ones_is_free_again(tmp_path: Path):
+    environment = {**os.environ, "PYTHONPATH": str(Path(cotdistill.__file__).parents[1])}
+    environment.pop("CUDA_VISIBLE_DEVICES", None)
+    holders = [
+        subprocess.Popen(
+            [sys.executable, "-c", HOLD, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            text=True, env=environment,
+        )
+        for _ in range(3)
+    ]  # fmt: skip
+    try:
+        # the third gets none: it waits until one of the first two is killed
+        selector = selectors.DefaultSelector()
+        for number, holder in enumerate(holders):
+            selector.register(holder.stdout, selectors.EVENT_READ, number)
+        held: dict[int, int] = {}
+        while len(held) < 2:
+            for key, _ in selector.select(timeout=120):
+                held[key.data] = int(holders[key.data].stdout.readline())
+                selector.unregister(key.fileobj)
+        assert sorted(held.values()) == [0, 1]
+        victim, waiting = min(held), ({0, 1, 2} - set(held)).pop()
+        os.kill(holders[victim].pid, signal.SIGKILL)
+        assert int(holders[waiting].stdout.readline()) == held[victim]
+    finally:
+        for holder in holders:
+            holder.kill()
+            holder.communicate()
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_result_of_one(
+    tiny: Any, tmp_path: Path, start: Callable[..., Any], history: Callable[..., Any]
+):
+    # 26 rows in batches of 5: the last batch of an epoch has 1 example, so one process has none
+    more = {"scratch": {"dropout": 0}, "batch_size": 5, "learning_rate": 1e-3}
+    one = tiny.run(tmp_path / "one", "mi", **more)
+    config, two = tiny.config_file(tmp_path / "two", "mi", **more, processes=2)
+    train(one)
+    process = start("-m", "cotdistill", "train", "--config", config, "--run", two.id)
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    for which in ("model", "model_last"):
+        first, second = (load_file(run.folder / which / "model.safetensors") for run in (one, two))
+        for name, value in first.items():
+            torch.testing.assert_close(second[name], value, rtol=0, atol=1e-4)
+    lines, others = history(one), history(two)
+    assert [line["step"] for line in others] == [line["step"] for line in lines], "one history, not two"
+    for line, other in zip(lines, others, strict=True):
+        assert other == pytest.approx(line, rel=1e-4, abs=1e-4)
+    assert evaluate(two)["strict"] == pytest.approx(evaluate(one)["strict"], rel=1e-3)
+    assert not (two.folder / "state").exists()

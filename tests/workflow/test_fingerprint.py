@@ -1,0 +1,123 @@
+"""Fingerprints: which code stands behind a stage, and what does not count as a change."""
+
+from __future__ import annotations
+
+import ast
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+import cotdistill
+from cotdistill import fingerprint as module
+from cotdistill.fingerprint import closure, fingerprint
+from cotdistill.methods import METHODS
+from cotdistill.workflow import MODULES
+
+PACKAGE = Path(cotdistill.__file__).parent
+
+
+@pytest.fixture
+def edit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, str, str], None]]:
+    """Replace text in a copy of the package, which the fingerprints are then taken of."""
+    shutil.copytree(PACKAGE, tmp_path / "cotdistill", ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(module, "PACKAGE", tmp_path / "cotdistill")
+
+    def replace(name: str, old: str, new: str) -> None:
+        path = tmp_path / "cotdistill" / name
+        text = path.read_text()
+        assert old in text
+        path.write_text(text.replace(old, new, 1))
+        forget()
+
+    def forget() -> None:
+        for cached in (module._tree, module._code, module._imports):
+            cached.cache_clear()
+
+    forget()
+    yield replace
+    forget()
+
+
+@pytest.mark.parametrize("stage", MODULES)
+def test_every_stage_has_its_modules(stage: str) -> None:
+    found = closure(*MODULES[stage])
+    assert set(MODULES[stage]) <= found
+    for name in found:
+        base = PACKAGE.joinpath(*name.split("."))
+        assert base.is_dir() or base.with_suffix(".py").is_file()
+
+
+def test_closure_follows_imports() -> None:
+    found = closure("training.loop")
+    # at the top, below `from cotdistill import ...`, and inside a function
+    assert {"training.state", "training.objective", "data.prepared", "students", "methods"} <= found
+    assert {"seeds", "answers", "data.splits", "students.scratch", "students.pretrained"} <= found
+    assert "results.collect" not in found and "figures" not in found
+
+
+def test_closure_of_a_loss_holds_its_mathematics() -> None:
+    assert "mutual_information" in closure("methods.mi") and "methods.dss" in closure("methods.mi")
+    assert "mutual_information" not in closure("methods.dss")
+
+
+def test_settings_errors_and_files_do_not_count() -> None:
+    found = closure("training.loop", "methods.mi", "results.collect", "tracking.mlflow_store")
+    assert not {name.split(".")[0] for name in found} & {"config", "errors", "files", "cli", "registry"}
+
+
+def test_no_relative_imports_which_the_closure_cannot_see() -> None:
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            assert not (isinstance(node, ast.ImportFrom) and node.level), f"{path.name}: {ast.unparse(node)}"
+
+
+def test_methods_have_fingerprints_of_their_own() -> None:
+    prints = {name: fingerprint("training.loop", f"methods.{name}") for name in METHODS.names()}
+    assert len(set(prints.values())) == len(prints) > 2
+
+
+def test_edited_method_changes_its_own_alone(edit: Callable[[str, str, str], None]) -> None:
+    before = {name: fingerprint(f"methods.{name}") for name in METHODS.names()}
+    edit("methods/mi.py", "METHOD = MI", "METHOD = MI\nEDITED = 1")
+    changed = {name for name in before if fingerprint(f"methods.{name}") != before[name]}
+    assert changed == {"mi"}
+
+
+def test_edited_base_changes_what_builds_on_it(edit: Callable[[str, str, str], None]) -> None:
+    before = {name: fingerprint(f"methods.{name}") for name in METHODS.names()}
+    edit("methods/dss.py", "METHOD = ", "EDITED = 1\nMETHOD = ")
+    changed = {name for name in before if fingerprint(f"methods.{name}") != before[name]}
+    assert {"dss", "mi"} <= changed and "finetune" not in changed
+
+
+LAYOUT = {
+    "comment": ("import time\n", "import time  # a comment\n"),
+    "blank lines": ("import time\n", "\n\nimport time\n"),
+    "docstring of the module": ('"""Train one run', '"""Again: train one run'),
+    "docstring of a function": ('"""The whole run', '"""Again: the whole run'),
+}
+
+
+@pytest.mark.parametrize(("old", "new"), LAYOUT.values(), ids=LAYOUT)
+def test_words_for_people_do_not_count(old: str, new: str, edit: Callable[[str, str, str], None]) -> None:
+    before = fingerprint("training.loop")
+    edit("training/loop.py", old, new)
+    assert fingerprint("training.loop") == before
+
+
+def test_every_number_and_name_counts(edit: Callable[[str, str, str], None]) -> None:
+    before = fingerprint("training.loop")
+    edit("training/batches.py", "IGNORED = -100", "IGNORED = -101")
+    changed = fingerprint("training.loop")
+    assert changed != before
+    edit("training/batches.py", "IGNORED = -101", "IGNORED = -100")
+    assert fingerprint("training.loop") == before
+
+
+def test_module_that_is_renamed_counts(edit: Callable[[str, str, str], None]) -> None:
+    before = fingerprint("training.loop")
+    shutil.copy(module.PACKAGE / "seeds.py", module.PACKAGE / "grains.py")
+    edit("training/loop.py", "from cotdistill.seeds import", "from cotdistill.grains import")
+    assert "grains" in closure("training.loop") and fingerprint("training.loop") != before

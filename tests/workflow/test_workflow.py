@@ -1,0 +1,144 @@
+"""What the rules are told of a grid: paths, resources, and where the data comes from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from cotdistill.config.grid import AXES
+from cotdistill.data import release
+from cotdistill.errors import UserError
+from cotdistill.workflow import Workflow
+
+STUDENT = {"name": "mini", "scratch": {}, "compute": {"threads": 3, "mem_mb": 1000, "runtime": 30}}
+
+
+def workflow(**changes: Any) -> Workflow:
+    values = {"experiment": "e", "datasets": ["demo"], "students": [STUDENT], "methods": ["dss", "mi"],
+              "seeds": [0, 1], **changes}  # fmt: skip
+    return Workflow(values, "test.yaml")
+
+
+def wildcards(**changes: str) -> SimpleNamespace:
+    values = dict(zip(AXES, ("demo", "mini", "mi", "gold", "1", "0"), strict=True))
+    return SimpleNamespace(**{**values, **changes})
+
+
+def test_memory_and_time_grow_with_the_attempt() -> None:
+    grid = workflow()
+    assert [grid.mem_mb(wildcards(), attempt) for attempt in (1, 2, 3)] == [1000, 2000, 3000]
+    assert [grid.runtime(wildcards(), attempt) for attempt in (1, 2, 3)] == [30, 60, 90]
+
+
+@pytest.mark.parametrize(
+    ("device", "processes", "gpus"),
+    [("cuda", 1, 1), ("cuda", 2, 2), ("cpu", 1, 0), ("cpu", 2, 0), ("auto", 1, 0)],
+)
+def test_gpus_and_threads_of_a_job(device: str, processes: int, gpus: int) -> None:
+    grid = workflow(training={"device": device, "processes": processes})
+    assert grid.gpu(wildcards()) == gpus
+    assert grid.threads(wildcards()) == 3 * processes
+
+
+def test_wildcards_name_the_run_and_no_setting() -> None:
+    assert workflow().run == "results/e/runs/{dataset}/{student}/{method}/{labels}/{fraction}/{seed}"
+    assert workflow().axes == AXES
+    changed = workflow(training={"steps": 7}, methods=["dss", {"name": "mi", "beta": 3}])
+    assert list(changed.runs) == list(workflow().runs)
+    for path in (changed.prepared, changed.log("train", *AXES), changed.benchmark("prepare", "dataset")):
+        assert {part.split("}")[0] for part in path.split("{")[1:]} <= set(AXES)
+    assert changed.run_hash(wildcards()) != workflow().run_hash(wildcards())
+
+
+def test_every_run_is_found_by_its_wildcards() -> None:
+    grid = workflow(fractions=[0.5, 1.0], labels=["gold", "teacher"])
+    for run in grid.runs.values():
+        assert grid.find(wildcards(**dict(zip(AXES, run.id.split("/"), strict=True)))) is run
+
+
+def test_bad_grid_is_refused_before_the_first_job() -> None:
+    with pytest.raises(UserError, match=r"^test.yaml: 'methods\[0\]': unknown method 'ds'; did you"):
+        workflow(methods=["ds"])
+
+
+def test_freezing_twice_leaves_the_file_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    grid = workflow()
+    grid.freeze()
+    first = Path(grid.grid).stat()
+    grid.freeze()
+    assert Path(grid.grid).stat().st_mtime_ns == first.st_mtime_ns
+    workflow(seeds=[5]).freeze()
+    assert '"seeds": [\n  5\n ]' in Path(grid.grid).read_text()
+
+
+# --- the published data
+
+
+@pytest.fixture
+def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv(release.ENVIRONMENT, raising=False)
+    return tmp_path
+
+
+def test_data_is_fetched_where_the_grid_needs_it(work: Path) -> None:
+    assert workflow(datasets=["cqa"]).fetched == ["data/.release.json"]
+    assert workflow(datasets=["demo"]).fetched == []
+
+
+def test_named_data_is_not_fetched(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert workflow(datasets=["cqa"], data_root="mine").fetched == []
+    assert workflow(datasets=[{"name": "cqa", "path": "mine"}]).fetched == []
+    monkeypatch.setenv(release.ENVIRONMENT, "mine")
+    assert workflow(datasets=["cqa"]).fetched == []
+
+
+def test_data_put_there_by_hand_is_not_fetched(work: Path) -> None:
+    (work / "data" / "cqa").mkdir(parents=True)
+    assert workflow(datasets=["cqa"]).fetched == []
+    assert workflow(datasets=["cqa", "svamp"]).fetched == ["data/.release.json"]
+
+
+def test_broken_download_is_fetched_again(work: Path) -> None:
+    (work / "data").mkdir()
+    (work / "data" / "datasets.zip.part").write_text("PK")
+    assert workflow(datasets=["cqa"]).fetched == ["data/.release.json"]
+
+
+def test_fetched_data_stays_an_input(work: Path) -> None:
+    (work / "data" / "cqa").mkdir(parents=True)
+    (work / "data" / release.MARKER).write_text("{}")
+    assert workflow(datasets=["cqa"]).fetched == ["data/.release.json"]
+
+
+def test_own_files_are_inputs(work: Path) -> None:
+    (work / "own").mkdir()
+    grid = workflow(datasets=["demo", {"name": "own", "adapter": "custom", "path": "own"}])
+    assert grid.data_files(wildcards(dataset="own")) == []
+    for name in ("train.jsonl", "test.jsonl"):
+        (work / "own" / name).write_text("{}")
+    assert grid.data_files(wildcards(dataset="own")) == ["own/test.jsonl", "own/train.jsonl"]
+    assert grid.data_files(wildcards(dataset="demo")) == []
+
+
+def test_data_settings_follow_what_prepared_data_depend_on() -> None:
+    base = workflow().data_settings(wildcards())
+    assert workflow(training={"steps": 3}, seeds=[4]).data_settings(wildcards()) == base
+    wider = {**STUDENT, "scratch": {"vocabulary": 77}}
+    assert workflow(students=[wider]).data_settings(wildcards()) != base
+    assert workflow(datasets=[{"name": "demo", "answer": "equation"}]).data_settings(wildcards()) != base
+
+
+def test_prefixes_of_methods_are_text_of_scratch_tokenizers(monkeypatch: pytest.MonkeyPatch) -> None:
+    import cotdistill.workflow
+
+    hub = [{"name": "mini", "pretrained": "google/t5-v1_1-small"}]
+    scratch = workflow().data_settings(wildcards())
+    pretrained = workflow(students=hub).data_settings(wildcards())
+    monkeypatch.setattr(cotdistill.workflow, "literals", lambda: ["another prefix: "])
+    assert workflow().data_settings(wildcards()) != scratch
+    assert workflow(students=hub).data_settings(wildcards()) == pretrained
