@@ -39,7 +39,8 @@ def atomic(target: Path) -> Iterator[Path]:
     except OSError as error:
         raise UserError(f"cannot write {target}: {error.strerror or error}") from error
     except Exception as error:
-        if type(error).__name__ == "SafetensorError":  # its own name for a disk that is full
+        # safetensors and tokenizers report a full disk as errors of their own
+        if "(os error " in str(error) and not isinstance(error, UserError):
             raise UserError(f"cannot write {target}: {error}") from error
         raise
     finally:

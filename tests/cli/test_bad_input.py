@@ -26,10 +26,6 @@ PREPARE = ("prepare", "--dataset", "demo", "--student", "mini")
 CQA = {"question": "where is a nest?", "choices": ["tree", "sea", "car", "pot", "sun"], "answer": "tree"}
 OUTPUT = "Birds nest in trees. So the answer is (a) tree."
 
-OPEN_BAR = pytest.mark.xfail(strict=True, reason="training/loop.py: a fault leaves the progress bar open")
-TOKENIZERS = pytest.mark.xfail(
-    strict=True, reason="files.atomic: the tokenizers library raises a bare Exception when the disk is full"
-)
 
 
 @pytest.fixture
@@ -316,7 +312,6 @@ def test_no_gpu(trained: Path, configure: Callable[..., None], process: Callable
     assert listing() == before
 
 
-@OPEN_BAR
 def test_loss_that_is_no_number(
     trained: Path, configure: Callable[..., None], process: Callable[..., Any]
 ) -> None:
@@ -340,7 +335,7 @@ def limited(size: int) -> Callable[[], None]:
     return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
 
-@pytest.mark.parametrize("size", [pytest.param(2_000, marks=TOKENIZERS), 20_000])
+@pytest.mark.parametrize("size", [2_000, 20_000])
 def test_disk_full_while_preparing(
     size: int, configure: Callable[..., None], process: Callable[..., Any], complaint: Callable[[Any], str],
     listing: Callable[[], set[str]],
@@ -352,7 +347,6 @@ def test_disk_full_while_preparing(
     assert listing() == before
 
 
-@OPEN_BAR
 @pytest.mark.parametrize("saved", ["state", "model"])
 def test_disk_full_while_training(
     saved: str, trained: Path, configure: Callable[..., None], process: Callable[..., Any],

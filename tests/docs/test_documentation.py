@@ -35,7 +35,8 @@ def test_example_adapter_loads(extended: dict[str, str], tmp_path: Path) -> None
     for split, rows in (("train", 20), ("test", 3)):
         lines = [{"question": f"{i}?", "answer": str(i), "why": f"it is {i}"} for i in range(rows)]
         (folder / f"{split}.json").write_text("\n".join(map(json.dumps, lines)))
-    code = f"from cotdistill.data import load; print({{k: len(v) for k, v in load('mine', {str(tmp_path)!r}).items()}})"
+    code = f"from cotdistill.data import load; splits = load('mine', {str(tmp_path)!r})"
+    code += "; print({name: len(split) for name, split in splits.items()})"
     answer = subprocess.run([sys.executable, "-c", code], env=extended, capture_output=True, text=True)
     assert answer.stdout.strip() == "{'train': 18, 'valid': 2, 'test': 3}", answer.stderr
 
@@ -43,7 +44,7 @@ def test_example_adapter_loads(extended: dict[str, str], tmp_path: Path) -> None
 def test_example_method_trains(extended: dict[str, str], tmp_path: Path) -> None:
     config = {
         "experiment": "docs", "datasets": ["demo"], "results": str(tmp_path / "results"), "seeds": [0],
-        "students": [{"name": "tiny", "scratch": {"d_model": 16, "d_ff": 32, "d_kv": 8, "heads": 2, "layers": 1}}],
+        "students": [{"name": "tiny", "scratch": {"d_model": 16, "d_ff": 32, "heads": 2, "layers": 1}}],
         "methods": ["dss", {"name": "confident", "gamma": 0.05}],
         "training": {"steps": 2, "batch_size": 4, "eval_every": 2, "log_every": 1, "device": "cpu"},
     }

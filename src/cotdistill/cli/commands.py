@@ -51,10 +51,10 @@ def train(options: Options) -> None:
     run = _run(options)
     if run.training.processes > 1 and "RANK" not in os.environ:
         # one process a GPU (or CPU process): torchrun starts them and passes their ranks
-        os.execv(sys.executable, [
-            sys.executable, "-m", "torch.distributed.run", "--standalone", "--no-python",
-            f"--nproc-per-node={run.training.processes}", sys.executable, "-m", "cotdistill", *sys.argv[1:],
-        ])
+        torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--no-python"]
+        own = [sys.executable, "-m", "cotdistill", *sys.argv[1:]]
+        # without "--" torchrun would take our --run for one of its own options
+        os.execv(sys.executable, [*torchrun, f"--nproc-per-node={run.training.processes}", "--", *own])
     _offline()
     from cotdistill.training.loop import train as run_training
 

@@ -110,7 +110,7 @@ class Evaluation(Strict):
     batch_size: int = Field(64, ge=1)
     """examples generated at once"""
     max_new_tokens: int = Field(64, ge=1)
-    """longest generated label; a rationale may have training.max_target_tokens"""
+    """longest generated label; what holds a rationale may have training.max_target_tokens"""
     rationales: bool = False
     """also generate a rationale for every test example (methods that have a rationale task)"""
 

@@ -53,7 +53,9 @@ class Generator:
         As published, the prediction is compared with the gold label as the tokenizer gives it back.
         """
         task = self.method.tasks[0]
-        longest = self.method.max_label_tokens or self.run.experiment.evaluation.max_new_tokens
+        label_alone = task.target == ("label",)
+        evaluation, training = self.run.experiment.evaluation, self.run.training
+        longest = evaluation.max_new_tokens if label_alone else training.max_target_tokens
         texts, confidences = self._generate(model, task, split, longest)
         ids, inputs, golds, readable = self._references(split)
         answers = []

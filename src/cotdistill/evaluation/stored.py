@@ -59,7 +59,7 @@ def read(run: Run, checkpoint: str) -> tuple[list[Answer], list[str] | None]:
     try:
         return [Answer(**row) for row in rows], rationales or None
     except TypeError as error:
-        raise UserError(f"{_rows(run, checkpoint)}: no answers as this version writes them ({error})") from error
+        raise UserError(f"{_rows(run, checkpoint)}: not answers of this version ({error})") from error
 
 
 def seconds(run: Run) -> float:

@@ -60,8 +60,6 @@ class Method:
     """Base of all methods; subclasses set `Settings`, `tasks` and `terms`."""
 
     Settings: ClassVar[type[Strict]] = Strict
-    max_label_tokens: ClassVar[int | None] = None
-    """longest generated answer where the task that is evaluated writes more than the label"""
 
     def __init__(self, settings: Strict) -> None:
         self.settings: Any = settings

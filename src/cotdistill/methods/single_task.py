@@ -13,7 +13,6 @@ class SingleTask(Method):
     """Minimises the cross-entropy of "rationale So the answer is: label" as one text."""
 
     tasks = (Task("rationale_label", prefix="", target=("rationale", BRIDGE, "label")),)
-    max_label_tokens = 256
 
     def terms(self, outputs: Mapping[str, TaskOutput]) -> dict[str, Term]:
         return {"rationale_label": Term(outputs["rationale_label"].cross_entropy, 1.0)}

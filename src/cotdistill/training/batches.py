@@ -22,7 +22,7 @@ IGNORED = -100
 
 @dataclass(frozen=True)
 class Batch:
-    """One task's tensors for B examples: input_ids, attention_mask (B, S); labels (B, T), -100 where padded."""
+    """One task's tensors: input_ids, attention_mask (B, S); labels (B, T), -100 where padded."""
 
     input_ids: torch.Tensor
     attention_mask: torch.Tensor

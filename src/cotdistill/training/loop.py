@@ -93,15 +93,14 @@ class Trainer:
         """The whole run: restore, step until done, write the outputs."""
         self._restore()
         clock = time.perf_counter() - self.progress.seconds
-        bar = self._bar()
-        while self.progress.step < self.settings.steps:
-            self.progress.step += 1
-            self.window.append(self._step(self.progress.step))
-            self.progress.seconds = time.perf_counter() - clock
-            bar.update()
-            if self._after_step(self.progress.step):
-                break
-        bar.close()
+        with self._bar() as bar:
+            while self.progress.step < self.settings.steps:
+                self.progress.step += 1
+                self.window.append(self._step(self.progress.step))
+                self.progress.seconds = time.perf_counter() - clock
+                bar.update()
+                if self._after_step(self.progress.step):
+                    break
         if self.leader:
             self._finish()
 

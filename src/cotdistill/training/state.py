@@ -2,7 +2,8 @@
 
 It lives in `<run>/state/<config hash>/`, outside every declared output (Snakemake deletes those before
 a retry), bears the hash of the config that wrote it and is refused to another. Data order and dropout
-are pure functions of the step, so weights, optimiser, step, best-so-far and the open log window are all of it.
+are pure functions of the step, so weights, optimiser, step, best-so-far and the open log window are
+all of it.
 """
 
 from __future__ import annotations
