@@ -52,36 +52,34 @@ def demo() -> dict[str, list[Row]]:
 
 
 def _parts(row: Row) -> tuple[str, str]:
-    found = re.fullmatch(r"what is the (\w+) of a (\w+)\?", row["input"])
+    found = re.fullmatch(r"(\w+) of a (\w+)\?", row["input"])
     assert found
     return found[1], found[2]
 
 
 def test_demo_is_the_same_everywhere(demo: dict[str, list[Row]]) -> None:
-    assert data_checksum(load("demo", "nowhere")) == "beb7bea61e912833"
-    assert {split: len(demo[split]) for split in SPLITS} == {"train": 150, "valid": 60, "test": 270}
+    assert data_checksum(load("demo", "nowhere")) == "29c91674ebc0ebfd"
+    assert {split: len(demo[split]) for split in SPLITS} == {"train": 150, "valid": 60, "test": 210}
 
 
 def test_demo_has_each_question_once(demo: dict[str, list[Row]]) -> None:
     questions = [_parts(row) for rows in demo.values() for row in rows]
-    assert len(set(questions)) == len(questions) == 480
+    assert len(set(questions)) == len(questions) == 420
     assert len({creature for _, creature in questions}) == 60
     assert all(re.fullmatch(r"([b-df-hj-np-tv-z][aeiou]){2}", creature) for _, creature in questions)
     options = {tuple(row["options"]) for rows in demo.values() for row in rows}
-    assert len(options) == 8 and all(len(set(values)) == 8 for values in options)
+    assert len(options) == 7 and all(len(set(values)) == 7 for values in options)
 
 
 def test_demo_can_be_answered_from_train(demo: dict[str, list[Row]]) -> None:
     kinds, values = {}, {}
     for row in demo["train"]:
         prop, creature = _parts(row)
-        found = re.fullmatch(
-            rf"a {creature} is a (\w+)\. the {prop} of a (\w+) is a (\w+)\.", row["rationale"]
-        )
-        assert found and found[1] == found[2] and found[3] == row["label"]
+        found = re.fullmatch(rf"a {creature} is a (\w+), so (\w+)\.", row["rationale"])
+        assert found and found[2] == row["label"]
         assert kinds.setdefault(creature, found[1]) == found[1]
         assert values.setdefault((found[1], prop), row["label"]) == row["label"]
-    assert len(kinds) == 60 and len(values) == 64
+    assert len(kinds) == 60 and len(values) == 49
     for row in demo["valid"] + demo["test"]:
         prop, creature = _parts(row)
         assert values[kinds[creature], prop] == row["label"]
@@ -89,7 +87,7 @@ def test_demo_can_be_answered_from_train(demo: dict[str, list[Row]]) -> None:
 
 def test_demo_teacher_is_wrong_now_and_then(demo: dict[str, list[Row]]) -> None:
     wrong = {split: sum(row["teacher_label"] != row["label"] for row in rows) for split, rows in demo.items()}
-    assert wrong == {"train": 12, "valid": 5, "test": 22}
+    assert wrong == {"train": 12, "valid": 5, "test": 17}
     for rows in demo.values():
         for row in rows:
             assert row["teacher_label"] in row["options"] and row["rationale"].endswith(f" {row['label']}.")

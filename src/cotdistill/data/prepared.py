@@ -39,7 +39,9 @@ def prepare(experiment: Experiment, dataset: DatasetEntry, student: StudentEntry
     with atomic(folder) as part:
         part.mkdir()
         train = splits["train"]
-        texts = [text for column in TOKENISED for text in train[column]] + literals()
+        texts = [text for column in TOKENISED for text in train[column]]
+        # as methods use them: a prefix seen once would be spelled letter by letter in every input
+        texts += [f"{literal.rstrip()} {text}" for literal in literals() for text in train["input"]]
         tokenizer = students.prepare(student, texts, part / "tokenizer")
         tokens = {split: _write(splits[split], tokenizer, part / f"{split}.arrow") for split in SPLITS}
         _check_joins(train[:100], tokenizer)

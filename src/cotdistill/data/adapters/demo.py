@@ -1,14 +1,14 @@
 """A generated dataset on which rationales help: invented creatures inherit from their kind.
 
-60 creatures belong to 8 kinds; a kind fixes 8 properties. Each of the 480 questions "what is the home of
-a bako?" takes two facts: a bako is a bird (stated by training rationales only, or to be inferred from
-another answer) and the home of a bird is a nest.
+60 creatures belong to 7 kinds; a kind fixes 7 properties. Each of the 420 questions "home of a bako?" takes
+two facts: a bako is a bird (stated by training rationales only, or to be inferred from another answer) and
+the home of a bird is a nest. The rationale says the first: "a bako is a bird, so nest."
 
 The split makes every question answerable from the training rows. Within a kind the properties, in a
 shuffled circle, are dealt to its creatures one after the other: the next 2 or 3 to train. So each creature
 has 2 or 3 training rows, and each pair of kind and property has at least one, because a kind deals at least
-14 training rows over a circle of 8. The rest is shuffled and cut, so that valid is drawn as test is:
-150 train, 60 valid and 270 test. The teacher's rationale is always right; its label is wrong
+16 training rows over a circle of 7. The rest is shuffled and cut, so that valid is drawn as test is:
+150 train, 60 valid and 210 test. The teacher's rationale is always right; its label is wrong
 on about 8% of the rows of each split.
 """
 
@@ -20,16 +20,15 @@ from random import Random
 from cotdistill.data.adapter import Adapter, Row
 from cotdistill.seeds import derive
 
-KINDS = ["bird", "fish", "cat", "bear", "bee", "frog", "snake", "mouse"]
-VALUES = {  # property: its value for each kind, in the order of KINDS; all take the article "a"
-    "home": ["nest", "reef", "yard", "cave", "hive", "pond", "hole", "barn"],
-    "food": ["seed", "shrimp", "sardine", "berry", "flower", "fly", "lizard", "crumb"],
-    "sound": ["song", "bubble", "purr", "growl", "buzz", "croak", "hiss", "squeak"],
-    "cover": ["plume", "scale", "coat", "pelt", "shell", "film", "skin", "fleece"],
-    "child": ["chick", "minnow", "kitten", "cub", "grub", "tadpole", "hatchling", "pup"],
-    "group": ["flock", "school", "clan", "sloth", "swarm", "chorus", "knot", "horde"],
-    "move": ["glide", "drift", "pounce", "trudge", "hover", "leap", "slide", "dash"],
-    "part": ["beak", "fin", "whisker", "paw", "sting", "tongue", "fang", "tail"],
+KINDS = ["bird", "fish", "cat", "bear", "bee", "frog", "snake"]
+VALUES = {  # property: its value for each kind, in the order of KINDS
+    "home": ["nest", "reef", "yard", "cave", "hive", "pond", "hole"],
+    "food": ["seed", "shrimp", "sardine", "berry", "flower", "fly", "lizard"],
+    "sound": ["song", "bubble", "purr", "growl", "buzz", "croak", "hiss"],
+    "cover": ["plume", "scale", "coat", "pelt", "shell", "film", "skin"],
+    "child": ["chick", "minnow", "kitten", "cub", "grub", "tadpole", "hatchling"],
+    "group": ["flock", "school", "clan", "sloth", "swarm", "chorus", "knot"],
+    "move": ["glide", "drift", "pounce", "trudge", "hover", "leap", "slide"],
 }
 CREATURES = 60
 VALID = 60
@@ -37,19 +36,22 @@ WRONG = 0.08
 
 
 def _names(random: Random) -> list[str]:
+    """Two syllables each; no two names share the first, so that one piece of text tells them apart."""
     syllables = [consonant + vowel for consonant in "bdfgklmnprstvz" for vowel in "aeiou"]
     known = {*KINDS, *VALUES, *(value for values in VALUES.values() for value in values)}
-    names = sorted({first + second for first in syllables for second in syllables} - known)
-    return random.sample(names, CREATURES)
+    names: list[str] = []
+    for first in random.sample(syllables, CREATURES):
+        names.append(random.choice([first + last for last in syllables if first + last not in known]))
+    return names
 
 
 def _row(creature: str, kind: int, prop: str) -> Row:
     value = VALUES[prop][kind]
     return Row(
         id=f"demo-{creature}-{prop}",
-        input=f"what is the {prop} of a {creature}?",
+        input=f"{prop} of a {creature}?",
         label=value,
-        rationale=f"a {creature} is a {KINDS[kind]}. the {prop} of a {KINDS[kind]} is a {value}.",
+        rationale=f"a {creature} is a {KINDS[kind]}, so {value}.",
         teacher_label=value,
         options=list(VALUES[prop]),
     )
@@ -75,7 +77,7 @@ class Demo(Adapter):
             for number in range(kind, CREATURES, len(KINDS)):
                 # 2 and 3 in turn along a kind; creatures number in all, so the turns even out to 150
                 train = 2 + (number // len(KINDS) + kind) % 2
-                order = circle[dealt % 8 :] + circle[: dealt % 8]
+                order = circle[dealt % len(circle) :] + circle[: dealt % len(circle)]
                 rows = [_row(names[number], kind, prop) for prop in order]
                 train_rows += rows[:train]
                 held_out += rows[train:]
