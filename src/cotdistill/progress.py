@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,10 +73,12 @@ def line(found: list[Status], elapsed: float, first_steps: int) -> str:
 
     elapsed: seconds since watching began, when `first_steps` training steps had been done.
     """
-    done = sum(status.state == "done" for status in found)
-    running = [status for status in found if status.state in ("training", "trained")]
+    counts = Counter(status.state for status in found)
+    running = [status for status in found if status.state == "training"]
     steps, total = sum(s.step for s in found), sum(s.steps for s in found)
-    text = f"[{elapsed / 60:4.1f} min] {done}/{len(found)} runs done"
+    text = f"[{elapsed / 60:4.1f} min] {counts['done']}/{len(found)} runs done"
+    if counts["trained"]:
+        text += f", {counts['trained']} trained"
     if running:
         names = [f"{s.run.id} {100 * s.step // s.steps}%" for s in running[:3]]
         text += f", running: {', '.join(names)}" + (" ..." if len(running) > 3 else "")

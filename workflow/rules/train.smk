@@ -47,6 +47,7 @@ rule evaluate:
     benchmark:
         grid.benchmark("evaluate", *grid.axes)
     threads: grid.threads
+    priority: 1  # a run that is trained is finished before the next is begun
     resources:
         gpu=grid.gpu,
         mem_mb=grid.mem_mb,
