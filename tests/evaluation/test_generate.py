@@ -125,7 +125,8 @@ def test_single_task_reads_its_label_from_the_generated_text(
 
     monkeypatch.setattr(made, "_generate", generate)
     answers = made.answers(None, "test")  # type: ignore[arg-type]
-    assert seen == [("rationale_label", "test", 256)]
+    # what holds a rationale may be as long as a target
+    assert seen == [("rationale_label", "test", made.run.training.max_target_tokens)]
     assert [answer.correct for answer in answers] == [number != 1 for number in range(8)]
     assert answers[1].prediction == "" and answers[0].prediction == table[0]["label"]
 

@@ -176,7 +176,7 @@ def test_training_before_preparing_is_refused(tiny: Any, tmp_path: Path):
 @pytest.fixture(scope="module")
 def longer(tiny: Any, once: Any) -> Run:
     """A run long enough to learn the colours, validated often."""
-    more = {"steps": 60, "eval_every": 5, "log_every": 10, "scratch": {"dropout": 0}}
+    more = {"steps": 90, "eval_every": 5, "log_every": 10, "scratch": {"dropout": 0}}
 
     def build(folder: Path) -> None:
         run = tiny.run(folder, "dss", **more)
@@ -205,9 +205,9 @@ def test_the_kept_model_is_the_best_on_validation(longer: Run, history: Read):
     assert len(set(checked.values())) > 1 and best > 0, "this run says something about the choice"
     assert marker["best_valid_accuracy"] == best
     assert marker["best_step"] == min(step for step, value in checked.items() if value == best)
-    assert marker["steps"] == 60
+    assert marker["steps"] == 90
     generator = Generator(longer, Prepared(longer.prepared), methods.build("dss"), torch.device("cpu"))
-    for which, expected in (("model", best), ("model_last", checked[60])):
+    for which, expected in (("model", best), ("model_last", checked[90])):
         answers = generator.answers(students.load_saved(longer.folder / which), "valid")
         assert score(answers)["accuracy"] == expected
     metrics = read_json(longer.folder / "metrics.json")
