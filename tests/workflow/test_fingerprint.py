@@ -121,3 +121,10 @@ def test_module_that_is_renamed_counts(edit: Callable[[str, str, str], None]) ->
     shutil.copy(module.PACKAGE / "seeds.py", module.PACKAGE / "grains.py")
     edit("training/loop.py", "from cotdistill.seeds import", "from cotdistill.grains import")
     assert "grains" in closure("training.loop") and fingerprint("training.loop") != before
+
+
+def test_the_data_file_of_a_module_counts(edit: Callable[[str, str, str], None]) -> None:
+    before, training = fingerprint(*MODULES["compare"]), fingerprint(*MODULES["train"])
+    edit("results/reported.yaml", "verified: false", "verified: true")
+    assert fingerprint(*MODULES["compare"]) != before
+    assert fingerprint(*MODULES["train"]) == training
