@@ -36,6 +36,7 @@ def atomic(target: Path) -> Iterator[Path]:
             # a folder cannot be renamed over a folder with content: move the old one aside first
             target.rename(holder / "old")
         part.rename(target)
+        _sync_folder(target.parent)
     except OSError as error:
         raise UserError(f"cannot write {target}: {error.strerror or error}") from error
     except Exception as error:
@@ -52,6 +53,39 @@ def _sync(path: Path) -> None:
         if file.is_file():
             with open(file, "rb") as handle:
                 os.fsync(handle.fileno())
+
+
+def _sync_folder(path: Path) -> None:
+    # a rename is lost with the power until its folder is synced; some file systems cannot, and need not
+    with contextlib.suppress(OSError):
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what `atomic` left in `folder` when its process was killed. For the folder's only writer."""
+    for path in folder.glob(".*.*"):
+        if path.is_dir() and len(path.name.rsplit(".", 1)[1]) == 8:  # as mkdtemp names them
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def link(source: Path, target: Path) -> None:
+    """Put a file or folder at `target` too, atomically: the same bytes on disk where links can be made."""
+    with atomic(target) as part:
+        if source.is_dir():
+            shutil.copytree(source, part, copy_function=_link)
+        else:
+            _link(source, part)
+
+
+def _link(source: str | Path, target: str | Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
 
 
 def write_text(target: Path, text: str) -> None:

@@ -13,8 +13,8 @@ from functools import cache
 from pathlib import Path
 
 PACKAGE = Path(__file__).parent
-NEUTRAL = ("config", "errors", "files", "registry", "cli", "fingerprint")
-"""modules (and packages) that carry settings, errors and files, not results"""
+NEUTRAL = ("config", "errors", "files", "registry", "cli", "fingerprint", "jobs")
+"""modules (and packages) that carry settings, errors, files and a job's manners, not results"""
 
 
 def fingerprint(*modules: str) -> str:

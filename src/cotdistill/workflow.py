@@ -31,6 +31,9 @@ MODULES: dict[str, tuple[str, ...]] = {
 }
 """the entry module of each stage; figures and plug-ins are added by name"""
 
+OVERHEAD_MB = 300
+"""memory of the two Snakemakes that a cluster job runs around its command"""
+
 
 class Workflow:
     """A grid as Snakemake sees it. `config` is Snakemake's merged config."""
@@ -129,22 +132,34 @@ class Workflow:
         return digest([chosen, list(self.runs)])  # in their order, which is that of tables and figures
 
     def threads(self, wildcards: Any) -> int:
-        """CPU threads of one training or evaluation job."""
+        """CPU threads of one training job."""
         run = self.find(wildcards)
-        return run.student.compute.threads * run.training.processes
+        return run.student.compute.threads * run.training.gpus
+
+    def threads_evaluate(self, wildcards: Any) -> int:
+        """CPU threads of one evaluation job, which is one process."""
+        return self.find(wildcards).student.compute.threads
 
     def gpu(self, wildcards: Any) -> int:
-        """GPUs of one job: as many as it has processes where the device is cuda."""
+        """GPUs of one training job: as many as it has processes where the device is cuda."""
         run = self.find(wildcards)
-        return run.training.processes if run.training.device == "cuda" else 0
+        return run.training.gpus if run.training.device == "cuda" else 0
+
+    def gpu_evaluate(self, wildcards: Any) -> int:
+        """GPUs of one evaluation job."""
+        return min(self.gpu(wildcards), 1)
 
     def mem_mb(self, wildcards: Any, attempt: int) -> int:
         """Memory of one job in MB; grows with the attempt after an out-of-memory failure."""
-        return self.find(wildcards).student.compute.mem_mb * attempt
+        return self.find(wildcards).student.compute.mem_mb * attempt + OVERHEAD_MB
 
     def runtime(self, wildcards: Any, attempt: int) -> int:
-        """Time limit of one job in minutes; grows with the attempt after a time-out."""
+        """Time limit of one training job in minutes; grows with the attempt after a time-out."""
         return self.find(wildcards).student.compute.runtime * attempt
+
+    def runtime_evaluate(self, wildcards: Any, attempt: int) -> int:
+        """Time limit of one evaluation job: it scores what training answered, and seldom answers anew."""
+        return min(max(15, self.runtime(wildcards, 1) // 4) * attempt, self.runtime(wildcards, attempt))
 
     def _pair(self, wildcards: Any) -> tuple[Any, Any]:
         dataset = next(d for d in self.experiment.datasets if d.name == wildcards.dataset)

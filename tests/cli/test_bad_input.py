@@ -291,7 +291,7 @@ def test_checkpoint_cut_off(trained: Path, process: Callable[..., Any], complain
     (trained / "predictions.jsonl").unlink()
     before = listing()
     line = complaint(process("evaluate", "--run", RUN))
-    assert str(trained / "model") in line and "checkpoint does not load" in line
+    assert str(trained / "model") in line and "corrupt: its bytes are not those that training wrote" in line
     assert listing() == before
 
 
@@ -300,7 +300,7 @@ def test_prepared_data_cut_off(trained: Path, refused: Callable[..., str]) -> No
     arrow.write_bytes(arrow.read_bytes()[:1000])
     shutil.rmtree(trained)
     line = refused("train", "--run", RUN)
-    assert line.startswith(f"{arrow}: no readable Arrow file") and "prepare again" in line
+    assert line.startswith(f"{arrow}: corrupt: its bytes are not those that were prepared") and "prepare again" in line
 
 
 def test_no_gpu(trained: Path, configure: Callable[..., None], process: Callable[..., Any],

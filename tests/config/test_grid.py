@@ -148,7 +148,7 @@ def test_hash_changes_with_what_the_numbers_depend_on(cell: Config, change: Conf
 TRAINING: Config = {
     "steps": 11, "batch_size": 3, "accumulation": 3, "learning_rate": 0.5, "warmup_steps": 3,
     "weight_decay": 0.1, "clip_norm": 2.0, "precision": "bf16", "max_input_tokens": 33,
-    "max_target_tokens": 33, "eval_every": 3, "patience": 3, "device": "cpu", "processes": 2,
+    "max_target_tokens": 33, "eval_every": 3, "patience": 3, "device": "cpu", "gpus": 2,
 }  # fmt: skip
 
 

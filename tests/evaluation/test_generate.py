@@ -119,7 +119,7 @@ def test_single_task_reads_its_label_from_the_generated_text(
     texts[1] = "I never say it: red"
     seen = []
 
-    def generate(model: Any, task: Any, split: str, longest: int) -> Any:
+    def generate(model: Any, task: Any, split: str, longest: int, journal: Any) -> Any:
         seen.append((task.name, split, longest))
         return texts, [0.5] * len(texts)
 

@@ -13,6 +13,7 @@ import torch
 from cotdistill import methods, students
 from cotdistill.config.grid import Run
 from cotdistill.data.prepared import Prepared, prepare
+from cotdistill.errors import UserError
 from cotdistill.evaluation.generate import Generator
 from cotdistill.evaluation.protocols import evaluate
 from cotdistill.files import read_json, read_jsonl
@@ -84,18 +85,18 @@ def test_evaluating_again_gives_the_same_files(tiny: Any, tmp_path: Path):
     assert contents[0] == contents[1] == contents[2]
 
 
-def test_answers_of_other_weights_are_not_reused(tiny: Any, tmp_path: Path):
+@pytest.mark.parametrize("folder", ["model", "model_last"])
+def test_weights_that_training_did_not_write_are_refused(tiny: Any, tmp_path: Path, folder: str):
     from safetensors.torch import load_file, save_file
 
     run = tiny.run(tmp_path, "finetune", steps=30, eval_every=30)
     train(run)
-    before = evaluate(run)
-    for folder in ("model", "model_last"):
-        file = run.folder / folder / "model.safetensors"
-        tensors = {name: value + 0.05 * torch.ones_like(value) for name, value in load_file(file).items()}
-        save_file(tensors, file, metadata={"format": "pt"})
-    after = evaluate(run)
-    assert after["strict"]["mean_confidence"] != before["strict"]["mean_confidence"]
+    file = run.folder / folder / "model.safetensors"
+    tensors = {name: value + 0.05 * torch.ones_like(value) for name, value in load_file(file).items()}
+    save_file(tensors, file, metadata={"format": "pt"})
+    with pytest.raises(UserError, match=f"{folder}/model.safetensors: corrupt: .* train again$"):
+        evaluate(run)
+    assert not (run.folder / "metrics.json").exists()
 
 
 def test_corrupt_answers_are_made_anew(tiny: Any, tmp_path: Path):
@@ -120,7 +121,7 @@ def test_equations_are_compared_by_value(tiny: Any, tmp_path: Path, monkeypatch:
     run = type(tiny)(tiny.data).run(tmp_path, "finetune", dataset=dataset, steps=1)
     prepare(run.experiment, run.dataset, run.student, run.prepared)
     written = [text for _, text, _ in EQUATIONS], [0.5] * len(EQUATIONS)
-    monkeypatch.setattr(Generator, "_generate", lambda self, model, task, split, longest: written)
+    monkeypatch.setattr(Generator, "_generate", lambda self, model, task, split, longest, journal: written)
     train(run)
     metrics = evaluate(run)
     verdicts = [line["correct"] for line in read_jsonl(run.folder / "predictions.jsonl")]

@@ -26,7 +26,7 @@ HOLD = """
 import sys, time
 from pathlib import Path
 from cotdistill.training.devices import claim
-with claim(2, Path(sys.argv[1]), wait=0.01) as number:
+with claim(1, ["a", "b"], Path(sys.argv[1]), wait=0.01) as (number,):
     print(number, flush=True)
     sys.stdin.read()
 """
@@ -45,35 +45,43 @@ def test_auto_takes_a_gpu_where_there_is_one(monkeypatch: Any):
     assert [devices.choose(wanted) for wanted in ("auto", "cuda", "cpu")] == ["cuda", "cuda", "cpu"]
 
 
-def test_claims_of_one_process_are_handed_out_and_given_back(tmp_path: Path, monkeypatch: Any):
-    with devices.claim(3, tmp_path) as first, devices.claim(3, tmp_path) as second:
-        assert (first, second) == (0, 1)
-    with devices.claim(3, tmp_path) as again:
-        assert again == 0
-    # numbers are this process's; locks are the machine's
-    with devices.claim(2, tmp_path):
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
-        with devices.claim(2, tmp_path) as other:
-            assert other == 1
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
-        with devices.claim(1, tmp_path) as third:
-            assert third == 0
+def test_claims_are_handed_out_and_given_back(tmp_path: Path):
+    names = ["a", "b", "c"]
+    with devices.claim(1, names, tmp_path) as first, devices.claim(1, names, tmp_path) as second:
+        assert (first, second) == ([0], [1])
+    with devices.claim(2, names, tmp_path) as both:
+        assert both == [0, 1]
+        # numbers are this process's; locks are of the hardware, whatever a process sees of it
+        with devices.claim(1, ["b", "c"], tmp_path) as other:
+            assert other == [1]
+    with pytest.raises(UserError, match="training.gpus is 4, but 3 GPUs are visible"), \
+            devices.claim(4, names, tmp_path):  # fmt: skip
+        pass
 
 
-def test_a_claim_waits_for_a_free_gpu(tmp_path: Path, monkeypatch: Any):
-    waits = []
+def test_a_claim_waits_for_all_its_gpus_and_holds_none_meanwhile(tmp_path: Path, monkeypatch: Any):
+    waits, names = [], ["a", "b"]
     with contextlib.ExitStack() as stack:
-        assert stack.enter_context(devices.claim(1, tmp_path)) == 0
+        assert stack.enter_context(devices.claim(1, names, tmp_path)) == [0]
 
         def sleep(seconds: float) -> None:
             waits.append(seconds)
+            with devices.claim(1, names, tmp_path) as free:
+                assert free == [1], "one that waits for two would keep the other from everybody"
             if len(waits) == 3:
                 stack.close()
 
         monkeypatch.setattr(devices.time, "sleep", sleep)
-        with devices.claim(1, tmp_path, wait=0.25) as number:
-            assert number == 0
-    assert waits == [0.25] * 3
+        with devices.claim(2, names, tmp_path, wait=0.25) as numbers:
+            assert numbers == [0, 1]
+    assert len(waits) == 3 and all(0.125 <= seconds <= 0.25 for seconds in waits)
+
+
+def test_children_see_only_what_was_claimed(monkeypatch: Any):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert devices.visible([1, 3]) == "1,3"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-a,5,7")
+    assert devices.visible([0, 2]) == "GPU-a,7"
 
 
 @pytest.mark.slow
@@ -114,7 +122,7 @@ def test_two_processes_give_the_result_of_one(
     # 26 rows in batches of 5: the last batch of an epoch has 1 example, so one process has none
     more = {"scratch": {"dropout": 0}, "batch_size": 5, "learning_rate": 1e-3}
     one = tiny.run(tmp_path / "one", "mi", **more)
-    config, two = tiny.config_file(tmp_path / "two", "mi", **more, processes=2)
+    config, two = tiny.config_file(tmp_path / "two", "mi", **more, gpus=2)
     train(one)
     process = start("-m", "cotdistill", "train", "--config", config, "--run", two.id)
     _, err = process.communicate(timeout=300)
@@ -128,4 +136,4 @@ def test_two_processes_give_the_result_of_one(
     for line, other in zip(lines, others, strict=True):
         assert other == pytest.approx(line, rel=1e-4, abs=1e-4)
     assert evaluate(two)["strict"] == pytest.approx(evaluate(one)["strict"], rel=1e-3)
-    assert not (two.folder / "state").exists()
+    assert not (two.folder / "state").exists(), "evaluated, so nothing will be tried again"

@@ -210,7 +210,7 @@ def test_history_rewinds_past_a_torn_line(tmp_path: Path):
         history.write({"step": step, "value": float("nan")})
     with open(history.path, "a", encoding="utf-8") as handle:
         handle.write('{"step": 2, "val')
-    history.rewind(2)
+    history.rewind(3)
     history.write({"step": 3})
     lines = [json.loads(line) for line in history.path.read_text().splitlines()]
     assert lines == [{"step": step, "value": None} for step in (1, 2, 2)] + [{"step": 3}]

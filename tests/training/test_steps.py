@@ -168,7 +168,8 @@ def test_early_stopping_ends_the_run(tiny: Any, tmp_path: Path, history: Read):
     marker = read_json(run.folder / "training.json")
     assert (marker["steps"], marker["best_step"]) == (6, 2)
     assert (run.folder / "model").is_dir() and (run.folder / "model_last").is_dir()
-    assert not (run.folder / "state").exists()
+    (state,) = (run.folder / "state").iterdir()
+    assert sorted(path.name for path in state.iterdir()) == ["finished", "history.jsonl"], "no states"
 
 
 def test_a_better_evaluation_renews_the_patience(tiny: Any, tmp_path: Path, monkeypatch: Any, history: Read):

@@ -29,8 +29,16 @@ def wildcards(**changes: str) -> SimpleNamespace:
 
 def test_memory_and_time_grow_with_the_attempt() -> None:
     grid = workflow()
-    assert [grid.mem_mb(wildcards(), attempt) for attempt in (1, 2, 3)] == [1000, 2000, 3000]
+    assert [grid.mem_mb(wildcards(), attempt) for attempt in (1, 2, 3)] == [1300, 2300, 3300]
     assert [grid.runtime(wildcards(), attempt) for attempt in (1, 2, 3)] == [30, 60, 90]
+
+
+@pytest.mark.parametrize(
+    ("train", "evaluate"), [(8, [8, 16, 24]), (30, [15, 30, 45]), (400, [100, 200, 300])]
+)
+def test_evaluation_asks_for_less_time(train: int, evaluate: list[int]) -> None:
+    grid = workflow(students=[{**STUDENT, "compute": {"runtime": train}}])
+    assert [grid.runtime_evaluate(wildcards(), attempt) for attempt in (1, 2, 3)] == evaluate
 
 
 @pytest.mark.parametrize(
@@ -38,9 +46,9 @@ def test_memory_and_time_grow_with_the_attempt() -> None:
     [("cuda", 1, 1), ("cuda", 2, 2), ("cpu", 1, 0), ("cpu", 2, 0), ("auto", 1, 0)],
 )
 def test_gpus_and_threads_of_a_job(device: str, processes: int, gpus: int) -> None:
-    grid = workflow(training={"device": device, "processes": processes})
-    assert grid.gpu(wildcards()) == gpus
-    assert grid.threads(wildcards()) == 3 * processes
+    grid = workflow(training={"device": device, "gpus": processes})
+    assert (grid.gpu(wildcards()), grid.gpu_evaluate(wildcards())) == (gpus, min(gpus, 1))
+    assert (grid.threads(wildcards()), grid.threads_evaluate(wildcards())) == (3 * processes, 3)
 
 
 def test_wildcards_name_the_run_and_no_setting() -> None:

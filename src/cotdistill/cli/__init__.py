@@ -9,12 +9,13 @@ from collections.abc import Sequence
 
 from cotdistill import __version__
 from cotdistill.errors import UserError
+from cotdistill.jobs.stopping import PREEMPTED, Preempted
 
 FAILED = 1
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code (0, or 1 after one line that says what is wrong)."""
+    """Run one command. The exit code is 0, 1 after one line that says what is wrong, or 75 if preempted."""
     options = parser().parse_args(arguments)
     try:
         code = options.run(options) or 0
@@ -22,6 +23,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return code
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+    except Preempted as stopped:
+        print(f"stopped: {stopped}", file=sys.stderr)
+        return PREEMPTED
     except BrokenPipeError:
         # the reader of our output went away (`| head`): nothing to say, and nobody to say it to
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from cotdistill import jobs
 from cotdistill.config.load import load
 from cotdistill.errors import UserError, unknown
 from cotdistill.files import write_json
@@ -46,28 +46,29 @@ def prepare(options: Options) -> None:
     print(f"prepared {run(experiment, datasets[options.dataset], students[options.student], folder)}")
 
 
-def train(options: Options) -> None:
+def train(options: Options) -> int:
     """Train one run of the grid, from its last saved state if it has one."""
-    run = _run(options)
-    if run.training.processes > 1 and "RANK" not in os.environ:
-        # one process a GPU (or CPU process): torchrun starts them and passes their ranks
-        torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--no-python"]
-        own = [sys.executable, "-m", "cotdistill", *sys.argv[1:]]
-        # without "--" torchrun would take our --run for one of its own options
-        os.execv(sys.executable, [*torchrun, f"--nproc-per-node={run.training.processes}", "--", *own])
-    _offline()
-    from cotdistill.training.loop import train as run_training
+    from cotdistill.jobs.launch import launch
 
-    run_training(run)
+    run = _run(options)
+    with jobs.of(run):
+        if run.training.gpus > 1 and "RANK" not in os.environ:
+            return launch(run)
+        _offline()
+        from cotdistill.training.loop import train as run_training
+
+        run_training(run)
+    return 0
 
 
 def evaluate(options: Options) -> None:
     """Evaluate a trained run on test, by the strict and the published protocol."""
     run = _run(options)
-    _offline()
-    from cotdistill.evaluation.protocols import evaluate as run_evaluation
+    with jobs.of(run):
+        _offline()
+        from cotdistill.evaluation.protocols import evaluate as run_evaluation
 
-    metrics = run_evaluation(run)
+        metrics = run_evaluation(run)
     strict, published = metrics["strict"], metrics["published"]
     print(f"{run.id}: strict {strict['test_accuracy']:.4f} (step {strict['step']}), "
           f"published {published['test_accuracy']:.4f} (step {published['step']}), n={strict['test_n']}")
@@ -95,12 +96,15 @@ def figures(options: Options) -> None:
 
 
 def track(options: Options) -> None:
-    """Write the results into MLflow; doing it twice adds nothing."""
-    from cotdistill.tracking import track as run
+    """Write the results into MLflow; doing it twice adds nothing. With --follow, while runs train."""
+    from cotdistill import tracking
 
     experiment = load(options.config)
-    result = run(experiment)
-    write_json(Path(experiment.results, experiment.experiment, "tracked.json"), result)
+    if options.follow is not None:
+        result = tracking.follow(experiment, options.follow)
+    else:
+        result = tracking.track(experiment)
+        write_json(Path(experiment.results, experiment.experiment, "tracked.json"), result)
     print(", ".join(f"{key} {value}" for key, value in result.items()))
 
 
@@ -109,6 +113,13 @@ def reproduce(options: Options) -> int:
     from cotdistill.reproduce import reproduce as run
 
     return run(Path(options.config), options.cores)
+
+
+def doctor(options: Options) -> int:
+    """Check a site before a long run, a line a check: Slurm, GPU, folders, models, data, disk, leftovers."""
+    from cotdistill.doctor.checks import doctor as run
+
+    return run(options.config, options.profile, options.job_timeout)
 
 
 def schema(options: Options) -> int:
@@ -143,6 +154,14 @@ def _offline() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
+def _seconds(text: str) -> float:
+    """A time to wait: a number above 0."""
+    value = float(text)
+    if not 0 < value <= 86400:
+        raise ValueError
+    return value
+
+
 def _print(paths: Any) -> None:
     for path in paths if isinstance(paths, (list, tuple)) else [paths]:
         print(path)
@@ -159,6 +178,7 @@ COMMANDS: dict[str, Callable[[Options], Any]] = {
     "figures": figures,
     "track": track,
     "reproduce": reproduce,
+    "doctor": doctor,
     "schema": schema,
 }
 WITHOUT_CONFIG = ("schema",)
@@ -174,7 +194,16 @@ OPTIONS: dict[str, list[tuple[tuple[str, ...], dict[str, Any]]]] = {
     "train": _RUN,
     "evaluate": _RUN,
     "collect": [(("--allow-missing",), {"action": "store_true", "help": "mark missing runs, do not stop"})],
+    "track": [
+        (("--follow",), {"type": _seconds, "nargs": "?", "const": 5.0, "metavar": "SECONDS",
+                         "help": "mirror runs in training too, every SECONDS (default: 5)"}),
+    ],
     "reproduce": [(("--cores",), {"type": int, "help": "jobs at once (default: all cores)"})],
+    "doctor": [
+        (("--profile",), {"metavar": "NAME", "help": "Snakemake profile (default: slurm where Slurm is)"}),
+        (("--job-timeout",), {"type": float, "default": 120.0, "metavar": "SECONDS",
+                              "help": "longest wait for the test job; 0: none (default: %(default)g)"}),
+    ],
     "schema": [
         (("--root",), {"default": ".", "help": "root of the checkout (default: here)"}),
         (("--check",), {"action": "store_true", "help": "fail if the files are out of date"}),

@@ -75,7 +75,7 @@ class Run:
             "dataset_settings": dataset,
             "student_settings": student,
             "method_settings": {"method": self.method.method, **settings_of(self.method)},
-            "training": self.training.model_dump(exclude={"checkpoint_every"}),
+            "training": self.training.model_dump(exclude={"checkpoint_every", "checkpoint_minutes"}),
             "evaluation": self.experiment.evaluation.model_dump(exclude={"rationales"}),
         }
 
@@ -99,6 +99,11 @@ def prepared_folder(experiment: Experiment, dataset: str, student: str) -> Path:
 def state_folder(run: Run) -> Path:
     """Where a run in training keeps what it resumes from; another config's state is never touched."""
     return run.folder / "state" / run.hash
+
+
+def lease_folder(run: Run) -> Path:
+    """Where the one process that may write the run's folder says so (see `jobs.lease`)."""
+    return run.folder / "state"
 
 
 def expand(experiment: Experiment) -> list[Run]:

@@ -80,13 +80,15 @@ class Training(Strict):
     log_every: int = Field(50, ge=1)
     """steps between lines of history.jsonl"""
     checkpoint_every: int = Field(500, ge=1)
-    """steps between saved training states, from which a stopped run resumes"""
+    """most steps between saved training states, from which a stopped run resumes"""
+    checkpoint_minutes: Number | None = Field(10.0, gt=0)
+    """most minutes between saved training states; null saves by steps alone"""
     patience: int | None = Field(None, ge=1)
     """stop after this many evaluations without a better validation accuracy; null never stops early"""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """cpu, cuda (an error where there is no GPU), or auto: a GPU where one is visible"""
-    processes: int = Field(1, ge=1)
-    """processes that share each batch: one a GPU, or CPU processes where the device is cpu"""
+    gpus: int = Field(1, ge=1)
+    """GPUs of one job, which share each batch; where the device is cpu, as many CPU processes"""
 
 
 class TrainingOverrides(Strict):
@@ -102,6 +104,7 @@ class TrainingOverrides(Strict):
     max_target_tokens: int | None = Field(None, ge=2)
     eval_every: int | None = Field(None, ge=1)
     patience: int | None = Field(None, ge=1)
+    gpus: int | None = Field(None, ge=1)
 
 
 class Evaluation(Strict):

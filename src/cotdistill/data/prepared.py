@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cotdistill.errors import UserError
-from cotdistill.files import atomic, read_json, write_json
+from cotdistill.files import atomic, digest, file_sha256, read_json, write_json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -55,6 +55,10 @@ def prepare(experiment: Experiment, dataset: DatasetEntry, student: StudentEntry
             "vocabulary": len(tokenizer),
             "tokens": tokens,
             "teacher": teacher_accuracy(splits, answer),
+            "files": {
+                str(path.relative_to(part)): file_sha256(path)
+                for path in sorted(part.rglob("*")) if path.is_file()
+            },
         }
         write_json(part / "manifest.json", manifest)
     return folder
@@ -132,12 +136,19 @@ class Prepared:
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
         self.manifest: dict[str, Any] = read_json(self.folder / "manifest.json")
+        self._sound: set[str] = set()
+
+    @property
+    def digest(self) -> str:
+        """Digest of all that a run reads from here: data, tokens and tokenizer."""
+        return digest(self.manifest)
 
     def table(self, split: str) -> pa.Table:
         """The split, memory-mapped."""
         import pyarrow as pa
 
         path = self.folder / f"{split}.arrow"
+        self._check(f"{split}.arrow")
         try:
             with pa.memory_map(str(path)) as source:
                 return pa.ipc.open_stream(source).read_all()
@@ -157,4 +168,25 @@ class Prepared:
         """The pair's tokenizer."""
         from cotdistill.students import load_tokenizer
 
+        for name in self.manifest["files"]:
+            if name.startswith("tokenizer/"):
+                self._check(name)
         return load_tokenizer(self.folder / "tokenizer")
+
+    def _check(self, name: str) -> None:
+        # Arrow has no checksums: a flipped bit would train on other tokens without a word
+        if name in self._sound:
+            return
+        path = self.folder / name
+        try:
+            found = file_sha256(path)
+        except OSError as error:
+            raise UserError(
+                f"cannot read {path}: {error.strerror}; remove {self.folder} to prepare again"
+            ) from error
+        if found != self.manifest["files"].get(name):
+            raise UserError(
+                f"{path}: corrupt: its bytes are not those that were prepared; "
+                f"remove {self.folder} to prepare again"
+            )
+        self._sound.add(name)

@@ -9,9 +9,11 @@ import torch
 
 from cotdistill.answers import matches
 from cotdistill.data.prepared import Prepared
+from cotdistill.evaluation.journal import Journal
 from cotdistill.evaluation.scores import Answer
+from cotdistill.jobs import stopping
 from cotdistill.methods import Method, Task
-from cotdistill.training.batches import Collator
+from cotdistill.training.batches import Batch, Collator
 
 if TYPE_CHECKING:
     from transformers import T5ForConditionalGeneration
@@ -47,8 +49,12 @@ class Generator:
         self.tokenizer = prepared.tokenizer()
         self.answer_kind: str = prepared.manifest["answer"]
 
-    def answers(self, model: T5ForConditionalGeneration, split: str) -> list[Answer]:
-        """An answer for every example of the split, in its order.
+    def answers(
+        self, model: T5ForConditionalGeneration, split: str, journal: Journal | None = None
+    ) -> list[Answer]:
+        """An answer for every example of the split, in its order. Raises Preempted when asked to stop.
+
+        journal: keeps finished batches, so that an interrupted call goes on where it was.
 
         As published, the prediction is compared with the gold label as the tokenizer gives it back.
         """
@@ -56,7 +62,7 @@ class Generator:
         label_alone = task.target == ("label",)
         evaluation, training = self.run.experiment.evaluation, self.run.training
         longest = evaluation.max_new_tokens if label_alone else training.max_target_tokens
-        texts, confidences = self._generate(model, task, split, longest)
+        texts, confidences = self._generate(model, task, split, longest, journal)
         ids, inputs, golds, readable = self._references(split)
         answers = []
         for row, text in enumerate(texts):
@@ -65,12 +71,14 @@ class Generator:
             answers.append(Answer(ids[row], inputs[row], golds[row], prediction, correct, confidences[row]))
         return answers
 
-    def rationales(self, model: T5ForConditionalGeneration, split: str) -> list[str] | None:
+    def rationales(
+        self, model: T5ForConditionalGeneration, split: str, journal: Journal | None = None
+    ) -> list[str] | None:
         """A generated rationale for every example, or None where the method writes none alone."""
         task = self.method.rationale_task
         if task is None:
             return None
-        return self._generate(model, task, split, self.run.training.max_target_tokens)[0]
+        return self._generate(model, task, split, self.run.training.max_target_tokens, journal)[0]
 
     @cache  # noqa: B019 a generator lives as long as its run
     def _references(self, split: str) -> tuple[list[str], list[str], list[str], list[str]]:
@@ -88,28 +96,40 @@ class Generator:
         text = self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return str(text).strip()
 
-    @torch.inference_mode()
     def _generate(
-        self, model: T5ForConditionalGeneration, task: Task, split: str, longest: int
+        self, model: T5ForConditionalGeneration, task: Task, split: str, longest: int, journal: Journal | None
     ) -> tuple[list[str], list[float]]:
-        from transformers.generation.logits_process import LogitsProcessorList
-
         model.eval()
         collator, size = self._collator(split), self.run.experiment.evaluation.batch_size
         lengths = [len(collator.inputs[row]) for row in range(len(collator.inputs))]
         order = sorted(range(len(lengths)), key=lambda row: (-lengths[row], row))
         texts, confidences = [""] * len(order), [0.0] * len(order)
         for start in range(0, len(order), size):
+            stopping.check()
             rows = order[start : start + size]
-            batch = collator.batch(task, rows).to(self.device)
-            confidence = Confidence(collator.end)
-            bf16 = self.run.training.precision == "bf16"
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
-                output = model.generate(
-                    input_ids=batch.input_ids, attention_mask=batch.attention_mask, max_new_tokens=longest,
-                    do_sample=False, num_beams=1, logits_processor=LogitsProcessorList([confidence]),
-                )
-            assert confidence.total is not None
-            for row, ids, total in zip(rows, output.tolist(), confidence.total.exp().tolist(), strict=True):
-                texts[row], confidences[row] = self._decode(ids), total
+            # batches are kept whole: an example's last bits depend on those beside it
+            found = journal.get(start) if journal else None
+            if found is None:
+                found = self._batch(model, collator.batch(task, rows).to(self.device), collator.end, longest)
+                if journal:
+                    journal.put(start, found)
+            for row, (text, confidence) in zip(rows, found, strict=True):
+                texts[row], confidences[row] = text, confidence
         return texts, confidences
+
+    @torch.inference_mode()
+    def _batch(
+        self, model: T5ForConditionalGeneration, batch: Batch, end: int, longest: int
+    ) -> list[tuple[str, float]]:
+        from transformers.generation.logits_process import LogitsProcessorList
+
+        confidence = Confidence(end)
+        bf16 = self.run.training.precision == "bf16"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
+            output = model.generate(
+                input_ids=batch.input_ids, attention_mask=batch.attention_mask, max_new_tokens=longest,
+                do_sample=False, num_beams=1, logits_processor=LogitsProcessorList([confidence]),
+            )
+        assert confidence.total is not None
+        texts = [self._decode(ids) for ids in output.tolist()]
+        return list(zip(texts, confidence.total.exp().tolist(), strict=True))

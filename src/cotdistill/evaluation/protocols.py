@@ -6,36 +6,43 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
-from cotdistill.config.grid import Run
+from cotdistill.config.grid import Run, lease_folder
 from cotdistill.data.splits import subset
 from cotdistill.errors import UserError
 from cotdistill.evaluation import stored
 from cotdistill.evaluation.scores import Answer, score
-from cotdistill.files import read_json, write_json, write_jsonl
+from cotdistill.files import file_sha256, read_json, sweep, write_json, write_jsonl
+from cotdistill.jobs.lease import Lease
+from cotdistill.training import outputs
 
 
 def evaluate(run: Run) -> dict[str, Any]:
     """Write `metrics.json` and `predictions.jsonl` of a trained run; return the metrics.
 
     Answers that training (or an evaluation cut off) left are used if they are of the same checkpoints,
-    settings and code; the rest are generated. Raises UserError when the run is not trained, or was
-    trained with another config.
+    settings and code; the rest are generated. Raises UserError when the run is not trained, was
+    trained with another config or has a corrupt checkpoint.
     """
     trained = read_json(run.folder / "training.json")
     if trained["hash"] != run.hash:
         raise UserError(f"{run.folder}: trained with config {trained['hash']}, expected {run.hash}")
+    for checkpoint in outputs.CHECKPOINTS:
+        outputs.check_weights(run, checkpoint)
     if not stored.complete(run):
         from cotdistill.evaluation.answering import answer_test
 
-        answer_test(run)
+        with Lease(lease_folder(run), until=lambda: stored.complete(run)) as lease:
+            if lease.held:
+                for folder in (run.folder, run.folder / "answers"):
+                    sweep(folder)
+                answer_test(run)
     strict, rationales = stored.read(run, stored.STRICT)
     last, _ = stored.read(run, stored.LAST)
     manifest = read_json(run.prepared / "manifest.json")
     sizes = manifest["sizes"]
-    metrics = {
+    metrics: dict[str, Any] = {
         "run": run.id,
         "hash": run.hash,
         "strict": {
@@ -48,8 +55,11 @@ def evaluate(run: Run) -> dict[str, Any]:
         "sizes": {**sizes, "train": len(subset(sizes["train"], run.fraction, run.seed, run.dataset.name))},
         "evaluation_wall_s": stored.seconds(run),
     }
-    write_jsonl(run.folder / "predictions.jsonl", _predictions(strict, rationales))
+    predictions = run.folder / "predictions.jsonl"
+    write_jsonl(predictions, stored.rows_of(strict, rationales))
+    metrics["predictions_sha256"] = file_sha256(predictions)
     write_json(run.folder / "metrics.json", metrics)
+    outputs.forget(run)
     return metrics
 
 
@@ -58,10 +68,3 @@ def _test(answers: list[Answer]) -> dict[str, Any]:
     return {f"test_{key}": result[key] for key in ("accuracy", "correct", "n")} | {
         "mean_confidence": result["mean_confidence"]
     }
-
-
-def _predictions(answers: list[Answer], rationales: list[str] | None) -> list[dict[str, Any]]:
-    rows = [dataclasses.asdict(answer) for answer in answers]
-    for row, rationale in zip(rows, rationales or [], strict=False):
-        row["rationale"] = rationale
-    return rows

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 from cotdistill.config.grid import Run
 from cotdistill.errors import UserError
+from cotdistill.evaluation.journal import Journal
 from cotdistill.evaluation.scores import Answer
 from cotdistill.files import digest, file_sha256, read_json, read_jsonl, write_json, write_jsonl
 from cotdistill.fingerprint import fingerprint
+from cotdistill.training import outputs
 
 STRICT, LAST = "model", "model_last"
 """the checkpoints, by folder: chosen on validation, and of the last step"""
@@ -22,7 +25,7 @@ STRICT, LAST = "model", "model_last"
 
 def key(run: Run, checkpoint: str) -> str:
     """Digest of all that the answers of a checkpoint depend on."""
-    weights = file_sha256(run.folder / checkpoint / "model.safetensors")
+    weights = outputs.weights(run, checkpoint)
     code = fingerprint("evaluation.answering", f"methods.{run.method.method}")
     return digest([run.hash, code, weights, run.experiment.evaluation.rationales])
 
@@ -36,7 +39,8 @@ def current(run: Run, checkpoint: str) -> bool:
     """Whether the answers of a checkpoint are there, readable and current."""
     try:
         about = read_json(_about(run, checkpoint))
-        return bool(about["key"] == key(run, checkpoint)) and bool(read(run, checkpoint)[0])
+        rows = _rows(run, checkpoint)
+        return bool(about["key"] == key(run, checkpoint) and about["sha256"] == file_sha256(rows))
     except (UserError, OSError, KeyError, TypeError):
         return False
 
@@ -45,11 +49,26 @@ def write(
     run: Run, checkpoint: str, answers: list[Answer], rationales: list[str] | None, seconds: float
 ) -> None:
     """Keep the answers (and rationales) of a checkpoint; the key is written last."""
+    path = _rows(run, checkpoint)
+    write_jsonl(path, rows_of(answers, rationales))
+    write_json(_about(run, checkpoint), {
+        "key": key(run, checkpoint), "seconds": round(seconds, 3), "sha256": file_sha256(path),
+    })
+    for part in path.parent.glob(f"{checkpoint}.*.partial"):
+        part.unlink()
+
+
+def rows_of(answers: list[Answer], rationales: list[str] | None) -> list[dict[str, Any]]:
+    """Answers as rows of a file, with their rationales where there are some."""
     rows = [dataclasses.asdict(answer) for answer in answers]
-    write_jsonl(_rows(run, checkpoint), [
-        {**row, **({"rationale": rationales[i]} if rationales else {})} for i, row in enumerate(rows)
-    ])
-    write_json(_about(run, checkpoint), {"key": key(run, checkpoint), "seconds": round(seconds, 3)})
+    for row, rationale in zip(rows, rationales or [], strict=False):
+        row["rationale"] = rationale
+    return rows
+
+
+def journal(run: Run, checkpoint: str, task: str) -> Journal:
+    """Where the batches of a checkpoint's generation are kept until all are done."""
+    return Journal(run.folder / "answers" / f"{checkpoint}.{task}.partial", key(run, checkpoint))
 
 
 def read(run: Run, checkpoint: str) -> tuple[list[Answer], list[str] | None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import os
+import random
 import tempfile
 import time
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from pathlib import Path
 import torch
 
 from cotdistill.errors import UserError
+from cotdistill.jobs import stopping
 
 
 def choose(wanted: str) -> str:
@@ -26,32 +28,47 @@ def choose(wanted: str) -> str:
     return "cpu"
 
 
+def gpus() -> list[str]:
+    """The visible GPUs by their hardware ids: two jobs that each see one GPU may see different ones."""
+    return [str(torch.cuda.get_device_properties(i).uuid) for i in range(torch.cuda.device_count())]
+
+
+def visible(numbers: list[int]) -> str:
+    """What CUDA_VISIBLE_DEVICES must say for a child process to see only these of the visible GPUs."""
+    seen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return ",".join(seen.split(",")[number] if seen else str(number) for number in numbers)
+
+
 @contextlib.contextmanager
-def claim(count: int, folder: Path | None = None, wait: float = 0.5) -> Iterator[int]:
-    """Hold one of `count` local GPUs for this process alone; yields its number.
+def claim(
+    count: int, names: list[str], folder: Path | None = None, wait: float = 0.5
+) -> Iterator[list[int]]:
+    """Hold `count` of this machine's GPUs `names` for this process alone; yields their places in `names`.
 
     Snakemake counts local GPUs but assigns none, so two jobs would share GPU 0. A file lock per GPU,
-    freed by the system when its holder dies, hands them out one job each; further jobs wait.
+    freed by the system when its holder dies, hands them out. A job takes all it needs or none and
+    waits: two jobs that each hold a part would wait for ever. Raises UserError for fewer GPUs than
+    `count`.
     """
     import filelock
 
+    if count > len(names):
+        raise UserError(f"training.gpus is {count}, but {len(names)} GPUs are visible")
     folder = folder or Path(tempfile.gettempdir(), f"cotdistill-gpus-{os.getuid()}")
     folder.mkdir(parents=True, exist_ok=True)
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").replace("/", "-") or "all"
     while True:
-        for number in range(count):
-            name = visible.split(",")[number] if visible != "all" else str(number)
-            lock = filelock.FileLock(folder / f"gpu-{name}.lock", blocking=False)
-            try:
-                lock.acquire()
-            except filelock.Timeout:
-                continue
-            try:
-                yield number
-            finally:
-                lock.release()
-            return
-        time.sleep(wait)
+        with contextlib.ExitStack() as stack:
+            held: list[int] = []
+            for number, name in enumerate(names):
+                lock = filelock.FileLock(folder / f"gpu-{name}.lock", blocking=False)
+                with contextlib.suppress(filelock.Timeout):
+                    stack.enter_context(lock)
+                    held.append(number)
+                if len(held) == count:
+                    yield held
+                    return
+        stopping.check()
+        time.sleep(wait * random.uniform(0.5, 1.0))
 
 
 @contextlib.contextmanager
@@ -62,7 +79,7 @@ def held(kind: str) -> Iterator[torch.device]:
     elif world_size() > 1:
         yield torch.device("cuda", int(os.environ["LOCAL_RANK"]))
     else:
-        with claim(torch.cuda.device_count()) as number:
+        with claim(1, gpus()) as (number,):
             yield torch.device("cuda", number)
 
 
@@ -112,3 +129,40 @@ def sum_over_processes(tensors: list[torch.Tensor]) -> None:
     for tensor in tensors:
         tensor.copy_(flat[start : start + tensor.numel()].view_as(tensor))
         start += tensor.numel()
+
+
+def together(leader: bool, device: torch.device) -> bool:
+    """What the first process says, told to all."""
+    said = torch.tensor([float(leader and rank() == 0)], device=device)
+    sum_over_processes([said])
+    return bool(said)
+
+
+def equal(value: int, device: torch.device) -> bool:
+    """Whether all processes say the same number; waits for all."""
+    said = torch.tensor([float(value), float(value) ** 2], dtype=torch.float64, device=device)
+    sum_over_processes([said])
+    return bool(said[1] * world_size() == said[0] ** 2)
+
+
+class Agreement:
+    """Whether any process wants to stop: asked with each step's gradients, so that all stop at one step."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.message: list[torch.Tensor] = []
+        self._before: torch.Tensor | None = None
+        self._alone = False
+
+    def ask(self, wanted: bool) -> None:
+        """Put this process's wish into `message`, which is then to be summed over the processes."""
+        self._alone = wanted
+        if world_size() > 1:
+            self._before = self.message[0] if self.message else None
+            self.message = [torch.tensor([float(wanted)], device=self.device)]
+
+    def reached(self) -> bool:
+        """Whether to stop after this step. Several processes learn it a step late: no GPU is waited for."""
+        if world_size() == 1:
+            return self._alone
+        return self._before is not None and bool(self._before > 0)

@@ -2,11 +2,12 @@
 
 Nothing here knows Snakemake or MLflow, or needs a network. What is left in the run folder:
 `config.json`, `history.jsonl`, `environment.json`, `model/` (best on validation), `model_last/` and
-`training.json`, which is written last and marks the run as trained.
+`training.json`, which is written last and marks the run as trained (see `training.outputs`).
 """
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import shutil
 import time
@@ -16,16 +17,19 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from cotdistill import methods, students
-from cotdistill.config.grid import Run, state_folder
+from cotdistill.config.grid import Run, lease_folder, state_folder
 from cotdistill.data.prepared import Prepared
 from cotdistill.data.splits import subset
 from cotdistill.errors import UserError
 from cotdistill.evaluation.answering import answer_with
 from cotdistill.evaluation.generate import Generator
 from cotdistill.evaluation.scores import score
-from cotdistill.files import atomic, read_json, write_json
+from cotdistill.files import digest, file_sha256, link, sweep, write_json
+from cotdistill.fingerprint import fingerprint
+from cotdistill.jobs import stopping
+from cotdistill.jobs.lease import Lease
 from cotdistill.seeds import derive
-from cotdistill.training import devices, environment, objective
+from cotdistill.training import devices, environment, objective, outputs
 from cotdistill.training.batches import Collator, Order
 from cotdistill.training.history import History
 from cotdistill.training.state import Progress, State
@@ -37,36 +41,38 @@ if TYPE_CHECKING:
 def train(run: Run) -> None:
     """Train `run` to the end, from its last saved state if it has one; nothing if it is trained already.
 
-    Raises UserError for outputs or state of another config, a missing GPU, bad data or a NaN loss.
+    Another process that trains the same run is waited for, and its result used. Raises UserError for
+    outputs or state of another config, a missing GPU, bad data or a NaN loss; Preempted, with the state
+    saved, when a signal asked to stop (see `jobs.stopping`).
     """
-    if _trained_already(run):
-        if devices.rank() == 0:
-            print(f"{run.id}: already trained, nothing to do")
-        return
     kind = devices.choose(run.training.device)
     devices.deterministic(run.student.compute.threads)
-    with devices.held(kind) as device, devices.process_group(device):
-        Trainer(run, device).fit()
+    leader = devices.rank() == 0
+    with contextlib.ExitStack() as stack:
+        lease = Lease(lease_folder(run), until=lambda: outputs.trained(run))
+        if leader:
+            stack.enter_context(lease)
+        done = leader and (not lease.held or outputs.trained(run) or outputs.restore(run, origin_of(run)))
+        device = stack.enter_context(devices.held(kind))
+        stack.enter_context(devices.process_group(device))
+        if not devices.together(done, device):
+            Trainer(run, device, lease).fit()
+        elif leader:
+            print(f"{run.id}: already trained, nothing to do")
 
 
-def _trained_already(run: Run) -> bool:
-    marker = run.folder / "training.json"
-    if not marker.is_file():
-        return False
-    found = read_json(marker)["hash"]
-    if found != run.hash:
-        raise UserError(
-            f"{run.folder} holds a run of another config (hash {found}, expected {run.hash}); "
-            "remove the folder to train again"
-        )
-    return (run.folder / "model").is_dir() and (run.folder / "model_last").is_dir()
+def origin_of(run: Run) -> str:
+    """Digest of what a run's numbers depend on beside its config: the code of training, and the data."""
+    code = fingerprint("training.loop", f"methods.{run.method.method}")
+    return digest([code, Prepared(run.prepared).digest])
 
 
 class Trainer:
     """One run in training: everything it holds, and the loop over steps."""
 
-    def __init__(self, run: Run, device: torch.device) -> None:
+    def __init__(self, run: Run, device: torch.device, lease: Lease | None = None) -> None:
         self.run, self.device, self.settings = run, device, run.training
+        self.lease = lease or Lease(lease_folder(run))
         self.started = datetime.datetime.now(datetime.UTC)
         self.leader = devices.rank() == 0
         prepared = Prepared(run.prepared)
@@ -83,38 +89,62 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(self.parameters, lr=rate, weight_decay=decay, fused=True)
         self.generator = Generator(run, prepared, self.method, device)
         self.folder = state_folder(run)
-        self.state = State(self.folder, run.hash)
+        self.origin = origin_of(run)
+        self.state = State(self.folder, run.hash, self.origin)
         self.history = History(self.folder / "history.jsonl")
         self.progress = Progress()
         self.window: list[torch.Tensor] = []
-        self.names: list[str] = []
+        self.saved_at = time.monotonic()
+        self.leaving = devices.Agreement(device)
 
     def fit(self) -> None:
-        """The whole run: restore, step until done, write the outputs."""
-        self._restore()
+        """The whole run: restore, step until done, write the outputs, answer test while warm."""
+        done = self._restore()
         clock = time.perf_counter() - self.progress.seconds
         with self._bar() as bar:
-            while self.progress.step < self.settings.steps:
+            while not done:
                 self.progress.step += 1
                 self.window.append(self._step(self.progress.step))
                 self.progress.seconds = time.perf_counter() - clock
                 bar.update()
-                if self._after_step(self.progress.step):
-                    break
+                done = self._settle(self.progress.step)
         if self.leader:
             self._finish()
+            try:
+                answer_with(self.run, self.generator)
+            except stopping.Preempted as stopped:
+                print(f"{self.run.id}: trained; answering test {stopped}, evaluation will go on with it")
 
-    def _restore(self) -> None:
+    def _restore(self) -> bool:
+        """Go back to the newest sound state. Returns whether the run was at its end already."""
+        if self.leader:
+            sweep(self.folder)
         self.model.train()
-        restored = self.state.restore(self.model, self.optimizer)
+        restored = self.state.restore(self.model, self.optimizer, self._check_belongings)
         if restored:
             self.progress, window = restored
             self.window = list(window)
-            if self.leader:
-                print(f"{self.run.id}: going on from step {self.progress.step}", flush=True)
+        step = self.progress.step
+        # also a barrier: the history is rewound when all have read it
+        if not devices.equal(step, self.device):
+            raise UserError(f"{self.folder}: processes read different states; start the run again")
         if self.leader:
-            write_json(self.run.folder / "config.json", _config(self.run))
-            self.history.rewind(self.progress.step)
+            self.state.drop_after(step)
+            self.history.rewind(step)
+            if restored:
+                print(f"{self.run.id}: going on from step {step}", flush=True)
+        return bool(restored) and self._after_step(step)
+
+    def _check_belongings(self, progress: Progress) -> None:
+        """Refuse a state whose history or best checkpoint is not what it was. Raises UserError."""
+        if self.history.digest(progress.step) != progress.history_digest:
+            raise UserError(f"{self.history.path} has other lines than were written")
+        best = self._best(progress.best_step) / outputs.WEIGHTS
+        if progress.best_step and file_sha256(best) != progress.best_digest:
+            raise UserError(f"{best} has other bytes than were written")
+
+    def _best(self, step: int) -> Path:
+        return self.folder / f"best-{step}"
 
     def _bar(self) -> Any:
         import sys
@@ -138,6 +168,7 @@ class Trainer:
             step=step, rank=devices.rank(),
         ))
         self.optimizer.zero_grad(set_to_none=False)
+        self.leaving.ask(stopping.asked() is not None)
         sums: torch.Tensor | None = None
         for start, stop in self._pieces(len(rows)):
             piece = {name: batch.rows(start, stop).to(self.device) for name, batch in whole.items()}
@@ -145,7 +176,7 @@ class Trainer:
             parts = objective.terms(self.model, self.method, piece, tokens, share, self.settings.precision)
             loss = objective.total(parts)
             loss.backward()
-            self.names = ["total", *parts]
+            self.progress.names = ["total", *parts]
             values = torch.stack([loss.detach(), *(term.value.detach() for term in parts.values())])
             sums = values if sums is None else sums + values
         return self._update(step, sums)
@@ -160,12 +191,13 @@ class Trainer:
 
     def _update(self, step: int, sums: torch.Tensor | None) -> torch.Tensor:
         if sums is None:  # a last batch with fewer examples than processes: this one had none
-            self.names = self.names or ["total", *self._term_names()]
-            sums = torch.zeros(len(self.names), device=self.device)
+            self.progress.names = self.progress.names or ["total", *self._term_names()]
+            sums = torch.zeros(len(self.progress.names), device=self.device)
         for parameter in self.parameters:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
-        devices.sum_over_processes([sums, *(p.grad for p in self.parameters if p.grad is not None)])
+        grads = [p.grad for p in self.parameters if p.grad is not None]
+        devices.sum_over_processes([sums, *self.leaving.message, *grads])
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.clip_norm)
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings.learning_rate * self._rate(step)
@@ -184,32 +216,65 @@ class Trainer:
             return (done + 1) / (warmup + 1)
         return (self.settings.steps - done) / max(self.settings.steps - warmup, 1)
 
+    def _settle(self, step: int) -> bool:
+        """After an optimiser step: save and stop if asked, do what is due. Returns whether it was the last."""
+        leaving = self.leaving.reached()
+        if self.leader:
+            self.lease.tell(step=step, seconds=round(self.progress.seconds, 1))
+            if leaving or self._save_is_due(step):
+                self._save()
+        if leaving:
+            raise stopping.Preempted(self._parting())
+        return self._after_step(step)
+
+    def _save_is_due(self, step: int) -> bool:
+        if step == self.settings.steps:
+            return False
+        minutes = self.settings.checkpoint_minutes
+        late = minutes is not None and time.monotonic() - self.saved_at > 60 * minutes
+        return late or step % self.settings.checkpoint_every == 0
+
+    def _parting(self) -> str:
+        by = stopping.asked()
+        name = by.name if by else "a signal to another process"
+        return f"{self.run.id}: stopped by {name}, saved at step {self.progress.step}"
+
+    def _save(self) -> None:
+        self._check_finite(self.progress.step)
+        self.lease.check()
+        self.progress.history_digest = self.history.digest(self.progress.step)
+        window = torch.stack(self.window).cpu() if self.window else torch.zeros(0)
+        self.state.save(self.progress, self.model, self.optimizer, window)
+        needed = {progress.best_step for progress in [*self.state.progresses(), self.progress]}
+        for path in self.folder.glob("best-*"):
+            if int(path.name.split("-")[1]) not in needed:
+                shutil.rmtree(path)
+        self.saved_at = time.monotonic()
+
     def _after_step(self, step: int) -> bool:
-        """Log, validate and save where they are due. Returns whether to stop early."""
-        last, stop = step == self.settings.steps, False
-        if step % self.settings.log_every == 0 or last:
+        """Log and validate where they are due. Returns whether the run is done."""
+        last = step == self.settings.steps
+        log, validate = (
+            step % every == 0 or last for every in (self.settings.log_every, self.settings.eval_every)
+        )
+        if log or validate:
+            self._check_finite(step)
+        if log:
             self._log(step)
-        if step % self.settings.eval_every == 0 or last:
-            self._check_finite(step)
-            stop = self._validate(step)
-        if step % self.settings.checkpoint_every == 0 and not last and not stop:
-            self._check_finite(step)
-            if self.leader:
-                window = torch.stack(self.window).cpu() if self.window else torch.zeros(0)
-                self.state.save(self.progress, self.model, self.optimizer, window)
-        return stop
+        stop = validate and self._validate(step)
+        if log:
+            self.window = []  # not before: validation may be cut short, and then the step is saved whole
+        return stop or last
 
     def _log(self, step: int) -> None:
-        self._check_finite(step)
         means = torch.stack([values.to(self.device) for values in self.window]).mean(0).tolist()
-        losses = {f"loss/{name}": value for name, value in zip(self.names, means, strict=False)}
+        losses = {f"loss/{name}": value for name, value in zip(self.progress.names, means, strict=False)}
         if self.leader:
             self.history.write({
                 "step": step, "epoch": round(self.order.epoch(step), 4), **losses,
                 "learning_rate": self.settings.learning_rate * self._rate(step), "gradient_norm": means[-1],
                 "examples_per_second": round(step * self.settings.batch_size / self.progress.seconds, 2),
             })
-        self.window = []
 
     def _check_finite(self, step: int) -> None:
         """Refuse to go on, or to save, after a loss that is not a number: names the step and the term."""
@@ -219,7 +284,7 @@ class Trainer:
         if bool(values.isfinite().all()):
             return
         row = int((~values.isfinite().all(1)).nonzero()[0])
-        columns = [*(f"loss term '{name}'" for name in self.names), "gradient norm"]
+        columns = [*(f"loss term '{name}'" for name in self.progress.names), "gradient norm"]
         bad = [name for name, value in zip(columns, values[row].tolist(), strict=True) if value - value != 0]
         first = next((name for name in bad if name != "loss term 'total'"), bad[0])
         raise UserError(
@@ -228,57 +293,71 @@ class Trainer:
         )
 
     def _validate(self, step: int) -> bool:
-        """Accuracy on the validation split; keeps the model if it is the best so far."""
-        verdict = torch.zeros(1, dtype=torch.float64)
+        """Accuracy on the validation split; keeps the model if it is the best so far.
+
+        Returns whether to stop early. Asked to stop meanwhile, it saves the step as not yet validated.
+        """
+        verdict = torch.zeros(2, dtype=torch.float64)
         if self.leader:
-            result = score(self.generator.answers(self.model, "valid"))
+            try:
+                result = score(self.generator.answers(self.model, "valid"))
+            except stopping.Preempted:
+                verdict[1] = 1
+                self._save()
+            else:
+                verdict[0] = result["accuracy"]
+                self.history.write({
+                    "step": step, "epoch": round(self.order.epoch(step), 4),
+                    "valid/accuracy": result["accuracy"], "valid/n": result["n"],
+                })
             self.model.train()
-            self.history.write({
-                "step": step, "epoch": round(self.order.epoch(step), 4),
-                "valid/accuracy": result["accuracy"], "valid/n": result["n"],
-            })
-            verdict[0] = result["accuracy"]
         verdict = verdict.to(self.device)
         devices.sum_over_processes([verdict])
-        accuracy = float(verdict[0])
-        if accuracy > self.progress.best_accuracy:
-            self.progress.best_accuracy, self.progress.best_step, self.progress.since_best = accuracy, step, 0
-            if self.leader:
-                students.save(self.model, self.collator.tokenizer, self.folder / "best")
-        else:
-            self.progress.since_best += 1
+        if verdict[1]:
+            raise stopping.Preempted(self._parting())
+        self._keep_if_best(step, float(verdict[0]))
         return self.settings.patience is not None and self.progress.since_best >= self.settings.patience
 
+    def _keep_if_best(self, step: int, accuracy: float) -> None:
+        if accuracy <= self.progress.best_accuracy:
+            self.progress.since_best += 1
+            return
+        self.progress.best_accuracy, self.progress.best_step, self.progress.since_best = accuracy, step, 0
+        if self.leader:
+            self.lease.check()
+            students.save(self.model, self.collator.tokenizer, self._best(step))
+            self.progress.best_digest = file_sha256(self._best(step) / outputs.WEIGHTS)
+
     def _finish(self) -> None:
-        """Move everything to its place; `training.json` comes last and marks the run as trained."""
-        folder, progress = self.run.folder, self.progress
-        students.save(self.model, self.collator.tokenizer, folder / "model_last")
-        _copy(self.folder / "best", folder / "model")
-        _copy(self.folder / "history.jsonl", folder / "history.jsonl")
-        described = environment.describe(self.device.type, self.settings.processes, torch.get_num_threads())
-        write_json(folder / "environment.json", {
+        """Write the outputs where a retry cannot delete them, put them in their places, drop the states."""
+        self.lease.check()
+        progress = self.progress
+        with outputs.writing(self.run) as part:
+            students.save(self.model, self.collator.tokenizer, part / "model_last")
+            link(self._best(progress.best_step), part / "model")
+            link(self.history.path, part / "history.jsonl")
+            write_json(part / "config.json", {
+                "run": self.run.id, "hash": self.run.hash, "config": self.run.config
+            })
+            write_json(part / "environment.json", self._environment())
+            write_json(part / "training.json", {
+                "run": self.run.id, "hash": self.run.hash, "origin": self.origin, "steps": progress.step,
+                "best_step": progress.best_step, "best_valid_accuracy": progress.best_accuracy,
+                "weights": {
+                    name: file_sha256(part / name / outputs.WEIGHTS) for name in ("model", "model_last")
+                },
+            })
+        outputs.restore(self.run, self.origin)
+        for path in [*self.folder.glob("step-*"), *self.folder.glob("best-*")]:
+            shutil.rmtree(path)
+
+    def _environment(self) -> dict[str, Any]:
+        described = environment.describe(self.device.type, self.settings.gpus, torch.get_num_threads())
+        return {
             **described,
             "data_checksum": self.manifest["checksum"],
-            "wall_s": round(progress.seconds, 3),
+            "wall_s": round(self.progress.seconds, 3),
             "peak_memory_mb": round(environment.peak_memory_mb(self.device.type), 1),
             "started_at": self.started.isoformat(timespec="seconds"),
             "finished_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        })
-        write_json(folder / "training.json", {
-            "run": self.run.id, "hash": self.run.hash, "steps": progress.step,
-            "best_step": progress.best_step, "best_valid_accuracy": progress.best_accuracy,
-        })
-        shutil.rmtree(self.folder.parent)
-        answer_with(self.run, self.generator)
-
-
-def _config(run: Run) -> dict[str, Any]:
-    return {"run": run.id, "hash": run.hash, "config": run.config}
-
-
-def _copy(source: Path, target: Path) -> None:
-    with atomic(target) as part:
-        if source.is_dir():
-            shutil.copytree(source, part)
-        else:
-            shutil.copyfile(source, part)
+        }

@@ -3,13 +3,15 @@
 It lives in `<run>/state/<config hash>/`, outside every declared output (Snakemake deletes those before
 a retry), bears the hash of the config that wrote it and is refused to another. Data order and dropout
 are pure functions of the step, so weights, optimiser, step, best-so-far and the open log window are
-all of it.
+all of it. A state is that of right after an optimiser step: what the step's number makes due (a log
+line, a validation) is still to be done.
 """
 
 from __future__ import annotations
 
 import shutil
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from cotdistill.errors import UserError
-from cotdistill.files import atomic, read_json, write_json
+from cotdistill.files import atomic, file_sha256, read_json, write_json
+
+KEPT = 2
+"""states on disk: the newest, and the one before in case the newest is corrupt"""
 
 
 @dataclass
@@ -27,15 +32,23 @@ class Progress:
     step: int = 0
     best_step: int = 0
     best_accuracy: float = -1.0
+    best_digest: str = ""
     since_best: int = 0
+    history_digest: str = ""
     seconds: float = 0.0
+    names: list[str] = field(default_factory=list)
+    """of the terms in the log window's columns"""
+
+
+Restored = tuple[Progress, torch.Tensor]
 
 
 class State:
-    """Reads and writes `<run>/state/step-<n>`; keeps the newest two."""
+    """Reads and writes `<run>/state/<config hash>/step-<n>`; keeps the newest two."""
 
-    def __init__(self, folder: Path, config_hash: str) -> None:
-        self.folder, self.hash = folder, config_hash
+    def __init__(self, folder: Path, config_hash: str, origin: str = "") -> None:
+        """origin: digest of the code and the data; a state of others is not used."""
+        self.folder, self.hash, self.origin = folder, config_hash, origin
 
     def save(
         self,
@@ -51,29 +64,36 @@ class State:
             save_file(tensors, part / "model.safetensors")
             save_file(_flat(model, optimizer), part / "optimizer.safetensors")
             save_file({"window": window.contiguous()}, part / "window.safetensors")
-            write_json(part / "state.json", {"hash": self.hash, "progress": asdict(progress)})
-        for old in self._saved()[:-2]:
+            write_json(part / "state.json", {
+                "hash": self.hash, "origin": self.origin, "progress": asdict(progress),
+                # safetensors has no checksums of its own
+                "files": {path.name: file_sha256(path) for path in sorted(part.glob("*.safetensors"))},
+            })
+        for old in self._saved()[:-KEPT]:
             shutil.rmtree(old)
 
     def restore(
-        self, model: torch.nn.Module, optimizer: torch.optim.Optimizer
-    ) -> tuple[Progress, torch.Tensor] | None:
-        """Load the newest state that reads well into model and optimiser; None where there is none.
+        self,
+        model: torch.nn.Module,
+        optimizer: torch.optim.Optimizer,
+        check: Callable[[Progress], None] = lambda progress: None,
+    ) -> Restored | None:
+        """Load the newest state that is sound into model and optimiser; None where there is none.
 
+        check: raises UserError where what belongs to a state (history, best checkpoint) is not sound.
         Raises UserError for a state of another config. A corrupt one is passed over with a warning.
         """
         for path in reversed(self._saved()):
             try:
-                saved: dict[str, Any] = read_json(path / "state.json")
-                if saved["hash"] != self.hash:
-                    raise StateOfAnotherConfig(
-                        f"{path}: state of config {saved['hash']}, expected {self.hash}; "
-                        f"remove {self.folder} to start over"
-                    )
+                saved = self._read(path)
+                if saved is None:
+                    print(f"{path}: made by other code or from other data: starting over", flush=True)
+                    return None
+                progress = Progress(**saved["progress"])
+                check(progress)
                 tensors = load_file(path / "model.safetensors")
                 moments = load_file(path / "optimizer.safetensors")
                 window = load_file(path / "window.safetensors")["window"]
-                progress = Progress(**saved["progress"])
             except StateOfAnotherConfig:
                 raise
             except Exception as error:  # noqa: BLE001 a torn file raises whatever its reader raises
@@ -85,6 +105,37 @@ class State:
             _unflat(model, optimizer, moments)
             return progress, window
         return None
+
+    def drop_after(self, step: int) -> None:
+        """Remove the states after `step`, which are corrupt or of other code: newer ones take their place."""
+        for path in self._saved():
+            if int(path.name.split("-")[1]) > step:
+                shutil.rmtree(path)
+
+    def progresses(self) -> list[Progress]:
+        """Those of the saved states, oldest first; what does not read is left out."""
+        found = []
+        for path in self._saved():
+            try:
+                found.append(Progress(**read_json(path / "state.json")["progress"]))
+            except (UserError, KeyError, TypeError):
+                continue
+        return found
+
+    def _read(self, path: Path) -> dict[str, Any] | None:
+        """What `state.json` says, its files checked; None for a state of other code or data."""
+        saved: dict[str, Any] = read_json(path / "state.json")
+        if saved["hash"] != self.hash:
+            raise StateOfAnotherConfig(
+                f"{path}: state of config {saved['hash']}, expected {self.hash}; "
+                f"remove {self.folder} to start over"
+            )
+        if saved["origin"] != self.origin:
+            return None
+        for name, expected in saved["files"].items():
+            if file_sha256(path / name) != expected:
+                raise UserError(f"{name} has other bytes than were written")
+        return saved
 
     def _saved(self) -> list[Path]:
         return sorted(self.folder.glob("step-*"), key=lambda path: int(path.name.split("-")[1]))

@@ -1,0 +1,59 @@
+"""One job, several processes: torchrun starts one a GPU (or CPU process) and passes on signals."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import time
+
+from cotdistill.config.grid import Run
+from cotdistill.jobs import stopping
+
+GRACE = 600
+"""seconds that processes have to save their state after a signal; who sent it may be less patient"""
+
+
+def launch(run: Run) -> int:
+    """Run this very command in `training.gpus` processes; returns their exit code.
+
+    Raises Preempted where they stopped because they were asked to.
+    """
+    with contextlib.ExitStack() as stack:
+        environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+        if run.training.device != "cpu":
+            environment |= _claimed(run, stack)
+        process = subprocess.Popen(_command(run), env=environment)
+        told = None
+        while process.poll() is None:
+            time.sleep(0.2)
+            if stopping.asked() and not told:
+                told = stopping.asked()
+                assert told is not None
+                process.send_signal(told)
+    if process.returncode:
+        stopping.check()
+    return process.returncode
+
+
+def _command(run: Run) -> list[str]:
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--no-python"]
+    signals = ",".join(number.name for number in stopping.SIGNALS)
+    options = [f"--signals-to-handle={signals}", f"--shutdown-timeout={GRACE}"]
+    own = [sys.executable, "-m", "cotdistill", *sys.argv[1:]]
+    # without "--" torchrun would take our --run for one of its own options
+    return [*torchrun, *options, f"--nproc-per-node={run.training.gpus}", "--", *own]
+
+
+def _claimed(run: Run, stack: contextlib.ExitStack) -> dict[str, str]:
+    """Claim as many GPUs as the job needs, all or none, and show the processes only those."""
+    from cotdistill.training import devices
+
+    if devices.choose(run.training.device) == "cpu":
+        return {}
+    return {
+        "CUDA_VISIBLE_DEVICES": devices.visible(
+            stack.enter_context(devices.claim(run.training.gpus, devices.gpus()))
+        )
+    }

@@ -1,0 +1,29 @@
+"""Ask Slurm to start this job again: how a run longer than its time limit goes on, segment by segment."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import time
+
+WAIT = 120
+"""seconds to wait for Slurm to end this job, once it has agreed to start it again"""
+
+
+def requeue() -> bool:
+    """Requeue the Slurm job that this process is part of. False where there is none, or Slurm refuses.
+
+    A requeued job keeps its id, so Snakemake waits for it and no retry is used up.
+    """
+    job = os.environ.get("SLURM_JOB_ID")
+    scontrol = shutil.which("scontrol")
+    if not job or not scontrol:
+        return False
+    found = subprocess.run([scontrol, "requeue", job], capture_output=True, text=True, timeout=60)
+    if found.returncode:
+        print(f"Slurm does not requeue job {job}: {found.stderr.strip() or found.stdout.strip()}", flush=True)
+        return False
+    print(f"Slurm job {job} will be started again, to go on from here", flush=True)
+    time.sleep(WAIT)  # ended by Slurm: to exit now would tell Snakemake that the job failed
+    return True

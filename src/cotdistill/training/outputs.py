@@ -1,0 +1,118 @@
+"""What training leaves, kept where no retry deletes it, and put in its places.
+
+Snakemake deletes a job's declared outputs before it runs the job again (a requeue, a retry, a job that it
+does not know to have finished). So a finished run stands in `<run>/state/<hash>/finished/` until it is
+evaluated, and the declared outputs are links to it: the same bytes, on disk once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from cotdistill.config.grid import Run, lease_folder, state_folder
+from cotdistill.errors import UserError
+from cotdistill.files import atomic, file_sha256, link, read_json, sweep
+from cotdistill.jobs.lease import gone, holder
+
+WEIGHTS = "model.safetensors"
+CHECKPOINTS = ("model", "model_last")
+OUTPUTS = ("config.json", "history.jsonl", "environment.json", *CHECKPOINTS, "training.json")
+"""in the order of writing: `training.json` comes last and marks the run as trained"""
+
+
+def trained(run: Run) -> bool:
+    """Whether the run's outputs are all there. Raises UserError where they are another config's."""
+    if not all((run.folder / name).exists() for name in OUTPUTS):
+        return False
+    try:
+        found = read_json(run.folder / "training.json")["hash"]
+    except (UserError, KeyError, TypeError):
+        return False  # half-deleted at this moment, or corrupt: to be written again
+    if found != run.hash:
+        raise UserError(
+            f"{run.folder} holds a run of another config (hash {found}, expected {run.hash}); "
+            "remove the folder to train again"
+        )
+    return True
+
+
+@contextlib.contextmanager
+def writing(run: Run) -> Iterator[Path]:
+    """A temporary folder for the outputs, which becomes `finished/`."""
+    with atomic(_finished(run)) as part:
+        part.mkdir()
+        yield part
+
+
+def restore(run: Run, origin: str) -> bool:
+    """Put a finished run's outputs in their places; False where there is none.
+
+    origin: digest of code and data; what others made is left alone. Raises UserError when the run
+    folder cannot be written.
+    """
+    folder = _finished(run)
+    if not _sound(folder, origin):
+        return False
+    sweep(run.folder)
+    for name in OUTPUTS:
+        link(folder / name, run.folder / name)
+        for path in [run.folder / name, *(run.folder / name).rglob("*")]:
+            os.utime(path)  # new for Snakemake, or it would find its inputs newer
+    return True
+
+
+def forget(run: Run) -> None:
+    """Drop states and the finished copy: the run is evaluated and nothing will be tried again.
+
+    Does nothing while a process holds the run's lease: what is there is that one's.
+    """
+    found = holder(lease_folder(run))
+    if found is None or gone(found):
+        shutil.rmtree(lease_folder(run), ignore_errors=True)
+
+
+def check_weights(run: Run, checkpoint: str) -> None:
+    """Raises UserError where a checkpoint's bytes are not those that training wrote."""
+    path = run.folder / checkpoint / WEIGHTS
+    try:
+        found = file_sha256(path)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+    if found != weights(run, checkpoint):
+        raise UserError(
+            f"{path}: corrupt: its bytes are not those that training wrote; "
+            f"remove {run.folder} to train again"
+        )
+
+
+def weights(run: Run, checkpoint: str) -> str:
+    """SHA-256 of a checkpoint's weights as training wrote them. Raises UserError where that is not told."""
+    path = run.folder / "training.json"
+    try:
+        return str(read_json(path)["weights"][checkpoint])
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{path}: names no weights of '{checkpoint}'; expected their SHA-256") from error
+
+
+def _finished(run: Run) -> Path:
+    return state_folder(run) / "finished"
+
+
+def _sound(folder: Path, origin: str) -> bool:
+    if not folder.is_dir():
+        return False
+    try:
+        marker: dict[str, Any] = read_json(folder / "training.json")
+        if marker["origin"] != origin:
+            return False
+        sound = all(file_sha256(folder / name / WEIGHTS) == marker["weights"][name] for name in CHECKPOINTS)
+    except (UserError, OSError, KeyError, TypeError):
+        sound = False
+    if not sound:
+        print(f"warning: {folder} is corrupt; training again", flush=True)
+    return sound
