@@ -10,7 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -195,3 +195,71 @@ def python(start: Callable[..., subprocess.Popen[str]]) -> Callable[..., str]:
         return out
 
     return run
+
+
+# importing torch and transformers takes seconds: one process does it and forks a child for each command
+FORKS = """
+import json, os, sys
+import cotdistill.cli, cotdistill.training.loop, cotdistill.evaluation.protocols
+import transformers.generation, transformers.modeling_utils, transformers.models.t5.modeling_t5
+import torch._inductor.config, transformers.tokenization_utils_tokenizers
+
+for line in sys.stdin:
+    order = json.loads(line)
+    if "wait" in order:
+        print(os.waitstatus_to_exitcode(os.waitpid(order["wait"], 0)[1]), flush=True)
+        continue
+    child = os.fork()
+    if child:
+        print(child, flush=True)
+        continue
+    log = os.open(order["log"], os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o644)
+    os.dup2(log, 1), os.dup2(log, 2)
+    os.environ.update(order["environment"])
+    exec(order["first"])
+    code = 1
+    try:
+        code = cotdistill.cli.main(order["command"])
+    except SystemExit as error:
+        code = error.code
+    finally:
+        sys.stdout.flush(), sys.stderr.flush()
+        os._exit(code)
+"""
+
+
+class Forks:
+    """Starts `cotdistill` commands as real processes, of their own pid, without the time of imports."""
+
+    def __init__(self, server: subprocess.Popen[str]) -> None:
+        self.server = server
+
+    def __call__(self, *command: object, log: Path, first: str = "", **environment: str) -> int:
+        """Start a command, `first` executed before it; returns its pid. Its output is added to `log`."""
+        order = {"command": [*map(str, command)], "log": str(log), "first": first, "environment": environment}
+        return self._ask(order)
+
+    def wait(self, pid: int) -> int:
+        """The exit code of a started command (minus a signal's number), when it has ended."""
+        return self._ask({"wait": pid})
+
+    def _ask(self, order: dict[str, Any]) -> int:
+        assert self.server.stdin and self.server.stdout
+        self.server.stdin.write(json.dumps(order) + "\n")
+        self.server.stdin.flush()
+        return int(self.server.stdout.readline())
+
+
+@pytest.fixture(scope="session")
+def forks() -> Iterator[Forks]:
+    """A process that has all imported, to fork commands from. One thread, as a fork must have."""
+    import cotdistill
+
+    source = str(Path(cotdistill.__file__).parents[1])
+    server = subprocess.Popen(
+        [sys.executable, "-c", FORKS], text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": source, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+    )  # fmt: skip
+    yield Forks(server)
+    server.kill()
+    server.communicate()

@@ -24,7 +24,7 @@ from cotdistill.errors import UserError
 from cotdistill.evaluation.answering import answer_with
 from cotdistill.evaluation.generate import Generator
 from cotdistill.evaluation.scores import score
-from cotdistill.files import digest, file_sha256, link, sweep, write_json
+from cotdistill.files import digest, link, sealed, sweep, tree_sha256, write_json
 from cotdistill.fingerprint import fingerprint
 from cotdistill.jobs import stopping
 from cotdistill.jobs.lease import Lease
@@ -118,6 +118,7 @@ class Trainer:
     def _restore(self) -> bool:
         """Go back to the newest sound state. Returns whether the run was at its end already."""
         if self.leader:
+            self.lease.check()
             sweep(self.folder)
         self.model.train()
         restored = self.state.restore(self.model, self.optimizer, self._check_belongings)
@@ -129,6 +130,7 @@ class Trainer:
         if not devices.equal(step, self.device):
             raise UserError(f"{self.folder}: processes read different states; start the run again")
         if self.leader:
+            self.lease.check()
             self.state.drop_after(step)
             self.history.rewind(step)
             if restored:
@@ -139,9 +141,12 @@ class Trainer:
         """Refuse a state whose history or best checkpoint is not what it was. Raises UserError."""
         if self.history.digest(progress.step) != progress.history_digest:
             raise UserError(f"{self.history.path} has other lines than were written")
-        best = self._best(progress.best_step) / outputs.WEIGHTS
-        if progress.best_step and file_sha256(best) != progress.best_digest:
-            raise UserError(f"{best} has other bytes than were written")
+        self._check_best(progress)
+
+    def _check_best(self, progress: Progress) -> None:
+        best = self._best(progress.best_step)
+        if progress.best_step and digest(tree_sha256(best)) != progress.best_digest:
+            raise UserError(f"{best} has other bytes than were written; start the run again")
 
     def _best(self, step: int) -> Path:
         return self.folder / f"best-{step}"
@@ -217,7 +222,7 @@ class Trainer:
         return (self.settings.steps - done) / max(self.settings.steps - warmup, 1)
 
     def _settle(self, step: int) -> bool:
-        """After an optimiser step: save and stop if asked, do what is due. Returns whether it was the last."""
+        """After an optimiser step: save and stop if asked, do what is due. Returns whether it was last."""
         leaving = self.leaving.reached()
         if self.leader:
             self.lease.tell(step=step, seconds=round(self.progress.seconds, 1))
@@ -270,6 +275,7 @@ class Trainer:
         means = torch.stack([values.to(self.device) for values in self.window]).mean(0).tolist()
         losses = {f"loss/{name}": value for name, value in zip(self.progress.names, means, strict=False)}
         if self.leader:
+            self.lease.check()
             self.history.write({
                 "step": step, "epoch": round(self.order.epoch(step), 4), **losses,
                 "learning_rate": self.settings.learning_rate * self._rate(step), "gradient_norm": means[-1],
@@ -306,6 +312,7 @@ class Trainer:
                 self._save()
             else:
                 verdict[0] = result["accuracy"]
+                self.lease.check()
                 self.history.write({
                     "step": step, "epoch": round(self.order.epoch(step), 4),
                     "valid/accuracy": result["accuracy"], "valid/n": result["n"],
@@ -326,12 +333,13 @@ class Trainer:
         if self.leader:
             self.lease.check()
             students.save(self.model, self.collator.tokenizer, self._best(step))
-            self.progress.best_digest = file_sha256(self._best(step) / outputs.WEIGHTS)
+            self.progress.best_digest = digest(tree_sha256(self._best(step)))
 
     def _finish(self) -> None:
         """Write the outputs where a retry cannot delete them, put them in their places, drop the states."""
         self.lease.check()
         progress = self.progress
+        self._check_best(progress)
         with outputs.writing(self.run) as part:
             students.save(self.model, self.collator.tokenizer, part / "model_last")
             link(self._best(progress.best_step), part / "model")
@@ -340,13 +348,11 @@ class Trainer:
                 "run": self.run.id, "hash": self.run.hash, "config": self.run.config
             })
             write_json(part / "environment.json", self._environment())
-            write_json(part / "training.json", {
+            write_json(part / "training.json", sealed({
                 "run": self.run.id, "hash": self.run.hash, "origin": self.origin, "steps": progress.step,
                 "best_step": progress.best_step, "best_valid_accuracy": progress.best_accuracy,
-                "weights": {
-                    name: file_sha256(part / name / outputs.WEIGHTS) for name in ("model", "model_last")
-                },
-            })
+                "files": tree_sha256(part),
+            }))
         outputs.restore(self.run, self.origin)
         for path in [*self.folder.glob("step-*"), *self.folder.glob("best-*")]:
             shutil.rmtree(path)

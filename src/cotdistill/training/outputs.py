@@ -16,8 +16,8 @@ from typing import Any
 
 from cotdistill.config.grid import Run, lease_folder, state_folder
 from cotdistill.errors import UserError
-from cotdistill.files import atomic, file_sha256, link, read_json, sweep
-from cotdistill.jobs.lease import gone, holder
+from cotdistill.files import atomic, file_sha256, link, read_sealed, sweep, tree_sha256
+from cotdistill.jobs.lease import gone, holders
 
 WEIGHTS = "model.safetensors"
 CHECKPOINTS = ("model", "model_last")
@@ -30,7 +30,7 @@ def trained(run: Run) -> bool:
     if not all((run.folder / name).exists() for name in OUTPUTS):
         return False
     try:
-        found = read_json(run.folder / "training.json")["hash"]
+        found = read_marker(run)["hash"]
     except (UserError, KeyError, TypeError):
         return False  # half-deleted at this moment, or corrupt: to be written again
     if found != run.hash:
@@ -71,32 +71,42 @@ def forget(run: Run) -> None:
 
     Does nothing while a process holds the run's lease: what is there is that one's.
     """
-    found = holder(lease_folder(run))
-    if found is None or gone(found):
+    if all(gone(found) for found in holders(lease_folder(run))):
         shutil.rmtree(lease_folder(run), ignore_errors=True)
 
 
-def check_weights(run: Run, checkpoint: str) -> None:
-    """Raises UserError where a checkpoint's bytes are not those that training wrote."""
-    path = run.folder / checkpoint / WEIGHTS
-    try:
-        found = file_sha256(path)
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
-    if found != weights(run, checkpoint):
-        raise UserError(
-            f"{path}: corrupt: its bytes are not those that training wrote; "
-            f"remove {run.folder} to train again"
-        )
+def read_marker(run: Run) -> dict[str, Any]:
+    """`training.json`, which tells that a run is trained. Raises UserError when absent or corrupt."""
+    return read_sealed(run.folder / "training.json", _remedy(run))
+
+
+def check(run: Run) -> None:
+    """Raises UserError where a file of the run is not what training wrote."""
+    for name, expected in read_marker(run).get("files", {}).items():
+        path = run.folder / name
+        try:
+            found = file_sha256(path)
+        except OSError as error:
+            raise UserError(f"cannot read {path}: {error.strerror or error}; {_remedy(run)}") from error
+        if found != expected:
+            raise UserError(
+                f"{path}: corrupt: its bytes are not those that training wrote; {_remedy(run)}"
+            )
 
 
 def weights(run: Run, checkpoint: str) -> str:
     """SHA-256 of a checkpoint's weights as training wrote them. Raises UserError where that is not told."""
     path = run.folder / "training.json"
     try:
-        return str(read_json(path)["weights"][checkpoint])
+        return str(read_marker(run)["files"][f"{checkpoint}/{WEIGHTS}"])
     except (KeyError, TypeError) as error:
-        raise UserError(f"{path}: names no weights of '{checkpoint}'; expected their SHA-256") from error
+        raise UserError(
+            f"{path}: names no weights of '{checkpoint}'; expected their SHA-256; {_remedy(run)}"
+        ) from error
+
+
+def _remedy(run: Run) -> str:
+    return f"remove {run.folder} to train again"
 
 
 def _finished(run: Run) -> Path:
@@ -107,10 +117,12 @@ def _sound(folder: Path, origin: str) -> bool:
     if not folder.is_dir():
         return False
     try:
-        marker: dict[str, Any] = read_json(folder / "training.json")
+        marker = read_sealed(folder / "training.json", "training again")
         if marker["origin"] != origin:
             return False
-        sound = all(file_sha256(folder / name / WEIGHTS) == marker["weights"][name] for name in CHECKPOINTS)
+        sound = marker["files"] == {
+            name: found for name, found in tree_sha256(folder).items() if name != "training.json"
+        }
     except (UserError, OSError, KeyError, TypeError):
         sound = False
     if not sound:

@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from cotdistill.errors import UserError
-from cotdistill.files import atomic, file_sha256, read_json, write_json
+from cotdistill.files import atomic, file_sha256, read_sealed, sealed, write_json
 
 KEPT = 2
 """states on disk: the newest, and the one before in case the newest is corrupt"""
@@ -64,11 +64,11 @@ class State:
             save_file(tensors, part / "model.safetensors")
             save_file(_flat(model, optimizer), part / "optimizer.safetensors")
             save_file({"window": window.contiguous()}, part / "window.safetensors")
-            write_json(part / "state.json", {
+            write_json(part / "state.json", sealed({
                 "hash": self.hash, "origin": self.origin, "progress": asdict(progress),
                 # safetensors has no checksums of its own
                 "files": {path.name: file_sha256(path) for path in sorted(part.glob("*.safetensors"))},
-            })
+            }))
         for old in self._saved()[:-KEPT]:
             shutil.rmtree(old)
 
@@ -117,14 +117,14 @@ class State:
         found = []
         for path in self._saved():
             try:
-                found.append(Progress(**read_json(path / "state.json")["progress"]))
+                found.append(Progress(**read_sealed(path / "state.json", "it is left out")["progress"]))
             except (UserError, KeyError, TypeError):
                 continue
         return found
 
     def _read(self, path: Path) -> dict[str, Any] | None:
         """What `state.json` says, its files checked; None for a state of other code or data."""
-        saved: dict[str, Any] = read_json(path / "state.json")
+        saved = read_sealed(path / "state.json", "it is left out")
         if saved["hash"] != self.hash:
             raise StateOfAnotherConfig(
                 f"{path}: state of config {saved['hash']}, expected {self.hash}; "

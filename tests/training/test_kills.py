@@ -1,0 +1,132 @@
+"""Real training processes, killed at random points and again and again, end in the same bits."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cotdistill.config.grid import Run, state_folder
+from cotdistill.evaluation.protocols import evaluate
+from cotdistill.methods import METHODS
+from cotdistill.training.loop import train
+
+SIZES = {"steps": 40, "eval_every": 10, "log_every": 3, "checkpoint_every": 4, "batch_size": 4}
+SIGNALS = [signal.SIGKILL, signal.SIGTERM, signal.SIGUSR1, signal.SIGKILL, signal.SIGINT]
+KILLS = 5
+"""a method: 20 over the four methods, beside the deaths at named places"""
+
+
+def results(run: Run, history: Callable[[Run], Any]) -> dict[str, Any]:
+    """All that two equal runs have in common: every number but times."""
+    evaluate(run)
+    metrics = json.loads((run.folder / "metrics.json").read_text())
+    for key in ("evaluation_wall_s", "files", "seal"):  # a history and an environment tell times
+        del metrics[key]
+    files = ("model/model.safetensors", "model_last/model.safetensors", "predictions.jsonl")
+    return {
+        **{name: (run.folder / name).read_bytes() for name in files},
+        "history": history(run), "metrics": metrics,
+    }  # fmt: skip
+
+
+def states(run: Run) -> list[int]:
+    return sorted(int(path.name.split("-")[1]) for path in state_folder(run).glob("step-*"))
+
+
+def end(forks: Any, config: Path, run: Run, log: Path, first: str = "") -> int:
+    return forks.wait(forks("train", "--config", config, "--run", run.id, log=log, first=first))
+
+
+def kill_at_random(forks: Any, config: Path, run: Run, log: Path, dice: random.Random, sent: Any) -> int:
+    """Start the run and kill it after a random part of a second; returns the exit code."""
+    pid = forks("train", "--config", config, "--run", run.id, log=log)
+    # at times at once, most often when it is under way
+    if dice.random() < 0.8:
+        seen, until = states(run), time.monotonic() + 60
+        while states(run) == seen and time.monotonic() < until and not (run.folder / "training.json").exists():
+            time.sleep(0.001)
+    time.sleep(dice.uniform(0, 0.4))
+    os.kill(pid, sent)
+    return forks.wait(pid)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", METHODS.names())
+def test_killed_at_random_points_a_run_ends_in_the_same_bits(
+    forks: Any, tiny: Any, tmp_path: Path, method: str, history: Any, record_property: Any
+):
+    dice = random.Random(method)
+    more = {**SIZES, "evaluation": {"rationales": True}}
+    config, run = tiny.config_file(tmp_path / "killed", method, **more)
+    whole = tiny.run(tmp_path / "whole", method, **more)
+    log, points = tmp_path / "log", []
+    for number in range(KILLS):
+        sent = SIGNALS[number % len(SIGNALS)]
+        code = kill_at_random(forks, config, run, log, dice, sent)
+        points.append((sent.name, code, states(run)))
+        assert code in (-sent, 75, 0), log.read_text()
+        # one more than are kept, where it was killed between writing a state and dropping the oldest
+        assert len(states(run)) <= (3 if sent == signal.SIGKILL else 2) and not (code == 0 and states(run))
+    assert end(forks, config, run, log) == 0, log.read_text()
+    record_property("kills", points)
+    print(method, points)
+    assert sum(code != 0 for _, code, _ in points) >= 3, "most kills hit a run in training"
+    train(whole)
+    assert results(run, history) == results(whole, history)
+    assert not [path for path in run.folder.rglob(".*")], "nothing half-written is left"
+
+
+# a process dies by SIGKILL when it calls the function for the n-th time
+DIE = """
+import os, signal
+import {module} as module
+original, left = module.{name}, [{count}]
+def last(*arguments, **more):
+    left[0] -= 1
+    if left[0] == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return original(*arguments, **more)
+module.{name} = last
+"""
+PLACES = {
+    "in the first state, weights alone written": ("cotdistill.training.state", "_flat", 1),
+    "in the second state, before its description": ("cotdistill.training.state", "file_sha256", 5),
+    "with a state whole, before its rename": ("cotdistill.files", "_sync", 9),
+    "with a state renamed, before the folder is synced": ("cotdistill.files", "_sync_folder", 8),
+    "while old states are dropped": ("shutil", "rmtree", 2),
+    "in the best checkpoint": ("cotdistill.files", "_sync", 1),
+    "with a best checkpoint whole, before any state knows of it": ("cotdistill.training.loop", "file_sha256", 2),
+    "while the outputs are written": ("cotdistill.training.environment", "describe", 1),
+    "while the outputs are put in place": ("cotdistill.training.outputs", "link", 4),
+    "before the states are dropped": ("cotdistill.training.outputs", "sweep", 1),
+    "while test is answered": ("cotdistill.evaluation.stored", "write", 1),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("place", PLACES)
+def test_killed_at_a_bad_moment_a_run_ends_in_the_same_bits(
+    forks: Any, tiny: Any, tmp_path: Path, place: str, history: Any, trained: Callable[[str], Run]
+):
+    module, name, count = PLACES[place]
+    config, run = tiny.config_file(tmp_path, "mi", evaluation={"rationales": True})
+    log = tmp_path / "log"
+    first = DIE.format(module=module, name=name, count=count)
+    assert end(forks, config, run, log, first) == -signal.SIGKILL, f"never came there: {log.read_text()}"
+    assert end(forks, config, run, log) == 0, log.read_text()
+    found = results(run, history)
+    assert not [path for path in run.folder.rglob(".*")], "nothing half-written is left"
+    whole = trained("mi")
+    for which in ("model", "model_last"):
+        file = f"{which}/model.safetensors"
+        assert found[file] == (whole.folder / file).read_bytes()
+    assert found["predictions.jsonl"] == (whole.folder / "predictions.jsonl").read_bytes()
+    assert found["history"] == history(whole)
