@@ -19,6 +19,9 @@ report: "workflow/report/workflow.rst"
 onstart:
     grid.freeze()
 
+onerror:
+    grid.partial()
+
 rule all:
     default_target: True
     input:

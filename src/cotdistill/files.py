@@ -130,6 +130,28 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path}: not JSON that can be read ({error})") from error
 
 
+def sealed(value: dict[str, Any]) -> dict[str, Any]:
+    """`value` with a digest of itself as its last key, for `read_sealed` to check."""
+    return {**value, "seal": digest(finite(value))}
+
+
+def read_sealed(path: Path, remedy: str) -> dict[str, Any]:
+    """Parse a JSON object that was written `sealed`; the seal is left out. One without is not checked.
+
+    remedy: what to do when it is corrupt. Raises UserError that says so.
+    """
+    try:
+        value = read_json(path)
+    except UserError as error:
+        raise (UserError(f"{error}; {remedy}") if path.exists() else error) from error
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: expected a JSON object, found {type(value).__name__}; {remedy}")
+    seal = value.pop("seal", None)
+    if seal is not None and seal != digest(value):
+        raise UserError(f"{path}: corrupt: its numbers are not those that were written; {remedy}")
+    return value
+
+
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
     """Parse JSON lines, one object a line. Raises UserError naming the file and the line."""
     rows = []
@@ -172,3 +194,9 @@ def file_sha256(path: Path) -> str:
     """SHA-256 of a file's bytes, as 64 hex digits."""
     with open(path, "rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def tree_sha256(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file below a folder, by its relative path."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): file_sha256(path) for path in files}

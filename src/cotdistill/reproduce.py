@@ -27,10 +27,12 @@ def reproduce(config: Path, cores: int | None) -> int:
     log.parent.mkdir(parents=True, exist_ok=True)
     command = ["--configfile", str(config), "--cores", str(cores) if cores else "all"]
     started = time.time()
+    _unlock(log.parent / "unlock.log", config)
     print(f"running {config} through Snakemake (its own log: {log})", flush=True)
     code = _watched(experiment, command, log)
     if code:
         _explain(folder, log, started)
+        _print_partial(experiment, folder)
         return code
     report = folder / "report.html"
     if "Nothing to be done" in log.read_text(encoding="utf-8", errors="replace") and report.is_file():
@@ -40,6 +42,22 @@ def reproduce(config: Path, cores: int | None) -> int:
         return code
     _print_results(experiment, folder)
     return 0
+
+
+def _unlock(log: Path, config: Path) -> None:
+    """Remove the lock of a Snakemake that was killed. Raises UserError where one works in this folder."""
+    if not any(Path(".snakemake", "locks").glob("*.lock")):
+        return
+    from cotdistill.doctor.local import snakemakes
+
+    if running := snakemakes():
+        raise UserError(
+            f"a snakemake works in this folder (process {running[0]}); wait for it, or stop it: "
+            f"kill {running[0]}"
+        )
+    print("an earlier snakemake was killed here: removing its lock", flush=True)
+    if _snakemake(["--configfile", str(config), "--unlock"], log):
+        raise UserError(f"snakemake --unlock failed: see {log}")
 
 
 def _environment() -> dict[str, str]:
@@ -92,6 +110,17 @@ def _explain(folder: Path, log: Path, started: float) -> None:
     if not found:
         found = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-15:]
     print("\n".join(["error: the grid did not finish:", *found]), file=sys.stderr)
+
+
+def _print_partial(experiment: Experiment, folder: Path) -> None:
+    """What Snakemake's `onerror` made of the finished runs, if it came to that."""
+    from cotdistill.results.collect import read_results
+    from cotdistill.results.compare import compare, summary
+
+    table = folder / "tables" / "comparison.md"
+    if table.is_file() and table.stat().st_mtime == 0:
+        print(summary(compare(read_results(experiment), experiment.baseline)))
+        print(f"table    {table} (names the missing runs)")
 
 
 def _print_results(experiment: Experiment, folder: Path) -> None:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -62,6 +64,11 @@ class Workflow:
         path = Path(self.grid)
         if not path.is_file() or path.read_text(encoding="utf-8") != text:
             write_text(path, text)
+
+    def partial(self) -> None:
+        """After a failure: write tables and figures of the finished runs, which name the missing ones."""
+        command = [sys.executable, "-m", "cotdistill", "partial", "--config", self.grid]
+        subprocess.run(command, stdout=sys.stderr)
 
     @property
     def fetched(self) -> list[str]:

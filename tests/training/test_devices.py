@@ -8,6 +8,7 @@ import selectors
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import torch
 from safetensors.torch import load_file
 
 import cotdistill
+from cotdistill.config.grid import state_folder
 from cotdistill.errors import UserError
 from cotdistill.evaluation.protocols import evaluate
 from cotdistill.training import devices
@@ -116,17 +118,26 @@ def test_processes_claim_different_gpus_and_a_killed_ones_is_free_again(tmp_path
 
 
 @pytest.mark.slow
-def test_two_processes_give_the_result_of_one(
+def test_two_processes_give_the_result_of_one_also_when_stopped_between(
     tiny: Any, tmp_path: Path, start: Callable[..., Any], history: Callable[..., Any]
 ):
     # 26 rows in batches of 5: the last batch of an epoch has 1 example, so one process has none
-    more = {"scratch": {"dropout": 0}, "batch_size": 5, "learning_rate": 1e-3}
+    more = {"scratch": {"dropout": 0}, "batch_size": 5, "learning_rate": 1e-3, "steps": 40}
     one = tiny.run(tmp_path / "one", "mi", **more)
     config, two = tiny.config_file(tmp_path / "two", "mi", **more, gpus=2)
     train(one)
-    process = start("-m", "cotdistill", "train", "--config", config, "--run", two.id)
+    command = ("-m", "cotdistill", "train", "--config", config, "--run", two.id)
+    process = start(*command)
+    while not list(state_folder(two).glob("step-*")) and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGUSR1)  # to the parent alone, which passes it on
     _, err = process.communicate(timeout=300)
+    assert process.returncode == 75, err
+    assert not (two.folder / "training.json").exists() and not (two.folder / "failure.txt").exists()
+    process = start(*command)
+    out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
+    assert "going on from step" in out
     for which in ("model", "model_last"):
         first, second = (load_file(run.folder / which / "model.safetensors") for run in (one, two))
         for name, value in first.items():

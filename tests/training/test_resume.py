@@ -130,7 +130,7 @@ def test_with_all_states_corrupt_it_starts_over(
 def test_the_state_of_another_config_is_refused(monkeypatch: Any, run: Run):
     stop_at(monkeypatch, run, 7)
     file = state_folder(run) / "step-5" / "state.json"
-    file.write_text(json.dumps({**json.loads(file.read_text()), "hash": "0123456789abcdef"}))
+    file.write_text(json.dumps({**json.loads(file.read_text()), "hash": "0123456789abcdef", "seal": None}))
     with pytest.raises(UserError, match="state of config 0123456789abcdef, expected") as caught:
         train(run)
     assert "\n" not in str(caught.value) and run.hash in str(caught.value)

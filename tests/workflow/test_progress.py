@@ -52,7 +52,7 @@ def test_states_of_a_grid_under_way(runs: list[Run]) -> None:
     history(runs[1], '{"step": 25, "loss/total": 3.5}\n{"step": 50, "valid/accuracy": 0.5}\n')
     finish(runs[2], "training.json")
     finish(runs[3], "training.json", "metrics.json")
-    assert seen() == [("waiting", 0), ("training", 50), ("trained", 200), ("done", 200)]
+    assert seen() == [("waiting", 0), ("stopped", 50), ("trained", 200), ("done", 200)]
 
 
 @pytest.mark.parametrize(
@@ -61,18 +61,18 @@ def test_states_of_a_grid_under_way(runs: list[Run]) -> None:
 )
 def test_last_line_may_be_half_written(tail: str, runs: list[Run]) -> None:
     history(runs[0], '{"step": 25}\n{"step": 50}\n' + tail)
-    assert seen()[0] == ("training", 50)
+    assert seen()[0] == ("stopped", 50)
 
 
 @pytest.mark.parametrize("text", ["", '{"ste', "\n"])
 def test_history_without_a_whole_line(text: str, runs: list[Run]) -> None:
     history(runs[0], text)
-    assert seen()[0] == ("training", 0)
+    assert seen()[0] == ("stopped", 0)
 
 
 def test_only_the_end_of_a_long_history_is_read(runs: list[Run]) -> None:
     history(runs[0], "".join(json.dumps({"step": step, "note": "é" * 50}) + "\n" for step in range(1, 151)))
-    assert seen()[0] == ("training", 150)
+    assert seen()[0] == ("stopped", 150)
 
 
 def test_what_another_config_left_is_to_be_redone(runs: list[Run]) -> None:
@@ -89,7 +89,7 @@ def test_line_of_a_grid_that_has_not_begun(runs: list[Run]) -> None:
 
 
 def test_line_names_what_runs_and_what_is_left(runs: list[Run]) -> None:
-    found = [Status(runs[0], "done", 200), Status(runs[1], "training", 100), Status(runs[2], "waiting", 0),
+    found = [Status(runs[0], "done", 200), Status(runs[1], "running", 100), Status(runs[2], "waiting", 0),
              Status(runs[3], "waiting", 0)]  # fmt: skip
     # 300 of 800 steps in 6 minutes: 500 are left
     assert line(found, 360.0, 0) == (
@@ -101,7 +101,7 @@ def test_line_names_what_runs_and_what_is_left(runs: list[Run]) -> None:
 
 
 def test_line_of_many_runs_stays_short(runs: list[Run]) -> None:
-    found = [Status(run, "training", 20 * n) for n, run in enumerate(runs)]
+    found = [Status(run, "running", 20 * n) for n, run in enumerate(runs)]
     text = line(found, 60.0, 0)
     assert text.count("%") == 3 and " ...," in text and "\n" not in text
 

@@ -23,6 +23,13 @@ def plan(options: Options) -> None:
     print(describe(load(options.config)))
 
 
+def status(options: Options) -> None:
+    """Show how far the grid is: done, running, failed and waiting runs, from the run folders alone."""
+    from cotdistill.progress import statuses, table
+
+    print(table(statuses(load(options.config)), options.all))
+
+
 def fetch(options: Options) -> None:
     """Download and verify the published data (datasets.zip) into the data folder."""
     from cotdistill.data import release
@@ -79,6 +86,13 @@ def collect(options: Options) -> None:
     from cotdistill.results.collect import collect as run
 
     _print(run(load(options.config), allow_missing=options.allow_missing))
+
+
+def partial(options: Options) -> None:
+    """Tables and figures of the finished runs alone, naming the missing: what a failed grid leaves."""
+    from cotdistill.results.partial import partial as run
+
+    _print(run(load(options.config)))
 
 
 def compare(options: Options) -> None:
@@ -169,11 +183,13 @@ def _print(paths: Any) -> None:
 
 COMMANDS: dict[str, Callable[[Options], Any]] = {
     "plan": plan,
+    "status": status,
     "fetch": fetch,
     "prepare": prepare,
     "train": train,
     "evaluate": evaluate,
     "collect": collect,
+    "partial": partial,
     "compare": compare,
     "figures": figures,
     "track": track,
@@ -191,6 +207,7 @@ _RUN: list[tuple[tuple[str, ...], dict[str, Any]]] = [
 OPTIONS: dict[str, list[tuple[tuple[str, ...], dict[str, Any]]]] = {
     "fetch": [(("--root",), {"help": "folder to download to (default: data_root, COTDISTILL_DATA or data)"})],
     "prepare": [(("--dataset",), {"required": True}), (("--student",), {"required": True})],
+    "status": [(("--all",), {"action": "store_true", "help": "a line for every run, also done and waiting"})],
     "train": _RUN,
     "evaluate": _RUN,
     "collect": [(("--allow-missing",), {"action": "store_true", "help": "mark missing runs, do not stop"})],

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cotdistill.errors import UserError
-from cotdistill.files import atomic, digest, file_sha256, read_json, write_json
+from cotdistill.files import atomic, digest, file_sha256, read_sealed, sealed, tree_sha256, write_json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -55,12 +55,9 @@ def prepare(experiment: Experiment, dataset: DatasetEntry, student: StudentEntry
             "vocabulary": len(tokenizer),
             "tokens": tokens,
             "teacher": teacher_accuracy(splits, answer),
-            "files": {
-                str(path.relative_to(part)): file_sha256(path)
-                for path in sorted(part.rglob("*")) if path.is_file()
-            },
+            "files": tree_sha256(part),
         }
-        write_json(part / "manifest.json", manifest)
+        write_json(part / "manifest.json", sealed(manifest))
     return folder
 
 
@@ -135,7 +132,8 @@ class Prepared:
 
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
-        self.manifest: dict[str, Any] = read_json(self.folder / "manifest.json")
+        remedy = f"remove {self.folder} to prepare again"
+        self.manifest: dict[str, Any] = read_sealed(self.folder / "manifest.json", remedy)
         self._sound: set[str] = set()
 
     @property

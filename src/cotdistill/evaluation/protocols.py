@@ -9,11 +9,12 @@ from __future__ import annotations
 from typing import Any
 
 from cotdistill.config.grid import Run, lease_folder
+from cotdistill.data.prepared import Prepared
 from cotdistill.data.splits import subset
 from cotdistill.errors import UserError
 from cotdistill.evaluation import stored
 from cotdistill.evaluation.scores import Answer, score
-from cotdistill.files import file_sha256, read_json, sweep, write_json, write_jsonl
+from cotdistill.files import file_sha256, sealed, sweep, write_json, write_jsonl
 from cotdistill.jobs.lease import Lease
 from cotdistill.training import outputs
 
@@ -21,15 +22,16 @@ from cotdistill.training import outputs
 def evaluate(run: Run) -> dict[str, Any]:
     """Write `metrics.json` and `predictions.jsonl` of a trained run; return the metrics.
 
+    `metrics.json` also says what the files beside it must be, for `collect` to check.
+
     Answers that training (or an evaluation cut off) left are used if they are of the same checkpoints,
     settings and code; the rest are generated. Raises UserError when the run is not trained, was
     trained with another config or has a corrupt checkpoint.
     """
-    trained = read_json(run.folder / "training.json")
+    trained = outputs.read_marker(run)
     if trained["hash"] != run.hash:
         raise UserError(f"{run.folder}: trained with config {trained['hash']}, expected {run.hash}")
-    for checkpoint in outputs.CHECKPOINTS:
-        outputs.check_weights(run, checkpoint)
+    outputs.check(run)
     if not stored.complete(run):
         from cotdistill.evaluation.answering import answer_test
 
@@ -40,7 +42,7 @@ def evaluate(run: Run) -> dict[str, Any]:
                 answer_test(run)
     strict, rationales = stored.read(run, stored.STRICT)
     last, _ = stored.read(run, stored.LAST)
-    manifest = read_json(run.prepared / "manifest.json")
+    manifest = Prepared(run.prepared).manifest
     sizes = manifest["sizes"]
     metrics: dict[str, Any] = {
         "run": run.id,
@@ -58,7 +60,9 @@ def evaluate(run: Run) -> dict[str, Any]:
     predictions = run.folder / "predictions.jsonl"
     write_jsonl(predictions, stored.rows_of(strict, rationales))
     metrics["predictions_sha256"] = file_sha256(predictions)
-    write_json(run.folder / "metrics.json", metrics)
+    kept = ("config.json", "history.jsonl", "environment.json")
+    files = {name: trained["files"][name] for name in kept}
+    write_json(run.folder / "metrics.json", sealed({**metrics, "files": files}))
     outputs.forget(run)
     return metrics
 

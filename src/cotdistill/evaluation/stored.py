@@ -15,7 +15,16 @@ from cotdistill.config.grid import Run
 from cotdistill.errors import UserError
 from cotdistill.evaluation.journal import Journal
 from cotdistill.evaluation.scores import Answer
-from cotdistill.files import digest, file_sha256, read_json, read_jsonl, write_json, write_jsonl
+from cotdistill.files import (
+    digest,
+    file_sha256,
+    read_json,
+    read_jsonl,
+    read_sealed,
+    sealed,
+    write_json,
+    write_jsonl,
+)
 from cotdistill.fingerprint import fingerprint
 from cotdistill.training import outputs
 
@@ -38,7 +47,7 @@ def complete(run: Run) -> bool:
 def current(run: Run, checkpoint: str) -> bool:
     """Whether the answers of a checkpoint are there, readable and current."""
     try:
-        about = read_json(_about(run, checkpoint))
+        about = read_sealed(_about(run, checkpoint), "answering again")
         rows = _rows(run, checkpoint)
         return bool(about["key"] == key(run, checkpoint) and about["sha256"] == file_sha256(rows))
     except (UserError, OSError, KeyError, TypeError):
@@ -51,9 +60,9 @@ def write(
     """Keep the answers (and rationales) of a checkpoint; the key is written last."""
     path = _rows(run, checkpoint)
     write_jsonl(path, rows_of(answers, rationales))
-    write_json(_about(run, checkpoint), {
+    write_json(_about(run, checkpoint), sealed({
         "key": key(run, checkpoint), "seconds": round(seconds, 3), "sha256": file_sha256(path),
-    })
+    }))
     for part in path.parent.glob(f"{checkpoint}.*.partial"):
         part.unlink()
 

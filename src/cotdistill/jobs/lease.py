@@ -12,6 +12,7 @@ import contextlib
 import json
 import os
 import random
+import re
 import socket
 import threading
 import time
@@ -48,18 +49,27 @@ class Holder:
 
 def holder(folder: Path) -> Holder | None:
     """Who holds the lease of a state folder, or None."""
-    newest = max(_files(folder), key=_number, default=None)
-    if newest is None:
-        return None
+    return max(holders(folder), key=lambda found: found.number, default=None)
+
+
+def holders(folder: Path) -> list[Holder]:
+    """All lease files of a state folder. There is more than one where holders died, or for a moment."""
+    return [found for path in _files(folder) if (found := _read(path))]
+
+
+def _read(path: Path) -> Holder | None:
     try:
-        text = newest.read_text(encoding="utf-8", errors="replace")
-    except OSError:
+        with open(path, "rb") as handle:
+            text = handle.read(4 * SIZE).decode(errors="replace")
+    except FileNotFoundError:
         return None  # given back at this moment
+    except OSError as error:
+        text = f"cannot be read: {error.strerror}"
     try:
         about = json.loads(text)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         about = {}
-    return Holder(newest, _number(newest), text, about if isinstance(about, dict) else {})
+    return Holder(path, _number(path), text, about if isinstance(about, dict) else {})
 
 
 def machine() -> str:
@@ -75,10 +85,17 @@ def gone(found: Holder) -> bool:
     """Whether the holder is known to be dead, without waiting."""
     about = found.about
     if about.get("machine") == machine():
-        return about.get("born") is None or born(int(about.get("pid", 0))) != about["born"]
+        pid = about.get("pid")
+        since = born(pid) if isinstance(pid, int) else 0.0
+        return isinstance(pid, int) and (since is None or since != about.get("born"))
     # Slurm starts a requeued job when its earlier processes have ended
     job = os.environ.get("SLURM_JOB_ID")
-    return job is not None and about.get("slurm_job") == job
+    return job is not None and about.get("slurm_job") == job and about.get("slurm_start") != _start()
+
+
+def _start() -> str:
+    """How often Slurm has started this job again: processes of one start may be at work together."""
+    return os.environ.get("SLURM_RESTART_COUNT", "0")
 
 
 def born(pid: int) -> float | None:
@@ -116,7 +133,7 @@ class Lease:
         self.about: dict[str, Any] = {
             "token": uuid.uuid4().hex, "host": socket.gethostname(), "machine": machine(), "pid": os.getpid(),
             "born": born(os.getpid()), "slurm_job": os.environ.get("SLURM_JOB_ID"),
-            "since": time.time(), "count": 0,
+            "slurm_start": _start(), "since": time.time(), "count": 0,
         }  # fmt: skip
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._count, daemon=True)
@@ -134,8 +151,7 @@ class Lease:
         self._ended.set()
         if self.held:
             self._thread.join()
-            if self._mine():
-                _drop(self.path)
+            self._give_back()
         self.held = False
 
     def tell(self, **about: Any) -> None:
@@ -152,25 +168,29 @@ class Lease:
             )
 
     def _acquire(self) -> bool:
-        seen, since, said = "", time.monotonic(), False
+        seen: dict[Path, tuple[str | None, float]] = {}
+        said = False
         while not self.until():
             stopping.check()
-            found = holder(self.folder)
-            if found and found.text != seen:
-                seen, since = found.text, time.monotonic()
-            if found is None or gone(found) or time.monotonic() - since > self.stale:
+            found, now = holders(self.folder), time.monotonic()
+            before, seen = seen, {}
+            for old in found:
+                text, since = before.get(old.path, (None, now))
+                seen[old.path] = (old.text, since if text == old.text else now)
+            alive = [old for old in found if not gone(old) and now - seen[old.path][1] <= self.stale]
+            if not alive:
                 if self._create(found):
                     return True
                 time.sleep(random.uniform(0, self.poll))
                 continue
             if not said:
-                print(f"waiting: {found} works on this run; its result will be used", flush=True)
+                print(f"waiting: {alive[0]} works on this run; its result will be used", flush=True)
                 said = True
             time.sleep(self.poll)
         return False
 
-    def _create(self, old: Holder | None) -> bool:
-        path = self.folder / f"lease-{old.number + 1 if old else 1}"
+    def _create(self, dead: list[Holder]) -> bool:
+        path = self.folder / f"lease-{max((old.number for old in dead), default=0) + 1}"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
@@ -179,15 +199,27 @@ class Lease:
         except OSError as error:
             raise UserError(f"cannot write {path}: {error.strerror or error}") from error
         self.path = path
-        self._write()
-        # whoever came in at the same moment under another number: both step back
-        if set(_files(self.folder)) - {path, *([old.path] if old else [])}:
+        try:
+            self._write()
+        except FileNotFoundError:
+            return False  # an empty file passed for that of a dead holder
+        except OSError as error:
             _drop(path)
+            raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+        # whoever came in at the same moment under another number, or under a dead one's: step back
+        known = {path: None, **{old.path: old.text for old in dead}}
+        if any(found.path not in known or known[found.path] not in (None, found.text)
+               for found in holders(self.folder)):  # fmt: skip
+            self._give_back()
             return False
-        if old:
+        for old in dead:
             print(f"taking over: {old} ended without giving this run back", flush=True)
             _drop(old.path)
         return True
+
+    def _give_back(self) -> None:
+        if self._mine():
+            _drop(self.path)
 
     def _count(self) -> None:
         while not self._ended.wait(self.beat):
@@ -206,15 +238,12 @@ class Lease:
 
     def _mine(self) -> bool:
         assert self.path is not None
-        try:
-            text = self.path.read_text(encoding="utf-8")
-        except OSError:
-            return False
-        return f'"{self.about["token"]}"' in text
+        found = _read(self.path)
+        return found is not None and f'"{self.about["token"]}"' in found.text
 
 
 def _files(folder: Path) -> list[Path]:
-    return [path for path in folder.glob("lease-*") if path.name[6:].isdigit()]
+    return [path for path in folder.glob("lease-*") if re.fullmatch("[0-9]{1,18}", path.name[6:])]
 
 
 def _number(path: Path) -> int:
@@ -223,5 +252,5 @@ def _number(path: Path) -> int:
 
 def _drop(path: Path | None) -> None:
     if path is not None:
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):
             path.unlink()

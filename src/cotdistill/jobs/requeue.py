@@ -7,8 +7,8 @@ import shutil
 import subprocess
 import time
 
-WAIT = 120
-"""seconds to wait for Slurm to end this job, once it has agreed to start it again"""
+ANSWER, WAIT = 60, 120
+"""seconds to wait for Slurm to agree to start this job again, and then to end it"""
 
 
 def requeue() -> bool:
@@ -20,9 +20,13 @@ def requeue() -> bool:
     scontrol = shutil.which("scontrol")
     if not job or not scontrol:
         return False
-    found = subprocess.run([scontrol, "requeue", job], capture_output=True, text=True, timeout=60)
-    if found.returncode:
-        print(f"Slurm does not requeue job {job}: {found.stderr.strip() or found.stdout.strip()}", flush=True)
+    try:
+        found = subprocess.run([scontrol, "requeue", job], capture_output=True, text=True, timeout=ANSWER)
+        refusal = (found.stderr.strip() or found.stdout.strip()) if found.returncode else None
+    except (OSError, subprocess.TimeoutExpired) as error:
+        refusal = str(error)
+    if refusal is not None:
+        print(f"Slurm does not requeue job {job}: {refusal}", flush=True)
         return False
     print(f"Slurm job {job} will be started again, to go on from here", flush=True)
     time.sleep(WAIT)  # ended by Slurm: to exit now would tell Snakemake that the job failed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from pathlib import Path
@@ -12,7 +13,7 @@ import pandas as pd
 from cotdistill.config.grid import AXES, Run, expand
 from cotdistill.config.models import Experiment
 from cotdistill.errors import UserError
-from cotdistill.files import atomic, read_json, read_jsonl, write_text
+from cotdistill.files import atomic, file_sha256, read_json, read_jsonl, read_sealed, write_text
 
 # column -> pandas type, in the order of the table; the types hold even when every run is missing
 COLUMNS = {
@@ -62,6 +63,10 @@ HISTORY_COLUMNS = {
 }
 
 
+SEAL = b"cotdistill.seal"
+"""key in a Parquet file's metadata of the digest of its content"""
+
+
 class Tables(NamedTuple):
     """The files that `collect` writes."""
 
@@ -100,11 +105,9 @@ def collect(experiment: Experiment, allow_missing: bool = False) -> Tables:
     history = [line for run in done for line in history_rows(run)]
     paths = tables_of(experiment)
     results = _frame(rows, COLUMNS)
-    with atomic(paths.results) as part:
-        results.to_parquet(part, index=False)
+    _write(paths.results, results)
     write_text(paths.results_csv, results.to_csv(index=False, lineterminator="\n"))
-    with atomic(paths.history) as part:
-        _frame(history, HISTORY_COLUMNS).to_parquet(part, index=False)
+    _write(paths.history, _frame(history, HISTORY_COLUMNS))
     return paths
 
 
@@ -118,14 +121,38 @@ def read_history(experiment: Experiment) -> pd.DataFrame:
     return _read(tables_of(experiment).history, HISTORY_COLUMNS)
 
 
+def _write(path: Path, frame: pd.DataFrame) -> None:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    table = pa.Table.from_pandas(frame, preserve_index=False)
+    metadata = {**(table.schema.metadata or {}), SEAL: _seal(frame)}
+    with atomic(path) as part:
+        parquet.write_table(table.replace_schema_metadata(metadata), part)
+
+
+def _seal(frame: pd.DataFrame) -> bytes:
+    """Digest of a table's content: Parquet has no checksums of its own that cover all of it."""
+    hashed = hashlib.sha256(repr(list(frame.columns)).encode())
+    hashed.update(pd.util.hash_pandas_object(frame, index=False).to_numpy().tobytes())
+    return hashed.hexdigest()[:16].encode()
+
+
 def _read(path: Path, columns: dict[str, str]) -> pd.DataFrame:
     if not path.exists():
         raise UserError(f"{path}: no such table; run the collect stage first")
+    from pyarrow import parquet
+
+    remedy = f"remove {path} to collect again"
     try:
+        seal = (parquet.read_schema(path).metadata or {}).get(SEAL)
         frame = pd.read_parquet(path)
-    except (OSError, ValueError) as error:  # pyarrow's ArrowInvalid is a ValueError
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{path}: not a readable table ({reason}); collect again") from error
+        sound = seal is None or seal == _seal(frame)
+    except Exception as error:  # noqa: BLE001 a corrupt file raises whatever its reader raises
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise UserError(f"{path}: not a readable table ({reason}); {remedy}") from error
+    if not sound:
+        raise UserError(f"{path}: corrupt: its numbers are not those that were collected; {remedy}")
     absent = [column for column in columns if column not in frame.columns]
     if absent:
         raise UserError(f"{path}: column '{absent[0]}' is missing; collect again with this version")
@@ -156,10 +183,12 @@ def result_row(run: Run) -> dict[str, Any]:
             "folder": str(run.folder),
         }
     )
-    _check_config(run)
     file = run.folder / "metrics.json"
-    if file.exists():
-        metrics = _object(file)
+    metrics = read_sealed(file, f"remove {file} to evaluate again") if file.exists() else None
+    if metrics is not None and metrics.get("hash") == run.hash:
+        _check_files(run, metrics)
+    _check_config(run)
+    if metrics is not None:
         _check_hash(run, metrics, file)
         row.update(_results(metrics, file), status="done")
         row.update(_provenance(run.folder / "environment.json"))
@@ -190,6 +219,23 @@ def history_rows(run: Run) -> list[dict[str, Any]]:
                 "value": value,
             }
     return list(values.values())
+
+
+def _check_files(run: Run, metrics: dict[str, Any]) -> None:
+    """Raises UserError where a file beside `metrics.json` is not what it was when that was written."""
+    digests = dict(metrics.get("files", {}))
+    if "predictions_sha256" in metrics:
+        digests["predictions.jsonl"] = metrics["predictions_sha256"]
+    for name, expected in digests.items():
+        path = run.folder / name
+        own = name == "predictions.jsonl"
+        remedy = f"remove {path} to evaluate again" if own else f"remove {run.folder} to train again"
+        try:
+            found = file_sha256(path)
+        except OSError as error:
+            raise UserError(f"cannot read {path}: {error.strerror or error}; {remedy}") from error
+        if found != expected:
+            raise UserError(f"{path}: corrupt: its bytes are not those that were written; {remedy}")
 
 
 def _check_config(run: Run) -> None:

@@ -225,7 +225,7 @@ class Trainer:
         """After an optimiser step: save and stop if asked, do what is due. Returns whether it was last."""
         leaving = self.leaving.reached()
         if self.leader:
-            self.lease.tell(step=step, seconds=round(self.progress.seconds, 1))
+            self.lease.tell(step=step, seconds=round(self.progress.seconds, 1), device=self.device.type)
             if leaving or self._save_is_due(step):
                 self._save()
         if leaving:

@@ -66,6 +66,7 @@ class State:
             save_file({"window": window.contiguous()}, part / "window.safetensors")
             write_json(part / "state.json", sealed({
                 "hash": self.hash, "origin": self.origin, "progress": asdict(progress),
+                "device": next(model.parameters()).device.type,
                 # safetensors has no checksums of its own
                 "files": {path.name: file_sha256(path) for path in sorted(part.glob("*.safetensors"))},
             }))
