@@ -59,9 +59,8 @@ def _status(run: Run) -> Status:
     if found and _alive(found):
         return _running(run, found, step)
     seconds, gpus = _spent(run)
-    error = jobs.failure(run)
-    if error:
-        return Status(run, "failed", step, seconds, gpus, error=error)
+    if failure := jobs.failure(run):
+        return Status(run, "failed", step, seconds, gpus, error=failure)
     return Status(run, "stopped" if history.is_file() else "waiting", step, seconds, gpus)
 
 

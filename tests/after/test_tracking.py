@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import socket
@@ -11,12 +12,13 @@ from typing import Any
 
 import pytest
 from filelock import FileLock
+from mlflow.tracking import MlflowClient
 
-from cotdistill.config.grid import expand
+from cotdistill.config.grid import Run, expand
 from cotdistill.config.models import Experiment
 from cotdistill.errors import UserError
 from cotdistill.files import read_json, write_json
-from cotdistill.tracking import mlflow_store, track
+from cotdistill.tracking import finished, mlflow_store, store, track
 
 Made = Callable[..., Experiment]
 
@@ -36,7 +38,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store without runs; laying one out takes seconds, copying it does not."""
     path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    mlflow_store._client(f"sqlite:///{path}")
+    store.connect(f"sqlite:///{path}")
     return path
 
 
@@ -50,7 +52,7 @@ def small(made: Made, empty_store: Path) -> Experiment:
 
 def stored(experiment: Experiment) -> tuple[dict[str, Any], dict[str, Any]]:
     """(parents by cell, children by run id) of the store."""
-    client = mlflow_store.MlflowClient(mlflow_store.uri_of(experiment))
+    client = MlflowClient(store.uri_of(experiment))
     found = client.get_experiment_by_name(experiment.experiment)
     assert found is not None
     runs = client.search_runs([found.experiment_id])
@@ -85,11 +87,11 @@ def test_what_is_written(small: Experiment) -> None:
     assert child.data.params["method_settings.alpha"] == "0.5"
     assert child.data.tags["role"] == "baseline" and child.data.tags["config_hash"] == run.hash
     assert child.info.end_time - child.info.start_time == 60_000
-    client = mlflow_store.MlflowClient(mlflow_store.uri_of(small))
+    client = MlflowClient(store.uri_of(small))
     series = client.get_metric_history(child.info.run_id, "loss/rationale")
     assert [point.step for point in series] == [10, 20, 30, 40]
     artifacts = {artifact.path for artifact in client.list_artifacts(child.info.run_id)}
-    assert artifacts == set(mlflow_store.ARTIFACTS)
+    assert artifacts == set(finished.ARTIFACTS)
     assert Path(small.results, "mlartifacts", "made-up").is_dir()
     parent = parents["cqa/tiny/mi/gold/1"]
     assert parent.data.metrics["test/accuracy_n"] == 2 and parent.data.tags["role"] == "proposed"
@@ -105,7 +107,7 @@ def test_twice_adds_nothing(small: Experiment) -> None:
 
 @pytest.mark.parametrize("call", ["log_batch", "log_artifact", "set_terminated", "set_tag"])
 def test_a_cut_short_call_is_completed(small: Experiment, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
-    real, calls = getattr(mlflow_store.MlflowClient, call), []
+    real, calls = getattr(MlflowClient, call), []
 
     def stop(self: Any, *args: Any, **options: Any) -> Any:
         calls.append(call)
@@ -114,7 +116,7 @@ def test_a_cut_short_call_is_completed(small: Experiment, monkeypatch: pytest.Mo
         return real(self, *args, **options)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(mlflow_store.MlflowClient, call, stop)
+        patch.setattr(MlflowClient, call, stop)
         track(small)
     track(small)
     whole(small)
@@ -134,6 +136,40 @@ def test_changed_content_replaces_the_run(small: Experiment) -> None:
     assert children[run.id].data.metrics["test/accuracy"] == 0.25
     values = [c.data.metrics["test/accuracy"] for key, c in children.items() if "/dss/" in key]
     assert parents["cqa/tiny/dss/gold/1"].data.metrics["test/accuracy_mean"] == pytest.approx(sum(values) / 2)
+
+
+def test_what_is_replaced_while_it_is_read_is_written_again(
+    small: Experiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, real = expand(small)[0], finished.result_row
+
+    def evaluated_anew(run: Run) -> dict[str, Any]:
+        row = real(run)
+        predictions = run.folder / "predictions.jsonl"
+        predictions.write_text(predictions.read_text() * 2)
+        return row
+
+    with monkeypatch.context() as patch:
+        patch.setattr(finished, "result_row", evaluated_anew)
+        before = finished.read(run)
+    assert before is not None and before != finished.read(run), "the digest is of files that were not read"
+
+
+def test_another_trackers_writing_is_not_undone(small: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
+    last, aside = expand(small)[3], Path(small.results, "aside")
+    last.folder.rename(aside)
+
+    @contextlib.contextmanager
+    def waits_for_another(*arguments: Any) -> Iterator[None]:
+        monkeypatch.undo()
+        aside.rename(last.folder)  # finished while we wait, and written by who holds the store
+        track(small)
+        with store.writing(*arguments):
+            yield
+
+    monkeypatch.setattr(mlflow_store, "writing", waits_for_another)
+    assert track(small)["unchanged"] == 4
+    whole(small)
 
 
 def test_missing_runs_come_later(small: Experiment) -> None:

@@ -13,13 +13,22 @@ if TYPE_CHECKING:
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 os.environ["DO_NOT_TRACK"] = "true"
 os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
 
 
-def track(experiment: Experiment, timeout: float = 120.0) -> dict[str, Any]:
+def track(experiment: Experiment, timeout: float = 600.0) -> dict[str, Any]:
     """Write the grid into its MLflow store; see `cotdistill.tracking.mlflow_store.track`."""
     # mlflow takes seconds to import: only who tracks waits for it
     from cotdistill.tracking import mlflow_store
 
     return mlflow_store.track(experiment, timeout)
+
+
+def follow(experiment: Experiment, every: float = 5.0) -> dict[str, Any]:
+    """Track the grid while it runs; see `cotdistill.tracking.live.follow`."""
+    from cotdistill.tracking import live
+
+    return live.follow(experiment, every)

@@ -1,0 +1,188 @@
+"""The MLflow store itself: where it is, who may write to it, and its faults as one line."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+from mlflow.entities import Run as StoredRun
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+
+from cotdistill.config.models import Experiment
+from cotdistill.errors import UserError
+from cotdistill.files import atomic
+
+RUN, CELL, DIGEST, PARENT = "cotdistill.run", "cotdistill.cell", "cotdistill.digest", "mlflow.parentRunId"
+LIVE = "cotdistill.live"
+"""tag of what `track --follow` mirrors of runs in training: gone when the run has finished"""
+QUIET_S = 3.0
+"""seconds of waiting for another writer before it is said"""
+
+
+class StoreFault(UserError):
+    """The store cannot be reached, read or written."""
+
+
+class Busy(UserError):
+    """Another process holds the lock."""
+
+
+def uri_of(experiment: Experiment) -> str:
+    """The tracking URI of an experiment."""
+    return experiment.tracking.uri or f"sqlite:///{Path(experiment.results).absolute() / 'mlflow.db'}"
+
+
+def remote(uri: str) -> bool:
+    """Whether the store is behind a server, which may come back after it went away."""
+    return uri.startswith(("http://", "https://"))
+
+
+@contextlib.contextmanager
+def writing(experiment: Experiment, timeout: float) -> Iterator[None]:
+    """Hold the store as its only writer on this machine; its faults end in one line.
+
+    The lock is beside a SQLite store, whoever uses it, and beside the results where the store is no
+    file of this machine. The system frees it with a process that is killed.
+
+    Raises Busy when another process holds it for `timeout` seconds, StoreFault, and UserError.
+    """
+    uri = uri_of(experiment)
+    database = _database(uri)
+    file = (
+        database.with_name(database.name + ".lock") if database else Path(experiment.results, "mlflow.lock")
+    )
+    with locked(file, timeout, f"{uri}: another process writes to this store"), one_line(uri):
+        yield
+
+
+@contextlib.contextmanager
+def following(experiment: Experiment) -> Iterator[None]:
+    """Hold the live mirrors of a grid. Raises Busy when another process does."""
+    with locked(_follow_file(experiment), 0, "another `track --follow` mirrors this grid"):
+        yield
+
+
+@contextlib.contextmanager
+def locked(file: Path, timeout: float, taken: str) -> Iterator[None]:
+    """Hold a lock file; `taken` says what it means that another process does. Raises Busy, UserError."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(file)
+        try:
+            lock.acquire(timeout=min(QUIET_S, timeout))
+        except Timeout:
+            if timeout > QUIET_S:
+                print(f"{taken}; waiting up to {timeout:g} s", file=sys.stderr, flush=True)
+                lock.acquire(timeout=timeout - QUIET_S)
+            else:
+                raise
+    except Timeout as error:
+        raise Busy(
+            f"{taken} and holds {file} (waited {timeout:g} s); track again when it has finished"
+        ) from error
+    except OSError as error:
+        raise UserError(f"cannot write {file}: {error.strerror or error}") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _follow_file(experiment: Experiment) -> Path:
+    database = _database(uri_of(experiment))
+    name = f"{database.name if database else 'mlflow'}.{experiment.experiment}.follow.lock"
+    return database.with_name(name) if database else Path(experiment.results, name)
+
+
+def _database(uri: str) -> Path | None:
+    """The file of a SQLite store; through any link to it, as every writer must find the same lock."""
+    if not uri.startswith("sqlite:///"):
+        return None
+    return Path(uri.removeprefix("sqlite:///").split("?")[0]).resolve()
+
+
+@contextlib.contextmanager
+def one_line(uri: str) -> Iterator[None]:
+    """Faults of the store as one line that names it. Raises StoreFault."""
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (MlflowException, SQLAlchemyError, OSError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise StoreFault(f"{uri}: MLflow failed: {reason}; expected a store it can write") from error
+
+
+def connect(uri: str) -> MlflowClient:
+    """A client of the store, which is made first where it is a SQLite file that does not exist."""
+    # alembic, which lays out the tables, tells each step; MLflow prints the traceback of an error that
+    # it also raises
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
+    database = _database(uri)
+    if database and not database.exists():
+        for left in database.parent.glob(f".{database.name}.*"):
+            # of a call that was killed while it laid out the store: we hold the lock, nobody uses it
+            shutil.rmtree(left, ignore_errors=True)
+        # laid out aside and renamed: a store that was cut short while it was laid out stays broken
+        with atomic(database) as part:
+            MlflowClient(f"sqlite:///{part}").search_experiments(max_results=1)
+    return MlflowClient(uri)
+
+
+def experiment_id(client: MlflowClient, experiment: Experiment) -> str:
+    """The id of the MLflow experiment, which is made where there is none. Raises StoreFault, UserError."""
+    uri, name = uri_of(experiment), experiment.experiment
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        # a server keeps artifacts where it is told to; only a store on this machine is ours to place
+        local = uri.startswith(("sqlite:", "file:")) or "://" not in uri
+        folder = Path(experiment.results).absolute() / "mlartifacts" / name
+        try:
+            return str(client.create_experiment(name, artifact_location=folder.as_uri() if local else None))
+        except MlflowException:
+            # someone else made it at this moment, or the answer to our own call was lost and it came twice
+            found = client.get_experiment_by_name(name)
+            if found is None:
+                raise
+    if found.lifecycle_stage != "active":
+        raise UserError(f"{uri}: the MLflow experiment '{name}' is deleted; restore it or use another name")
+    return str(found.experiment_id)
+
+
+def stored_runs(client: MlflowClient, experiment_id: str) -> dict[tuple[str, str], list[StoredRun]]:
+    """The runs of the MLflow experiment that are not deleted, by (tag, cell or run id)."""
+    found: dict[tuple[str, str], list[StoredRun]] = {}
+    token = None
+    while True:
+        page = client.search_runs([experiment_id], max_results=1000, page_token=token)
+        for run in page:
+            for tag in (RUN, CELL):
+                if tag in run.data.tags:
+                    found.setdefault((tag, run.data.tags[tag]), []).append(run)
+        token = page.token
+        if not token:
+            return found
+
+
+def sweep(client: MlflowClient, experiment_id: str, mirrors: bool) -> bool:
+    """Delete what is incomplete: cut short by a kill or a lost answer; live mirrors too if `mirrors`.
+
+    Returns whether mirrors are left.
+    """
+    left = False
+    for runs in stored_runs(client, experiment_id).values():
+        for run in runs:
+            if DIGEST in run.data.tags:
+                continue
+            if mirrors or LIVE not in run.data.tags:
+                client.delete_run(run.info.run_id)
+            else:
+                left = True
+    return left
