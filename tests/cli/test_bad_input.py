@@ -300,7 +300,8 @@ def test_prepared_data_cut_off(trained: Path, refused: Callable[..., str]) -> No
     arrow.write_bytes(arrow.read_bytes()[:1000])
     shutil.rmtree(trained)
     line = refused("train", "--run", RUN)
-    assert line.startswith(f"{arrow}: corrupt: its bytes are not those that were prepared") and "prepare again" in line
+    assert line.startswith(f"{arrow}: corrupt: its bytes are not those that were prepared")
+    assert "prepare again" in line
 
 
 def test_no_gpu(trained: Path, configure: Callable[..., None], process: Callable[..., Any],

@@ -51,7 +51,8 @@ def kill_at_random(forks: Any, config: Path, run: Run, log: Path, dice: random.R
     # at times at once, most often when it is under way
     if dice.random() < 0.8:
         seen, until = states(run), time.monotonic() + 60
-        while states(run) == seen and time.monotonic() < until and not (run.folder / "training.json").exists():
+        marker = run.folder / "training.json"
+        while states(run) == seen and time.monotonic() < until and not marker.exists():
             time.sleep(0.001)
     time.sleep(dice.uniform(0, 0.4))
     os.kill(pid, sent)
@@ -103,7 +104,7 @@ PLACES = {
     "with a state renamed, before the folder is synced": ("cotdistill.files", "_sync_folder", 8),
     "while old states are dropped": ("shutil", "rmtree", 2),
     "in the best checkpoint": ("cotdistill.files", "_sync", 1),
-    "with a best checkpoint whole, before any state knows of it": ("cotdistill.training.loop", "file_sha256", 2),
+    "with a best checkpoint whole that no state knows of": ("cotdistill.training.loop", "tree_sha256", 1),
     "while the outputs are written": ("cotdistill.training.environment", "describe", 1),
     "while the outputs are put in place": ("cotdistill.training.outputs", "link", 4),
     "before the states are dropped": ("cotdistill.training.outputs", "sweep", 1),

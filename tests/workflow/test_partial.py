@@ -45,10 +45,13 @@ def test_the_others_finish_and_the_missing_one_is_named(bench: Any) -> None:
 
 @pytest.mark.slow
 def test_after_snakemake_was_killed_the_same_command_goes_on(bench: Any) -> None:
-    bench.configure(methods=["dss"], seeds=[0], training={"steps": 400, "eval_every": 400, "checkpoint_every": 5})
+    long = {"steps": 400, "eval_every": 400, "checkpoint_every": 5}
+    bench.configure(methods=["dss"], seeds=[0], training=long)
     command = [sys.executable, "-m", "cotdistill", "reproduce", "--config", "tiny.yaml", "--cores", "2"]
-    first = subprocess.Popen(command, cwd=bench.root, env=bench.environment(), text=True,
-                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)  # fmt: skip
+    first = subprocess.Popen(
+        command, cwd=bench.root, env=bench.environment(), text=True, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, start_new_session=True,
+    )  # fmt: skip
     (run,) = bench.runs()
     state = bench.root / run.folder / "state"
     until = time.monotonic() + 300
