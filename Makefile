@@ -57,7 +57,7 @@ mlflow: .venv/.ready ## browse the runs of RESULTS (results) at http://localhost
 
 # One thread a process: two workers share the machine, and sums do not depend on its cores.
 test: .venv/.ready ## run the tests; PYTEST_ARGS='-m "not slow"' for the quick ones
-	@$(RUN) OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 $(PYTEST_ARGS)
+	@$(RUN) OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 --dist loadgroup $(PYTEST_ARGS)
 
 lint: .venv/.ready ## ruff, mypy and snakemake --lint
 	@$(RUN) .venv/bin/ruff check .

@@ -26,16 +26,19 @@ def atomic(target: Path) -> Iterator[Path]:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         holder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        opened = os.open(holder, os.O_RDONLY)
     except OSError as error:
         raise UserError(f"cannot write {target}: {error.strerror or error}") from error
     part = holder / target.name
     try:
         yield part
         _sync(part)
+        # who slept meanwhile may find its folder swept, and half of it made anew by whoever writes into
+        # it: names are looked up in the folder itself, where there are none any more
         if target.is_dir() and not target.is_symlink():
             # a folder cannot be renamed over a folder with content: move the old one aside first
-            target.rename(holder / "old")
-        part.rename(target)
+            os.rename(target, "old", dst_dir_fd=opened)
+        os.rename(target.name, target, src_dir_fd=opened)
         _sync_folder(target.parent)
     except OSError as error:
         raise UserError(f"cannot write {target}: {error.strerror or error}") from error
@@ -45,6 +48,7 @@ def atomic(target: Path) -> Iterator[Path]:
             raise UserError(f"cannot write {target}: {error}") from error
         raise
     finally:
+        os.close(opened)
         shutil.rmtree(holder, ignore_errors=True)
 
 

@@ -62,7 +62,7 @@ class Workflow:
         """Write the resolved grid for the jobs to read: editing the config file cannot change them midway."""
         text = json.dumps(self.experiment.model_dump(mode="json"), indent=1)
         path = Path(self.grid)
-        if not path.is_file() or path.read_text(encoding="utf-8") != text:
+        if not path.is_file() or path.read_bytes() != text.encode():
             write_text(path, text)
 
     def partial(self) -> None:

@@ -1,3 +1,8 @@
+from cotdistill.jobs import snakemake as jobs
+
+jobs.mend()  # signals reach training, and silence of the scheduler loses no job
+
+
 rule train:
     input:
         rules.prepare.output.manifest,
@@ -19,6 +24,7 @@ rule train:
         grid.benchmark("train", *grid.axes)
     threads: grid.threads
     resources:
+        cpus_per_task=grid.threads,  # `threads` is cut to the cores of the machine that submits
         gpu=grid.gpu,
         mem_mb=grid.mem_mb,
         runtime=grid.runtime,
@@ -27,7 +33,7 @@ rule train:
     message:
         "train {params.id}"
     shell:
-        "cotdistill train --config {params.grid} --run {params.id} --expect {params.hash} > {log} 2>&1"
+        "exec cotdistill train --config {params.grid} --run {params.id} --expect {params.hash} > {log} 2>&1"
 
 
 rule evaluate:
@@ -46,15 +52,16 @@ rule evaluate:
         grid.log("evaluate", *grid.axes),
     benchmark:
         grid.benchmark("evaluate", *grid.axes)
-    threads: grid.threads
+    threads: grid.threads_evaluate
     priority: 1  # a run that is trained is finished before the next is begun
     resources:
-        gpu=grid.gpu,
+        cpus_per_task=grid.threads_evaluate,
+        gpu=grid.gpu_evaluate,
         mem_mb=grid.mem_mb,
-        runtime=grid.runtime,
+        runtime=grid.runtime_evaluate,
     conda:
         "../../environment.yml"
     message:
         "evaluate {params.id}"
     shell:
-        "cotdistill evaluate --config {params.grid} --run {params.id} --expect {params.hash} > {log} 2>&1"
+        "exec cotdistill evaluate --config {params.grid} --run {params.id} --expect {params.hash} > {log} 2>&1"

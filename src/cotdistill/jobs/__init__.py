@@ -39,7 +39,8 @@ def of(run: Run) -> Iterator[None]:
     except Exception as error:
         _leave(run, f"{error}" or type(error).__name__)
         raise
-    _failure(run).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # there is none, or the folder is read-only: all was done before
+        _failure(run).unlink()
 
 
 def failure(run: Run) -> str | None:

@@ -250,6 +250,7 @@ class Trainer:
         self.progress.history_digest = self.history.digest(self.progress.step)
         window = torch.stack(self.window).cpu() if self.window else torch.zeros(0)
         self.state.save(self.progress, self.model, self.optimizer, window)
+        self.lease.check()
         needed = {progress.best_step for progress in [*self.state.progresses(), self.progress]}
         for path in self.folder.glob("best-*"):
             if int(path.name.split("-")[1]) not in needed:

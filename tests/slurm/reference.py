@@ -1,0 +1,22 @@
+"""Train and evaluate runs one after another in this process, as on a laptop: `reference.py CONFIG RUN...`."""
+
+import os
+import sys
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+from cotdistill.config.grid import find
+from cotdistill.config.load import load
+from cotdistill.data.prepared import prepare
+from cotdistill.evaluation.protocols import evaluate
+from cotdistill.training.loop import train
+
+experiment = load(sys.argv[1])
+runs = [find(experiment, name) for name in sys.argv[2:]]
+for run in runs:
+    if not run.prepared.exists():
+        prepare(experiment, run.dataset, run.student, run.prepared)
+print("prepared", flush=True)
+for run in runs:
+    train(run)
+    evaluate(run)
