@@ -88,14 +88,10 @@ def gone(found: Holder) -> bool:
         pid = about.get("pid")
         since = born(pid) if isinstance(pid, int) else 0.0
         return isinstance(pid, int) and (since is None or since != about.get("born"))
-    # Slurm starts a requeued job when its earlier processes have ended
+    # a job trains one run on one node, and Slurm starts it again when its earlier processes have ended
+    # (which start this is, Snakemake's executor does not let us see)
     job = os.environ.get("SLURM_JOB_ID")
-    return job is not None and about.get("slurm_job") == job and about.get("slurm_start") != _start()
-
-
-def _start() -> str:
-    """How often Slurm has started this job again: processes of one start may be at work together."""
-    return os.environ.get("SLURM_RESTART_COUNT", "0")
+    return job is not None and about.get("slurm_job") == job
 
 
 def born(pid: int) -> float | None:
@@ -133,7 +129,7 @@ class Lease:
         self.about: dict[str, Any] = {
             "token": uuid.uuid4().hex, "host": socket.gethostname(), "machine": machine(), "pid": os.getpid(),
             "born": born(os.getpid()), "slurm_job": os.environ.get("SLURM_JOB_ID"),
-            "slurm_start": _start(), "since": time.time(), "count": 0,
+            "since": time.time(), "count": 0,
         }  # fmt: skip
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._count, daemon=True)
