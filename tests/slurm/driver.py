@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cluster import Cluster, until
-from grid import RUNS, Checkout, Job, Snakemake, jobs, run_id
+from grid import RUNS, Checkout, Job, Snakemake, run_id
 
 FIRST, SECOND, LEAN = map(run_id, RUNS)
 EVENTS = {FIRST: ["requeue", "preempt", "outage"], SECOND: ["time limit", "cancel"]}
@@ -34,8 +34,9 @@ class Driver:
     """run -> its job and process that stand still until the run's next event"""
     limited: tuple[Job, int] | None = None
     """the job and process that wait for Slurm's signal before the time limit"""
-    first: dict[tuple[str, str], int] = field(default_factory=dict)
-    """(Slurm job, number of its start) -> the newest saved step when it was first seen"""
+    first: dict[int, int] = field(default_factory=dict)
+    """process -> the newest saved step when it was first seen"""
+    hit_processes: set[int] = field(default_factory=set)
     together: set[tuple[tuple[str, str], ...]] = field(default_factory=set)
     """the (run, device) pairs that were seen at once"""
     hit: dict[str, tuple[Job, int]] = field(default_factory=dict)
@@ -48,34 +49,39 @@ class Driver:
         deadline = time.monotonic() + seconds
         while not self.snakemake.ended:
             assert time.monotonic() < deadline, self.snakemake.text()
-            training = [job for job in jobs(self.cluster) if (job.stage, job.state) == ("train", "RUNNING")]
+            running = [job for job in self.work.jobs(self.cluster) if job.state == "RUNNING"]
+            training = [job for job in running if job.stage == "train"]
             for job in training:
-                if self.busy(job) and self.waiting.get(job.run) and job.run not in self.stopped:
-                    self.stop(job)
+                process = self.busy(job)
+                if process and self.waiting.get(job.run) and job.run not in self.stopped:
+                    os.kill(process, signal.SIGSTOP)
+                    self.stopped[job.run] = (job, process)
             self.note_devices(training)
             if self.limited:
                 self.await_signal(*self.limited)
             elif run := self.next():
                 self.happen(run)
             time.sleep(0.3)
+        for run in self.work.runs:
+            self.listen(run)
 
-    def busy(self, job: Job) -> bool:
-        """Whether a job has trained and saved since it started; notes what it wrote."""
-        lines = self.work.log(job.run).replace("\r", "\n").splitlines()
-        self.said.setdefault(job.run, set()).update(lines)
-        now = self.work.step(job.run)
-        return self.first.setdefault((job.id, self.cluster.field(job.id, "Restarts")), now) < now
+    def busy(self, job: Job) -> int | None:
+        """The process that trains a job, once it has saved and until it is hit."""
+        self.listen(job.run)
+        process, now = self.work.process(job.run), self.work.step(job.run)
+        if process is None or process in self.hit_processes:
+            return None
+        return process if self.first.setdefault(process, now) < now else None
+
+    def listen(self, run: str) -> None:
+        """Note what a run's job wrote."""
+        lines = self.work.log(run).replace("\r", "\n").splitlines()
+        self.said.setdefault(run, set()).update(lines)
 
     def note_devices(self, training: list[Job]) -> None:
         """Note which devices were given to jobs that run at once."""
         given = {job.run: self.cluster.field(job.id, "GRES").rpartition("IDX:")[2] for job in training}
         self.together.add(tuple(sorted((run, device.rstrip(")")) for run, device in given.items() if device)))
-
-    def stop(self, job: Job) -> None:
-        """Let a run stand still in the middle of its training."""
-        process = self.work.process(job.run)
-        os.kill(process, signal.SIGSTOP)
-        self.stopped[job.run] = (job, process)
 
     def next(self) -> str | None:
         """The run whose event may happen now. What others would notice waits for them."""
@@ -93,6 +99,7 @@ class Driver:
         job, process = self.stopped.pop(run)
         event = self.waiting[run].pop(0)
         self.hit[event] = (job, self.work.step(run))
+        self.hit_processes.add(process)
         if event == "time limit":
             # so near that the profile's USR1@120 is due when Slurm next looks, which it does every 30 s
             hours, minutes, _ = map(int, self.cluster.field(job.id, "RunTime").split(":"))
@@ -126,12 +133,6 @@ class Driver:
     def limit(self, job: Job, minutes: int) -> None:
         """Set a job's time limit."""
         self.cluster.call("scontrol", "update", f"JobId={job.id}", f"TimeLimit={minutes}", check=False)
-
-    def attempts(self, run: str) -> list[Job]:
-        """The Slurm jobs that trained a run, in their order. A requeued job is one."""
-        every = jobs(self.cluster, "--states=all")
-        found = [job for job in every if (job.stage, job.run) == ("train", run)]
-        return sorted(found, key=lambda job: int(job.id))
 
     def went_on_from(self, run: str) -> list[int]:
         """The steps that a run's starts went on from."""

@@ -45,6 +45,16 @@ def run_id(name: str) -> str:
     return f"demo/{student}/{method}/gold/1/{seed}"
 
 
+@dataclass(frozen=True)
+class Job:
+    """A Slurm job of the grid, as squeue has it."""
+
+    id: str
+    state: str
+    stage: str
+    run: str
+
+
 @dataclass
 class Checkout:
     """A work folder as a fresh clone has it; the package is copied, since others may edit it meanwhile."""
@@ -90,11 +100,25 @@ class Checkout:
         found = [path.parent.name for path in self.folder(run).glob("state/*/step-*/state.json")]
         return max((int(name.removeprefix("step-")) for name in found), default=0)
 
-    def process(self, run: str) -> int:
-        """The process that trains a run, by its lease."""
+    def process(self, run: str) -> int | None:
+        """The process that trains a run, by its lease; None where nobody does."""
         found = holder(self.folder(run) / "state")
-        assert found, f"nobody trains {run}"
-        return int(found.about["pid"])
+        return found.about.get("pid") if found else None
+
+    def jobs(self, cluster: Cluster, *options: str) -> list[Job]:
+        """This checkout's jobs that wait or run; with "--states=all" also those that have ended."""
+        found = []
+        for number, state, folder, comment in cluster.query("%i|%T|%Z|%k", *options):
+            named = re.fullmatch(r"rule_(\w+?)_wildcards_demo_(\w+?)_(\w+?)_gold_1_(\d)", comment)
+            if named and folder == str(self.root):
+                stage, *parts = named.groups()
+                found.append(Job(number, state, stage, run_id("/".join(parts))))
+        return sorted(found, key=lambda job: int(job.id))
+
+    def attempts(self, cluster: Cluster, run: str) -> list[Job]:
+        """The Slurm jobs that trained a run, in their order. A requeued job is one."""
+        every = self.jobs(cluster, "--states=all")
+        return [job for job in every if (job.stage, job.run) == ("train", run)]
 
     def call(self, *command: str) -> str:
         """Run `python <command>` to its end; its output. Fails where it fails."""
@@ -183,27 +207,6 @@ class Snakemake:
         """Its exit code."""
         until("snakemake ended", lambda: self.ended, seconds)
         return self.process.returncode
-
-
-@dataclass(frozen=True)
-class Job:
-    """A Slurm job of the grid, as squeue has it."""
-
-    id: str
-    state: str
-    stage: str
-    run: str
-
-
-def jobs(cluster: Cluster, *options: str) -> list[Job]:
-    """The grid's jobs that wait or run; with "--states=all" also those that have ended."""
-    found = []
-    for number, state, comment in cluster.query("%i|%T|%k", *options):
-        named = re.fullmatch(r"rule_(\w+?)_wildcards_(\w+?)_(\w+?)_(\w+?)_gold_1_(\d)", comment)
-        if named:
-            stage, *parts, seed = named.groups()
-            found.append(Job(number, state, stage, run_id(f"{parts[1]}/{parts[2]}/{seed}")))
-    return found
 
 
 def surroundings(package: Path, cluster: Cluster | None) -> dict[str, str]:

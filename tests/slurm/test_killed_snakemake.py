@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 from cluster import Cluster, until
-from grid import RUNS, Checkout, Reference, Snakemake, jobs, run_id
+from grid import RUNS, Checkout, Reference, Snakemake, run_id
 
 GOOD = run_id(RUNS[0])
 BROKEN = run_id("mini/broken/0")
@@ -33,7 +33,7 @@ class Story:
     def kill(self) -> None:
         """Kill Snakemake in the middle of the good run's training; which stands still meanwhile."""
         until("the good run trains", lambda: self.work.step(GOOD), 180)
-        self.trainer = self.work.process(GOOD)
+        self.trainer = until("somebody holds the lease", lambda: self.work.process(GOOD), 10)
         os.kill(self.trainer, signal.SIGSTOP)
         self.first.process.kill()
         self.first.process.wait()
@@ -70,8 +70,8 @@ def story(
 def test_run_is_trained_once(story: Story, cluster: Cluster) -> None:
     trained = json.loads((story.work.folder(GOOD) / "environment.json").read_text())
     assert datetime.datetime.fromisoformat(trained["started_at"]) < story.killed_at
-    found = [job for job in jobs(cluster, "--states=all") if (job.stage, job.run) == ("train", GOOD)]
-    assert [job.state for job in found[:2]] == ["COMPLETED", "COMPLETED"], "the orphan, and its duplicate"
+    found = [job.state for job in story.work.attempts(cluster, GOOD)]
+    assert found == ["COMPLETED", "COMPLETED"], "the orphan, and its duplicate"
     log = story.work.log(GOOD)
     assert "already trained" in log or "trained before" in log, log
     assert "step/s" not in log, "the duplicate trained nothing"

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import time
+
+from cotdistill.jobs import stopping
 
 ANSWER, WAIT = 60, 120
 """seconds to wait for Slurm to agree to start this job again, and then to end it"""
@@ -29,5 +32,8 @@ def requeue() -> bool:
         print(f"Slurm does not requeue job {job}: {refusal}", flush=True)
         return False
     print(f"Slurm job {job} will be started again, to go on from here", flush=True)
-    time.sleep(WAIT)  # ended by Slurm: to exit now would tell Snakemake that the job failed
+    # to exit now would tell Snakemake that the job failed: wait for Slurm to end it
+    end = time.monotonic() + WAIT
+    while time.monotonic() < end and stopping.asked() != signal.SIGTERM:
+        time.sleep(0.2)
     return True
