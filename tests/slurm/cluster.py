@@ -89,17 +89,17 @@ class Cluster:
             for option, ending in (("key-file", "key"), ("socket", "sock"), ("pid-file", "pid"),
                                    ("seed-file", "seed"), ("log-file", "log"))
         ))  # fmt: skip
-        until("munged listens", (self.folder / "munge.sock").exists, 20)
+        until("munged listens", (self.folder / "munge.sock").exists, 120)
         self.start_controller()
         self._daemon("slurmd", "-D", "-N", "n1")
-        until("the node is idle", lambda: self.call("sinfo", "-h", "-o", "%T") == "idle", 40)
+        until("the node is idle", lambda: self.call("sinfo", "-h", "-o", "%T") == "idle", 120)
 
     def stop(self) -> None:
         """End all jobs and daemons, whatever state they are in, and remove the folder."""
         for job in self.query("%i"):
             self.call("scancel", job[0], check=False)
         try:
-            until("all jobs ended", lambda: not self.query("%i"), 20)
+            until("all jobs ended", lambda: not self.query("%i"), 120)
         except TimeoutError:
             self._kill_steps()
         for name in reversed(self.processes):
@@ -109,7 +109,7 @@ class Cluster:
     def start_controller(self) -> None:
         """Start slurmctld; with the state that it left, if it was stopped."""
         self._daemon("slurmctld", "-D")
-        until("slurmctld answers", lambda: "UP" in self.call("scontrol", "ping", check=False), 40)
+        until("slurmctld answers", lambda: "UP" in self.call("scontrol", "ping", check=False), 120)
 
     def stop_controller(self) -> None:
         """Stop slurmctld: jobs run on, every question to Slurm fails."""
@@ -225,7 +225,7 @@ def free_ports(count: int) -> list[int]:
             each.close()
 
 
-def until(what: str, happens: Callable[[], Any], seconds: float = 120) -> Any:
+def until(what: str, happens: Callable[[], Any], seconds: float = 300) -> Any:
     """Wait until `happens()` gives something true, which is returned; TimeoutError after `seconds`."""
     deadline = time.monotonic() + seconds
     while not (found := happens()):

@@ -120,7 +120,7 @@ class Driver:
         """Both GPUs for somebody more important: whoever trains has to go."""
         asks = ("--partition=urgent", "--gpus=2", "--output=/dev/null", "--wrap=true")
         urgent = self.cluster.call("sbatch", "--parsable", *asks)
-        until("the urgent job's end", lambda: self.cluster.field(urgent, "JobState") == "COMPLETED", 90)
+        until("the urgent job's end", lambda: self.cluster.field(urgent, "JobState") == "COMPLETED", 300)
 
     def await_signal(self, job: Job, process: int) -> None:
         """When Slurm has sent its warning, which wakes the run too, lift the limit: one is enough."""

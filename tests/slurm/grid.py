@@ -123,7 +123,7 @@ class Checkout:
     def call(self, *command: str) -> str:
         """Run `python <command>` to its end; its output. Fails where it fails."""
         done = subprocess.run(
-            [sys.executable, *command], cwd=self.root, env=self.environment, text=True, timeout=300,
+            [sys.executable, *command], cwd=self.root, env=self.environment, text=True, timeout=900,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout
@@ -173,7 +173,7 @@ class Reference:
 
     def lend_prepared(self, other: Checkout) -> None:
         """Let another checkout begin with the prepared data; Snakemake finds its outputs there."""
-        until("the data are prepared", self._prepared, 120)
+        until("the data are prepared", self._prepared, 400)
         folder = "results/cluster/prepared"
         shutil.copytree(self.work.root / folder, other.root / folder)
 
@@ -203,7 +203,7 @@ class Snakemake:
         """All that it, and those started before it in this checkout, printed."""
         return Path(self.output.name).read_text()
 
-    def wait(self, seconds: float = 300) -> int:
+    def wait(self, seconds: float = 1200) -> int:
         """Its exit code."""
         until("snakemake ended", lambda: self.ended, seconds)
         return self.process.returncode

@@ -23,7 +23,7 @@ def story(
     reference.lend_prepared(work)
     driver = Driver(cluster, work, work.start("compare", "--set-resources", "train:gpu=1", "evaluate:gpu=1"))
     try:
-        driver.drive(480)
+        driver.drive(1200)
         yield driver
     finally:
         driver.snakemake.process.kill()

@@ -82,7 +82,7 @@ def test_a_full_cluster_and_jobs_left_behind_are_told(doctor: Doctor, cluster: A
         "--comment=rule_train_wildcards_demo_mini_dss_gold_1_0", f"--chdir={tmp_path}", "--wrap=sleep 200",
     )  # fmt: skip
     try:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         while cluster.field(job, "JobState") != "RUNNING" and time.monotonic() < deadline:
             time.sleep(0.2)
         lines = doctor("--job-timeout", "4")

@@ -32,8 +32,8 @@ class Story:
 
     def kill(self) -> None:
         """Kill Snakemake in the middle of the good run's training; which stands still meanwhile."""
-        until("the good run trains", lambda: self.work.step(GOOD), 180)
-        self.trainer = until("somebody holds the lease", lambda: self.work.process(GOOD), 10)
+        until("the good run trains", lambda: self.work.step(GOOD), 600)
+        self.trainer = until("somebody holds the lease", lambda: self.work.process(GOOD), 60)
         os.kill(self.trainer, signal.SIGSTOP)
         self.first.process.kill()
         self.first.process.wait()
@@ -43,7 +43,7 @@ class Story:
         """Start it again as its message says; the good run goes on when its duplicate is there."""
         self.work.call("-m", "snakemake", "--configfile", "cluster.yaml", "--unlock")
         self.second = self.launch()
-        until("the duplicate waits", lambda: "its result will be used" in self.work.log(GOOD), 80)
+        until("the duplicate waits", lambda: "its result will be used" in self.work.log(GOOD), 400)
         os.kill(self.trainer, signal.SIGCONT)
         self.code = self.second.wait()
 

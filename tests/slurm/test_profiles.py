@@ -46,7 +46,7 @@ def submitted(work: Checkout, tmp_path: Path) -> list[str]:
     command = ["snakemake", "--profile", "slurm", "--configfile", CONFIG, "--retries", "0"]
     done = subprocess.run(
         [sys.executable, "-m", *command, "--slurm-init-seconds-before-status-checks", "1"],
-        cwd=work.root, env=work.environment, capture_output=True, text=True, timeout=120,
+        cwd=work.root, env=work.environment, capture_output=True, text=True, timeout=400,
     )  # fmt: skip
     assert (tmp_path / "sbatch").is_file(), done.stdout + done.stderr
     return (tmp_path / "sbatch").read_text().splitlines()

@@ -40,7 +40,7 @@ def typed(work: Checkout, cluster: Cluster, commands: str) -> str:
     snakemake.chmod(0o755)
     try:
         done = subprocess.run(
-            ["bash", "-ec", commands], cwd=work.root, env=work.environment, text=True, timeout=400,
+            ["bash", "-ec", commands], cwd=work.root, env=work.environment, text=True, timeout=1200,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
     finally:

@@ -132,7 +132,9 @@ def bench(tmp_path: Path) -> Bench:
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A work folder where `cotdistill reproduce` ran the tiny grid (its output: `reproduce.out`)."""
-    shared = tmp_path_factory.getbasetemp().parent / "workflow-finished"
+    base = tmp_path_factory.getbasetemp()
+    # without workers the parent is the folder of all sessions: an older one's grid would be taken
+    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "workflow-finished"
     with filelock.FileLock(f"{shared}.lock"):
         if not shared.exists():
             making = Bench.make(tmp_path_factory.mktemp("making") / "work")

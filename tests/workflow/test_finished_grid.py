@@ -204,10 +204,31 @@ def test_failing_run_leaves_the_others_finished(grid: Any) -> None:
     found = grid.run("cotdistill", "reproduce", "--config", "tiny.yaml", "--cores", "2")
     assert found.returncode == 1
     assert metrics.is_file(), "the sound run goes on"
-    assert not (grid.root / "results/tiny/tables/comparison.md").exists(), "no table of half a grid"
     lines = found.stdout.splitlines()
-    assert "error: the grid did not finish:" in lines
-    assert lines[-1] == (
+    at = lines.index("error: the grid did not finish:")
+    assert lines[at + 1] == (
         "results/tiny/logs/prepare/own/mini.log: own/train.jsonl:2: column 'label' is missing (found: input)"
     )
     assert "Traceback" not in found.stdout
+    # what is finished is in the tables and figures, and what is missing is named
+    table = grid.root / "results/tiny/tables/comparison.md"
+    assert "missing: 4 of 8 runs are not in these numbers" in lines
+    assert "MISSING: 4 of 8 runs are not in these numbers: own/mini/dss/gold/1/0, " in table.read_text()
+    assert table.stat().st_mtime == 0, "what is partial is out of date to Snakemake"
+    assert "8 runs: 4 done, 4 waiting" in grid.run("cotdistill", "status", "--config", "tiny.yaml").stdout
+
+    grid.configure()
+    assert grid.snakemake("compare").returncode == 0
+    assert "MISSING" not in table.read_text()
+
+
+@pytest.mark.slow
+def test_status_tells_the_error_of_a_failed_run(bench: Any) -> None:
+    bench.configure(methods=["dss"], seeds=[0], training={"learning_rate": 3e38})
+    (run,) = bench.runs()
+    failed = bench.snakemake("--cores", "1", str(run.folder / "training.json"))
+    assert failed.returncode == 1
+    status = bench.run("cotdistill", "status", "--config", "tiny.yaml").stdout
+    head, line = status.splitlines()
+    assert "1 runs: 1 failed" in head
+    assert line.startswith(f"failed  {run.id}  0/4") and "is not finite at step " in line

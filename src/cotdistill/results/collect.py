@@ -156,7 +156,8 @@ def _read(path: Path, columns: dict[str, str]) -> pd.DataFrame:
     absent = [column for column in columns if column not in frame.columns]
     if absent:
         raise UserError(f"{path}: column '{absent[0]}' is missing; collect again with this version")
-    return frame
+    # the types that pandas notes in the file are not sealed: ours hold
+    return frame.reset_index(drop=True)[list(columns)].astype(columns)
 
 
 def _frame(rows: list[dict[str, Any]], columns: dict[str, str]) -> pd.DataFrame:
