@@ -169,6 +169,51 @@ def history() -> Callable[[Run], list[dict[str, Any]]]:
 
 
 @pytest.fixture(scope="session")
+def numbers(history: Callable[[Run], Any]) -> Callable[[Run], dict[str, Any]]:
+    """All that two equal runs share, to the last bit: every number but times; evaluates if need be."""
+
+    def read(run: Run) -> dict[str, Any]:
+        if not (run.folder / "metrics.json").exists():
+            from cotdistill.evaluation.protocols import evaluate
+
+            evaluate(run)
+        metrics = json.loads((run.folder / "metrics.json").read_text())
+        for key in ("evaluation_wall_s", "files", "seal"):  # a history and an environment tell times
+            del metrics[key]
+        files = ("model/model.safetensors", "model_last/model.safetensors", "predictions.jsonl")
+        return {
+            **{name: (run.folder / name).read_bytes() for name in files},
+            "history": history(run), "metrics": metrics,
+        }  # fmt: skip
+
+    return read
+
+
+# executed in a process before its command: `code` runs when a function is called for the n-th time
+AT_CALL = """
+import {module} as module
+undisturbed, left = module.{name}, [{count}]
+def disturbed(*arguments, **more):
+    left[0] -= 1
+    if left[0] == 0:
+        import os, signal, subprocess
+        {code}
+    return undisturbed(*arguments, **more)
+module.{name} = disturbed
+"""
+
+
+@pytest.fixture(scope="session")
+def at_call() -> Callable[..., str]:
+    """Code for `forks(first=...)`: `at_call(module, name, count, code)` runs code at that call."""
+
+    def source(module: str, name: str, count: int, code: str) -> str:
+        return AT_CALL.format(module=module, name=name, count=count, code=code)
+
+    return source
+
+
+@pytest.fixture(scope="session")
 def start() -> Callable[..., subprocess.Popen[str]]:
     """Start `python <arguments>` with the package importable, output piped, environment as given."""
 

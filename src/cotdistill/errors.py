@@ -24,3 +24,9 @@ def unknown(kind: str, name: str, names: Iterable[str]) -> UserError:
     """The error for a name that is not among `names`: names the near one and lists all."""
     names = sorted(names)
     return UserError(f"unknown {kind} '{name}'{near(name, names)} (known: {', '.join(names)})")
+
+
+def listed(names: list[str], most: int) -> str:
+    """`names` with commas between; beyond `most` of them, how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

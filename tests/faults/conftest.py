@@ -1,21 +1,29 @@
-"""Disks that run full or turn read-only, and what two equal runs have in common."""
+"""Disks that run full or turn read-only."""
 
 from __future__ import annotations
 
-import json
+import inspect
 import os
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from cotdistill.cli import main
-from cotdistill.config.grid import Run
-from cotdistill.evaluation.protocols import evaluate
 from cotdistill.jobs import stopping
+
+
+def fill(folder: str) -> None:
+    """Leave no byte free on the disk of `folder`."""
+    with open(folder + "/filler", "wb", buffering=0) as handle:
+        for size in (1 << 16, 1 << 12, 1):
+            try:
+                while True:
+                    handle.write(bytes(size))
+            except OSError:
+                continue
 
 
 class Disk:
@@ -26,13 +34,15 @@ class Disk:
 
     def fill(self) -> None:
         """Leave no byte free."""
-        with open(self.root / "filler", "wb", buffering=0) as handle:
-            for size in (1 << 16, 1 << 12, 1):
-                try:
-                    while True:
-                        handle.write(bytes(size))
-                except OSError:
-                    continue
+        fill(str(self.root))
+
+    def filling(self) -> str:
+        """The same as code, for another process to execute."""
+        return f"exec({inspect.getsource(fill)!r}, globals()); fill({str(self.root)!r})"
+
+    def refusing(self) -> str:
+        """`readonly` as code."""
+        return f"subprocess.run(['mount', '-o', 'remount,ro', {str(self.root)!r}], check=True)"
 
     def readonly(self) -> None:
         """Refuse all writing from now on, to root too."""
@@ -59,24 +69,6 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
         pytest.skip(f"no disk of its own can be mounted here: {refusal}")
     yield Disk(root)
     subprocess.run(["umount", "-l", root], check=True)
-
-
-@pytest.fixture
-def numbers(history: Callable[[Run], Any]) -> Callable[[Run], dict[str, Any]]:
-    """All that two equal runs have in common, to the last bit: every number but times."""
-
-    def read(run: Run) -> dict[str, Any]:
-        if not (run.folder / "metrics.json").exists():
-            evaluate(run)
-        metrics = json.loads((run.folder / "metrics.json").read_text())
-        kept = ("strict", "published", "teacher", "sizes", "predictions_sha256")
-        files = ("model/model.safetensors", "model_last/model.safetensors", "predictions.jsonl")
-        return {
-            **{name: (run.folder / name).read_bytes() for name in files},
-            **{name: metrics[name] for name in kept}, "history": history(run),
-        }  # fmt: skip
-
-    return read
 
 
 @pytest.fixture

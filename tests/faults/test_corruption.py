@@ -19,7 +19,8 @@ import pytest
 from cotdistill.config.grid import Run, state_folder
 from cotdistill.config.load import load
 from cotdistill.errors import UserError
-from cotdistill.results.collect import collect, read_history, read_results
+from cotdistill.results.collect import collect
+from cotdistill.results.tables import Tables
 from cotdistill.training.loop import Trainer, train
 from cotdistill.workflow import Workflow
 
@@ -70,7 +71,7 @@ class Site:
 
     def table(self) -> pd.DataFrame:
         """The table of results, without times."""
-        return read_results(load(self.config)).drop(columns=TIMES)
+        return Tables(load(self.config)).results.drop(columns=TIMES)
 
 
 @pytest.fixture(scope="session")
@@ -108,9 +109,10 @@ USES: dict[str, list[tuple[tuple[str, ...], tuple[str, ...]]]] = {
     r"runs/.*/(metrics\.json|predictions\.jsonl)": [((), COLLECT)],
     r"runs/.*/answers/.*": [((), COLLECT), (METRICS, EVALUATE)],
     r"prepared/.*": [((), COLLECT), ((RUN,), TRAIN)],
-    r"(results|history)\.parquet": [((), COMPARE)],
+    r"[a-z]+\.parquet": [((), COMPARE)],
     r"results\.csv|tables/.*": [((), COMPARE)],  # nothing reads them
 }  # fmt: skip
+TABLES = ("results.parquet", "history.parquet", "measures.parquet", "examples.parquet")
 FILES = [
     *(f"{RUN}/{name}" for name in (
         "config.json", "environment.json", "history.jsonl", "training.json", "metrics.json",
@@ -125,7 +127,7 @@ FILES = [
         "manifest.json", "train.arrow", "valid.arrow", "test.arrow", "tokenizer/tokenizer.json",
         "tokenizer/tokenizer_config.json",
     )),
-    "results.parquet", "history.parquet",
+    *TABLES,
 ]  # fmt: skip
 UNREAD = ["results.csv", "tables/comparison.csv", "tables/comparison.md", "tables/comparison.tex"]
 
@@ -145,7 +147,7 @@ def uses(file: str) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
 def test_a_corrupt_file_is_noticed_or_has_no_influence(site: Site, made: Path, file: str) -> None:
     whole, sound = site.table(), (made / file).read_bytes()
     numbers = {name: (made / name).read_bytes() for name in UNREAD[1:]}
-    read = read_history if "history" in file else read_results
+    read = reader(file)
     tables = {read: read(load(site.config))}
     for dropped, names in uses(file):
         # files that are compared with a digest before they are parsed are all the same to it
@@ -168,6 +170,12 @@ def test_a_corrupt_file_is_noticed_or_has_no_influence(site: Site, made: Path, f
             shutil.copytree(made, site.root)
 
 
+def reader(file: str) -> Callable[[Any], pd.DataFrame]:
+    """What reads a table; the table of results for any other file."""
+    name = Path(file).stem if file in TABLES else "results"
+    return lambda experiment: getattr(Tables(experiment), name)
+
+
 def refusal(read: Callable[..., pd.DataFrame], site: Site, expected: pd.DataFrame) -> str:
     """What is said of a table of results that does not read; "" where it reads as it was."""
     try:
@@ -176,7 +184,7 @@ def refusal(read: Callable[..., pd.DataFrame], site: Site, expected: pd.DataFram
         return str(error)
     # what is no content of the table has no checksum, and no influence
     pd.testing.assert_frame_equal(found, expected)
-    site.drop("results.parquet", "history.parquet")
+    site.drop(*TABLES)
     assert site(*COLLECT) == ""
     return ""
 
@@ -213,7 +221,7 @@ def test_no_flipped_bit_reaches_the_tables(site: Site, made: Path, file: str) ->
     experiment = load(site.config)
     sound, dice = (site.root / file).read_bytes(), random.Random(file)
     collect(experiment)
-    tables = read_results(experiment), read_history(experiment)
+    tables = Tables(experiment).results, Tables(experiment).history
     for bit in dice.sample(range(8 * len(sound)), 40):
         (site.root / file).write_bytes(flipped(sound, bit))
         try:
@@ -221,14 +229,15 @@ def test_no_flipped_bit_reaches_the_tables(site: Site, made: Path, file: str) ->
         except UserError as error:
             assert "\n" not in str(error)
             continue
-        for found, expected in zip((read_results(experiment), read_history(experiment)), tables, strict=True):
+        now = Tables(experiment)
+        for found, expected in zip((now.results, now.history), tables, strict=True):
             pd.testing.assert_frame_equal(found, expected)
 
 
-@pytest.mark.parametrize("file", ["results.parquet", "history.parquet"])
+@pytest.mark.parametrize("file", TABLES)
 def test_no_flipped_bit_leaves_a_table(site: Site, file: str) -> None:
     experiment = load(site.config)
-    read = read_results if file == "results.parquet" else read_history
+    read = reader(file)
     sound, expected, dice = (site.root / file).read_bytes(), read(experiment), random.Random(file)
     for bit in dice.sample(range(8 * len(sound)), 80):
         (site.root / file).write_bytes(flipped(sound, bit))

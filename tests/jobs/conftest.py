@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from collections.abc import Callable
@@ -12,7 +11,6 @@ from typing import Any
 import pytest
 
 from cotdistill.config.grid import Run
-from cotdistill.evaluation.protocols import evaluate
 
 # executed before the command: each step takes a moment, and says which process made it
 SLOW = """
@@ -86,23 +84,6 @@ def bench(forks: Any, tiny: Any, tmp_path: Path) -> Callable[..., Bench]:
         return Bench(forks, tmp_path, config, run)
 
     return make
-
-
-@pytest.fixture
-def numbers(history: Callable[[Run], Any]) -> Callable[[Run], dict[str, Any]]:
-    """All that two equal runs have in common, to the last bit: every number but times."""
-
-    def read(run: Run) -> dict[str, Any]:
-        evaluate(run)
-        metrics = json.loads((run.folder / "metrics.json").read_text())
-        kept = ("strict", "published", "teacher", "sizes", "predictions_sha256")
-        files = ("model/model.safetensors", "model_last/model.safetensors", "predictions.jsonl")
-        return {
-            **{name: (run.folder / name).read_bytes() for name in files},
-            **{name: metrics[name] for name in kept}, "history": history(run),
-        }  # fmt: skip
-
-    return read
 
 
 @pytest.fixture

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import signal
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cotdistill.config.grid import Run, state_folder
-from cotdistill.evaluation.protocols import evaluate
 from cotdistill.methods import METHODS
 from cotdistill.training.loop import train
 
@@ -22,19 +19,6 @@ SIZES = {"steps": 40, "eval_every": 10, "log_every": 3, "checkpoint_every": 4, "
 SIGNALS = [signal.SIGKILL, signal.SIGTERM, signal.SIGUSR1, signal.SIGKILL, signal.SIGINT]
 KILLS = 5
 """a method: 20 over the four methods, beside the deaths at named places"""
-
-
-def results(run: Run, history: Callable[[Run], Any]) -> dict[str, Any]:
-    """All that two equal runs have in common: every number but times."""
-    evaluate(run)
-    metrics = json.loads((run.folder / "metrics.json").read_text())
-    for key in ("evaluation_wall_s", "files", "seal"):  # a history and an environment tell times
-        del metrics[key]
-    files = ("model/model.safetensors", "model_last/model.safetensors", "predictions.jsonl")
-    return {
-        **{name: (run.folder / name).read_bytes() for name in files},
-        "history": history(run), "metrics": metrics,
-    }  # fmt: skip
 
 
 def states(run: Run) -> list[int]:
@@ -62,7 +46,7 @@ def kill_at_random(forks: Any, config: Path, run: Run, log: Path, dice: random.R
 @pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS.names())
 def test_killed_at_random_points_a_run_ends_in_the_same_bits(
-    forks: Any, tiny: Any, tmp_path: Path, method: str, history: Any, record_property: Any
+    forks: Any, tiny: Any, tmp_path: Path, method: str, numbers: Any, record_property: Any
 ):
     dice = random.Random(method)
     more = {**SIZES, "evaluation": {"rationales": True}}
@@ -81,22 +65,11 @@ def test_killed_at_random_points_a_run_ends_in_the_same_bits(
     print(method, points)
     assert sum(code != 0 for _, code, _ in points) >= 3, "most kills hit a run in training"
     train(whole)
-    assert results(run, history) == results(whole, history)
+    assert numbers(run) == numbers(whole)
     assert not [path for path in run.folder.rglob(".*")], "nothing half-written is left"
 
 
 # a process dies by SIGKILL when it calls the function for the n-th time
-DIE = """
-import os, signal
-import {module} as module
-original, left = module.{name}, [{count}]
-def last(*arguments, **more):
-    left[0] -= 1
-    if left[0] == 0:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return original(*arguments, **more)
-module.{name} = last
-"""
 PLACES = {
     "in the first state, weights alone written": ("cotdistill.training.state", "_flat", 1),
     "in the second state, before its description": ("cotdistill.training.state", "file_sha256", 5),
@@ -115,19 +88,14 @@ PLACES = {
 @pytest.mark.slow
 @pytest.mark.parametrize("place", PLACES)
 def test_killed_at_a_bad_moment_a_run_ends_in_the_same_bits(
-    forks: Any, tiny: Any, tmp_path: Path, place: str, history: Any, trained: Callable[[str], Run]
+    forks: Any, tiny: Any, tmp_path: Path, place: str, numbers: Any, at_call: Any, trained: Any
 ):
     module, name, count = PLACES[place]
     config, run = tiny.config_file(tmp_path, "mi", evaluation={"rationales": True})
     log = tmp_path / "log"
-    first = DIE.format(module=module, name=name, count=count)
+    first = at_call(module, name, count, "os.kill(os.getpid(), signal.SIGKILL)")
     assert end(forks, config, run, log, first) == -signal.SIGKILL, f"never came there: {log.read_text()}"
     assert end(forks, config, run, log) == 0, log.read_text()
-    found = results(run, history)
+    found = numbers(run)
     assert not [path for path in run.folder.rglob(".*")], "nothing half-written is left"
-    whole = trained("mi")
-    for which in ("model", "model_last"):
-        file = f"{which}/model.safetensors"
-        assert found[file] == (whole.folder / file).read_bytes()
-    assert found["predictions.jsonl"] == (whole.folder / "predictions.jsonl").read_bytes()
-    assert found["history"] == history(whole)
+    assert found == numbers(trained("mi"))

@@ -43,6 +43,13 @@ def tiny() -> dict[str, Any]:
     }  # fmt: skip
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """One worker for all that use the finished grid: a second would only wait for the first to make it."""
+    for item in items:
+        if "finished" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("finished"))
+
+
 @dataclass
 class Bench:
     """A work folder: run commands in it, change its config and its copy of the package."""

@@ -6,15 +6,19 @@ import os
 from pathlib import Path
 
 from cotdistill.config.models import Experiment
+from cotdistill.errors import listed
 from cotdistill.figures import draw_all
-from cotdistill.progress import Status, statuses, table
+from cotdistill.progress import statuses, table
 from cotdistill.results import collect, compare
+
+OUT_OF_DATE = 86_400
+"""time of what is partial, in s since 1970: older than any input; Snakemake takes 0 for no time"""
 
 
 def partial(experiment: Experiment) -> list[Path]:
     """Print the state of the grid, and write what its finished runs allow; returns the files written.
 
-    They are dated 1970, so that Snakemake takes them for out of date and makes them anew.
+    They are dated `OUT_OF_DATE`, so that Snakemake makes them anew.
     """
     found = statuses(experiment)
     print(table(found))
@@ -23,12 +27,9 @@ def partial(experiment: Experiment) -> list[Path]:
     written = [*collect.collect(experiment, allow_missing=True), *compare.write(experiment)]
     written += draw_all(experiment)
     for path in written:
-        os.utime(path, (0, 0))
-    missing = [status for status in found if status.state != "done"]
-    print(f"tables and figures of the {len(found) - len(missing)} finished runs; missing: {_named(missing)}")
+        os.utime(path, (OUT_OF_DATE, OUT_OF_DATE))
+    missing = [status.run.id for status in found if status.state != "done"]
+    finished = len(found) - len(missing)
+    print(f"tables and figures of the {finished} finished runs; missing: {listed(missing, 8)}")
     return written
 
-
-def _named(missing: list[Status]) -> str:
-    names = [status.run.id for status in missing]
-    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
