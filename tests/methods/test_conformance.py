@@ -21,6 +21,9 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("mi", {"variant": "paper"}),
     ("mi", {"variant": "paper", "pooling": "mean", "stop_gradient": False}),
     ("mi", {"beta": 0}),
+    ("infonce", {"stop_gradient": True}),
+    ("infonce", {"beta": 0}),
+    ("gaussian", {"beta": 0}),
 ]
 variants = pytest.mark.parametrize(("name", "settings"), VARIANTS)
 names = pytest.mark.parametrize("name", METHODS.names())
@@ -36,6 +39,13 @@ def collator(tiny: Any) -> Collator:
 def model(collator: Collator) -> torch.nn.Module:
     settings = ScratchStudent(d_model=16, d_ff=32, d_kv=4, heads=2, layers=1, dropout=0)
     return scratch.build(settings, len(collator.tokenizer), seed=1)
+
+
+def build(name: str, settings: dict[str, Any] | None = None) -> Method:
+    """The method, ready for the student of these tests."""
+    method = methods.build(name, settings)
+    method.equip(d_model=16, seed=5)
+    return method
 
 
 def batches(method: Method, collator: Collator) -> dict[str, Batch]:
@@ -83,7 +93,7 @@ def test_the_label_is_read_from_what_the_first_task_writes(name: str, collator: 
 def test_terms_are_finite_and_their_gradient_reaches_the_student(
     name: str, settings: dict[str, Any], collator: Collator, model: Any
 ):
-    method = methods.build(name, settings)
+    method = build(name, settings)
     whole = batches(method, collator)
     tokens = {task: batch.tokens for task, batch in whole.items()}
     terms = objective.terms(model, method, whole, tokens, share=1.0)
@@ -104,24 +114,73 @@ def test_terms_are_finite_and_their_gradient_reaches_the_student(
 def test_micro_batches_sum_to_the_batch(
     name: str, settings: dict[str, Any], cuts: tuple[int, ...], collator: Collator, model: Any
 ):
-    method = methods.build(name, settings)
+    """But for contrastive terms: they are to be the mean, over examples, of their micro-batches' own."""
+    method = build(name, settings)
     whole = batches(method, collator)
     tokens = {task: batch.tokens for task, batch in whole.items()}
     with torch.no_grad():
-        expected = objective.terms(model, method, whole, tokens, share=1.0)
+        expected = {k: v.value.item() for k, v in objective.terms(model, method, whole, tokens, 1.0).items()}
         found = dict.fromkeys(expected, 0.0)
+        expected |= dict.fromkeys(method.contrastive, 0.0)
         edges = [0, *cuts, len(ROWS)]
         for start, stop in zip(edges, edges[1:], strict=False):
             part = {task: batch.rows(start, stop) for task, batch in whole.items()}
             share = (stop - start) / len(ROWS)
             for term, value in objective.terms(model, method, part, tokens, share).items():
                 found[term] += value.value.item()
-    assert found == pytest.approx({term: part.value.item() for term, part in expected.items()}, rel=1e-5)
+            alone = objective.terms(model, method, part, tokens, 1.0)
+            for term in method.contrastive:
+                expected[term] += share * alone[term].value.item()
+    assert found == pytest.approx(expected, rel=1e-5)
+
+
+@variants
+def test_own_modules_follow_the_seed_and_leave_the_random_state(name: str, settings: dict[str, Any]):
+    torch.manual_seed(3)
+    state = torch.get_rng_state()
+    first, again, other = (methods.build(name, settings) for _ in range(3))
+    for method, seed in ((first, 1), (again, 1), (other, 2)):
+        method.equip(8, seed)
+    assert torch.equal(torch.get_rng_state(), state)
+    if first.learned is None:
+        return
+    values, same, others = (
+        torch.cat([p.flatten() for p in each.learned.parameters()]) for each in (first, again, other)
+    )
+    assert torch.equal(values, same) and not torch.equal(values, others)
+
+
+@variants
+def test_what_a_method_learns_with_gets_a_gradient_where_its_term_weighs(
+    name: str, settings: dict[str, Any], collator: Collator, model: Any
+):
+    method = build(name, settings)
+    whole = batches(method, collator)
+    tokens = {task: batch.tokens for task, batch in whole.items()}
+    objective.total(objective.terms(model, method, whole, tokens, share=1.0)).backward()
+    for parameter in method.learned.parameters() if method.learned is not None else []:
+        assert (parameter.grad is None) == (method.settings.beta == 0)
+        assert parameter.grad is None or parameter.grad.isfinite().all() and parameter.grad.any()
+
+
+def test_states_are_given_only_to_a_method_that_asks(collator: Collator, model: Any, monkeypatch: Any):
+    for name in METHODS.names():
+        method, seen = build(name), []
+        monkeypatch.setattr(method, "terms", lambda outputs, seen=seen: seen.extend(outputs.values()) or {})
+        whole = batches(method, collator)
+        objective.terms(model, method, whole, {task: b.tokens for task, b in whole.items()}, 1.0)
+        for output in seen:
+            assert (output.hidden is not None) == method.needs_hidden
+            if output.hidden is not None:
+                logits = model.lm_head(output.hidden * model.model_dim**-0.5)
+                plain = model.lm_head(output.hidden)
+                expected = logits if model.config.scale_decoder_outputs else plain
+                torch.testing.assert_close(expected, output.logits)
 
 
 @names
 def test_cross_entropy_is_the_mean_over_target_tokens(name: str, collator: Collator, model: Any):
-    method = methods.build(name)
+    method = build(name)
     task = method.tasks[0]
     batch = collator.batch(task, ROWS)
     expected = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, labels=batch.labels).loss
@@ -141,7 +200,8 @@ def test_an_unknown_setting_is_refused_in_one_line(name: str):
 @pytest.mark.parametrize(
     ("name", "settings"),
     [("dss", {"alpha": 1.5}), ("dss", {"alpha": True}), ("mi", {"beta": -1}), ("mi", {"variant": "publishd"}),
-     ("mi", {"stop_gradient": "False"}), ("mi", {"pooling": "median"})],
+     ("mi", {"stop_gradient": "False"}), ("mi", {"pooling": "median"}), ("infonce", {"beta": -1}),
+     ("gaussian", {"beta": float("nan")})],
 )  # fmt: skip
 def test_a_wrong_setting_is_refused_in_one_line(name: str, settings: dict[str, Any]):
     with pytest.raises(UserError, match=next(iter(settings))) as caught:
@@ -168,7 +228,7 @@ def test_prefixes_are_the_published_ones(method: str, prefixes: list[str]):
     [({}, (0.5, 0.5, 0.1)), ({"alpha": 0.25, "beta": 2}, (0.25, 0.75, 2.0)), ({"beta": 0}, (0.5, 0.5, 0.0))],
 )
 def test_weights_of_mi(settings: dict[str, Any], weights: tuple[float, ...], collator: Collator, model: Any):
-    method = methods.build("mi", settings)
+    method = build("mi", settings)
     whole = batches(method, collator)
     tokens = {task: batch.tokens for task, batch in whole.items()}
     terms = objective.terms(model, method, whole, tokens, share=1.0)

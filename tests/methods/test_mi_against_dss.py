@@ -1,4 +1,4 @@
-"""`mi` without its term is `dss`, to the last bit of a real training with dropout; with it, it is not."""
+"""`mi` and its kin without the term are `dss`, to the last bit of a training with dropout; with it, not."""
 
 from __future__ import annotations
 
@@ -14,13 +14,17 @@ from cotdistill.training.loop import train
 Read = Callable[[Run], Any]
 
 
-@pytest.mark.parametrize("variant", ["released", "paper"])
+@pytest.mark.parametrize(
+    ("method", "settings"),
+    [("mi", {"variant": "released"}), ("mi", {"variant": "paper"}), ("infonce", {}), ("gaussian", {})],
+)
 def test_beta_0_trains_as_dss_bit_for_bit(
-    tiny: Any, trained: Callable[[str], Run], tmp_path: Path, weights: Read, history: Read, variant: str
-):
+    tiny: Any, trained: Callable[[str], Run], tmp_path: Path, weights: Read, history: Read, method: str,
+    settings: dict[str, Any],
+):  # fmt: skip
     dss = trained("dss")
     assert dss.student.scratch.dropout > 0
-    mi = tiny.run(tmp_path, "mi", {"beta": 0, "variant": variant}, evaluation={"rationales": True})
+    mi = tiny.run(tmp_path, method, {"beta": 0, **settings}, evaluation={"rationales": True})
     train(mi)
     assert weights(mi) == weights(dss)
     assert (mi.folder / "model/model.safetensors").read_bytes() == (

@@ -17,7 +17,7 @@ from cotdistill.data.prepared import Prepared
 from cotdistill.errors import UserError
 from cotdistill.evaluation.protocols import evaluate
 from cotdistill.files import digest, read_json, read_jsonl
-from cotdistill.methods import METHODS
+from cotdistill.methods import METHODS, build
 from cotdistill.training.loop import train
 
 Read = Callable[..., Any]
@@ -27,6 +27,8 @@ TERMS = {
     "single_task": ["rationale_label"],
     "dss": ["label", "rationale"],
     "mi": ["label", "rationale", "mutual_information"],
+    "infonce": ["label", "rationale", "mutual_information"],
+    "gaussian": ["label", "rationale", "mutual_information"],
 }
 
 
@@ -66,8 +68,10 @@ def test_history_has_the_promised_fields(trained: Callable[[str], Run], method: 
         assert all(isinstance(value, (int, float)) and math.isfinite(value) for value in line.values())
         assert line["gradient_norm"] > 0 and line["examples_per_second"] > 0
         assert line["epoch"] == pytest.approx(line["step"] / 4, abs=1e-4)  # 26 rows in batches of 8
+    both = {"label", "rationale"} <= terms
+    estimates = {f"mi/{name}/{each}" for name in ("decoder", "output") for each in ("infonce", "gaussian")}
     for line in checked:
-        assert set(line) == {"step", "epoch", "valid/accuracy", "valid/n"}
+        assert set(line) == {"step", "epoch", "valid/accuracy", "valid/n"} | (estimates if both else set())
         assert line["valid/n"] == 8 and 0 <= line["valid/accuracy"] <= 1
 
 
@@ -90,11 +94,11 @@ def test_metrics_and_environment(trained: Callable[[str], Run], method: str):
 def test_predictions_have_the_promised_fields(trained: Callable[[str], Run], method: str):
     run = trained(method)
     lines = read_jsonl(run.folder / "predictions.jsonl")
-    writes_rationales = method in ("dss", "mi")
-    fields = {"id", "input", "gold", "prediction", "correct", "confidence"}
+    rationales = {"rationale", "teacher_rationale"} if build(method).rationale_task else set()
+    fields = {"id", "input", "gold", "prediction", "correct", "confidence", "options", "option_probabilities"}
     assert len(lines) == 8
     for line in lines:
-        assert set(line) == fields | ({"rationale"} if writes_rationales else set())
+        assert set(line) == fields | rationales
         assert isinstance(line["correct"], bool) and 0 < line["confidence"] <= 1
     table = Prepared(run.prepared).table("test")
     assert [line["id"] for line in lines] == table.column("id").to_pylist()

@@ -40,12 +40,15 @@ class TaskOutput:
     logits: (B, T, V), float32. mask: (B, T), true where a target token is real.
     cross_entropy: scalar; summed over the micro-batches of a batch it is the batch's token mean.
     share: this micro-batch's part of the batch's examples, for terms that are means over examples.
+    hidden: (B, T, d_model), float32: the decoder's last states, before the output layer; None unless the
+    method `needs_hidden`.
     """
 
     logits: torch.Tensor
     mask: torch.Tensor
     cross_entropy: torch.Tensor
     share: float
+    hidden: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -60,9 +63,32 @@ class Method:
     """Base of all methods; subclasses set `Settings`, `tasks` and `terms`."""
 
     Settings: ClassVar[type[Strict]] = Strict
+    needs_hidden: ClassVar[bool] = False
+    """whether `terms` reads the decoder's states"""
+    contrastive: ClassVar[frozenset[str]] = frozenset()
+    """terms that compare the examples of a micro-batch with each other: how a batch is cut changes them"""
 
     def __init__(self, settings: Strict) -> None:
         self.settings: Any = settings
+        self.learned: torch.nn.Module | None = None
+        """what is trained beside the student and thrown away with it; None before `equip`"""
+
+    def modules(self, d_model: int) -> torch.nn.Module | None:
+        """Fresh modules that the terms learn with, for a student of this width; None where there are none."""
+        return None
+
+    def equip(self, d_model: int, seed: int) -> None:
+        """Give the method its own modules, a function of `seed`; the global random state stays as it was."""
+        import torch
+
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            self.learned = self.modules(d_model)
+
+    def _own(self) -> torch.nn.Module:
+        if self.learned is None:
+            raise RuntimeError(f"{type(self).__name__} has terms only once it is equipped")
+        return self.learned
 
     @property
     def tasks(self) -> tuple[Task, ...]:
@@ -76,6 +102,11 @@ class Method:
     def read_label(self, text: str) -> str:
         """The label in what the first task generated."""
         return text
+
+    @property
+    def label_task(self) -> Task | None:
+        """The task that writes a label alone, if there is one."""
+        return next((task for task in self.tasks if task.target == ("label",)), None)
 
     @property
     def rationale_task(self) -> Task | None:

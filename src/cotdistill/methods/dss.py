@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 from pydantic import Field
 
@@ -23,7 +24,7 @@ class Settings(Strict):
 class DSS(Method):
     """Minimises `alpha * label + (1 - alpha) * rationale` (METHOD: DSS, equation 3 with this weighting)."""
 
-    Settings = Settings
+    Settings: ClassVar[type[Strict]] = Settings
     tasks = (LABEL, RATIONALE)
 
     def terms(self, outputs: Mapping[str, TaskOutput]) -> dict[str, Term]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from cotdistill.config.models import Number
+from cotdistill.config.models import Number, Strict
 from cotdistill.methods import TaskOutput, Term, dss
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class Settings(dss.Settings):
 class MI(dss.DSS):
     """Minimises `dss + beta * mutual_information`, a bound on I(Z;V) up to H(V) (Barber and Agakov 2003)."""
 
-    Settings = Settings
+    Settings: ClassVar[type[Strict]] = Settings
 
     def terms(self, outputs: Mapping[str, TaskOutput]) -> dict[str, Term]:
         import torch

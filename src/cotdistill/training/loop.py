@@ -28,6 +28,7 @@ from cotdistill.files import digest, link, sealed, sweep, tree_sha256, write_jso
 from cotdistill.fingerprint import fingerprint
 from cotdistill.jobs import stopping
 from cotdistill.jobs.lease import Lease
+from cotdistill.mutual_information.measure import Meter, measurable
 from cotdistill.seeds import derive
 from cotdistill.training import devices, environment, objective, outputs
 from cotdistill.training.batches import Collator, Order
@@ -84,10 +85,16 @@ class Trainer:
         rows = subset(self.manifest["sizes"]["train"], run.fraction, run.seed, run.dataset.name)
         self.order = Order(rows, self.settings.batch_size, run.dataset.name, run.seed)
         self.model: T5ForConditionalGeneration = students.load(run, self.manifest["vocabulary"]).to(device)
+        self.trained = self._with_own_modules()
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
+        learned = self.method.learned
+        self.own_parameters = list(learned.parameters()) if learned is not None else []
         rate, decay = self.settings.learning_rate, self.settings.weight_decay
-        self.optimizer = torch.optim.AdamW(self.parameters, lr=rate, weight_decay=decay, fused=True)
+        self.optimizer = torch.optim.AdamW(
+            self.parameters + self.own_parameters, lr=rate, weight_decay=decay, fused=True
+        )
         self.generator = Generator(run, prepared, self.method, device)
+        self.meter = self._meter(prepared) if self.leader and measurable(run, self.method) else None
         self.folder = state_folder(run)
         self.origin = origin_of(run)
         self.state = State(self.folder, run.hash, self.origin)
@@ -96,6 +103,18 @@ class Trainer:
         self.window: list[torch.Tensor] = []
         self.saved_at = time.monotonic()
         self.leaving = devices.Agreement(device)
+
+    def _with_own_modules(self) -> torch.nn.Module:
+        """All that is trained, and saved in a state: the student, and what the method learns beside it."""
+        axes = {"dataset": self.run.dataset.name, "student": self.run.student.name, "seed": self.run.seed}
+        self.method.equip(self.model.config.d_model, derive("method's modules", **axes))
+        if self.method.learned is None:
+            return self.model
+        return torch.nn.ModuleDict({"student": self.model, "method": self.method.learned.to(self.device)})
+
+    def _meter(self, prepared: Prepared) -> Meter:
+        most = self.run.experiment.evaluation.mutual_information
+        return Meter(self.run, prepared, self.method, "valid", most, self.device)
 
     def fit(self) -> None:
         """The whole run: restore, step until done, write the outputs, answer test while warm."""
@@ -121,7 +140,7 @@ class Trainer:
             self.lease.check()
             sweep(self.folder)
         self.model.train()
-        restored = self.state.restore(self.model, self.optimizer, self._check_belongings)
+        restored = self.state.restore(self.trained, self.optimizer, self._check_belongings)
         if restored:
             self.progress, window = restored
             self.window = list(window)
@@ -198,12 +217,14 @@ class Trainer:
         if sums is None:  # a last batch with fewer examples than processes: this one had none
             self.progress.names = self.progress.names or ["total", *self._term_names()]
             sums = torch.zeros(len(self.progress.names), device=self.device)
-        for parameter in self.parameters:
+        for parameter in self.parameters + self.own_parameters:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
-        grads = [p.grad for p in self.parameters if p.grad is not None]
+        grads = [p.grad for p in self.parameters + self.own_parameters if p.grad is not None]
         devices.sum_over_processes([sums, *self.leaving.message, *grads])
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.clip_norm)
+        if self.own_parameters:  # apart, or a critic's gradient would scale the student's
+            torch.nn.utils.clip_grad_norm_(self.own_parameters, self.settings.clip_norm)
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings.learning_rate * self._rate(step)
         self.optimizer.step()
@@ -249,7 +270,7 @@ class Trainer:
         self.lease.check()
         self.progress.history_digest = self.history.digest(self.progress.step)
         window = torch.stack(self.window).cpu() if self.window else torch.zeros(0)
-        self.state.save(self.progress, self.model, self.optimizer, window)
+        self.state.save(self.progress, self.trained, self.optimizer, window)
         self.lease.check()
         needed = {progress.best_step for progress in [*self.state.progresses(), self.progress]}
         for path in self.folder.glob("best-*"):
@@ -308,6 +329,7 @@ class Trainer:
         if self.leader:
             try:
                 result = score(self.generator.answers(self.model, "valid"))
+                information = self.meter.line(self.model) if self.meter else {}
             except stopping.Preempted:
                 verdict[1] = 1
                 self._save()
@@ -316,7 +338,7 @@ class Trainer:
                 self.lease.check()
                 self.history.write({
                     "step": step, "epoch": round(self.order.epoch(step), 4),
-                    "valid/accuracy": result["accuracy"], "valid/n": result["n"],
+                    "valid/accuracy": result["accuracy"], "valid/n": result["n"], **information,
                 })
             self.model.train()
         verdict = verdict.to(self.device)

@@ -24,27 +24,31 @@ def terms(
     outputs = {}
     for task in method.tasks:
         batch = batches[task.name]
-        logits = forward(model, batch, precision)
+        logits, hidden = forward(model, batch, precision, method.needs_hidden)
         summed = F.cross_entropy(
             logits.flatten(0, 1), batch.labels.flatten(), ignore_index=IGNORED, reduction="sum"
         )
         cross_entropy = summed / tokens[task.name]
-        outputs[task.name] = TaskOutput(logits, batch.labels != IGNORED, cross_entropy, share)
+        outputs[task.name] = TaskOutput(logits, batch.labels != IGNORED, cross_entropy, share, hidden)
     return method.terms(outputs)
 
 
-def forward(model: torch.nn.Module, batch: Batch, precision: str) -> torch.Tensor:
-    """Logits (B, T, V) in float32 of one teacher-forced pass."""
+def forward(
+    model: torch.nn.Module, batch: Batch, precision: str, states: bool = False
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """One teacher-forced pass: logits (B, T, V), and where asked for the decoder's last states
+    (B, T, d_model), as the output layer reads them but for its scaling; both in float32."""
     device = batch.input_ids.device
     bf16 = precision == "bf16"
     with torch.autocast(device.type, torch.bfloat16) if bf16 else contextlib.nullcontext():
-        logits = model(
+        output = model(
             input_ids=batch.input_ids,
             attention_mask=batch.attention_mask,
             decoder_input_ids=model._shift_right(batch.labels),  # type: ignore[operator]
             use_cache=False,
-        ).logits
-    return logits.float()
+            output_hidden_states=states,
+        )
+    return output.logits.float(), output.decoder_hidden_states[-1].float() if states else None
 
 
 def total(parts: Mapping[str, Term]) -> torch.Tensor:

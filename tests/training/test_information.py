@@ -1,0 +1,194 @@
+"""Mutual information measured in training, and methods with modules of their own: exact after a stop."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+
+from cotdistill.config.grid import Run, state_folder
+from cotdistill.data.prepared import prepare
+from cotdistill.jobs import stopping
+from cotdistill.mutual_information.measure import Meter
+from cotdistill.training.loop import Trainer, train
+
+Read = Callable[..., Any]
+KEYS = {f"mi/{name}/{each}" for name in ("decoder", "output") for each in ("infonce", "gaussian")}
+
+
+@pytest.fixture(scope="module")
+def wide(tiny: Any, once: Any) -> Any:
+    """The tiny experiment with 48 examples to validate, enough to estimate from."""
+    conftest = sys.modules[type(tiny).__module__]
+
+    def build(folder: Path) -> None:
+        made = conftest.rows()
+        more = [{**row, "id": row["id"] + "-more", "input": row["input"] + " now?"} for row in made]
+        parts = {"train": made[:26], "valid": [*made[26:], *more[:32]], "test": more[34:]}
+        for split, lines in parts.items():
+            conftest.write_lines(folder / "data" / f"{split}.jsonl", lines)
+        run = type(tiny)(folder / "data").run(folder)
+        prepare(run.experiment, run.dataset, run.student, folder / "prepared")
+
+    folder = once("wide", build)
+    return type(tiny)(folder / "data", folder / "prepared")
+
+
+def measured(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What validations tell of mutual information."""
+    return [
+        {key: value for key, value in line.items() if key.startswith("mi/")}
+        for line in lines
+        if "valid/accuracy" in line
+    ]
+
+
+@pytest.fixture(scope="module")
+def whole(wide: Any, once: Any) -> Callable[[str], Run]:
+    """The run of a method, never stopped."""
+
+    def of(method: str) -> Run:
+        return wide.run(once(f"wide-{method}", lambda folder: train(wide.run(folder, method))), method)
+
+    return of
+
+
+def test_every_validation_tells_the_estimates(whole: Callable[[str], Run], history: Read):
+    for method in ("dss", "infonce"):
+        found = measured(history(whole(method)))
+        assert len(found) == 3
+        for values in found:
+            assert set(values) == KEYS and all(isinstance(value, float) for value in values.values())
+        assert found[0] != found[-1]
+
+
+def test_measuring_changes_nothing_of_the_training(
+    wide: Any, whole: Callable[[str], Run], tmp_path: Path, weights: Read, history: Read
+):
+    off = wide.run(tmp_path, "dss", evaluation={"mutual_information": 0})
+    assert off.hash != whole("dss").hash
+    train(off)
+    assert weights(off) == weights(whole("dss"))
+    lines = [{k: v for k, v in line.items() if k not in KEYS} for line in history(whole("dss"))]
+    assert history(off) == lines
+
+
+def test_a_method_without_both_tasks_tells_none_and_too_few_examples_tell_null(
+    trained: Callable[[str], Run], history: Read
+):
+    assert measured(history(trained("finetune"))) == [{}] * 3
+    assert measured(history(trained("dss"))) == [dict.fromkeys(KEYS)] * 3
+
+
+def test_a_stop_while_measuring_does_the_validation_again(
+    wide: Any, whole: Callable[[str], Run], tmp_path: Path, monkeypatch: Any, weights: Read, history: Read
+):
+    run, calls, original = wide.run(tmp_path, "dss"), [], Meter.line
+
+    def line(self: Meter, model: Any) -> dict[str, Any]:
+        calls.append(1)
+        found = original(self, model)
+        if len(calls) == 2:
+            raise stopping.Preempted
+        return found
+
+    monkeypatch.setattr(Meter, "line", line)
+    with pytest.raises(stopping.Preempted, match="saved at step 8"):
+        train(run)
+    train(run)
+    assert len(calls) == 4, "of step 8 twice"
+    assert history(run) == history(whole("dss"))
+    for which in ("model", "model_last"):
+        assert weights(run, which) == weights(whole("dss"), which)
+
+
+class Stopped(Exception):
+    """The interruption of these tests."""
+
+
+@pytest.mark.parametrize("method", ["infonce", "gaussian"])
+def test_what_a_method_learns_is_saved_restored_and_thrown_away(
+    wide: Any, whole: Callable[[str], Run], tmp_path: Path, monkeypatch: Any, weights: Read, history: Read,
+    method: str,
+):  # fmt: skip
+    run, original = wide.run(tmp_path, method), Trainer._step
+
+    def step(self: Trainer, number: int) -> torch.Tensor:
+        if number == 7:
+            raise Stopped
+        return original(self, number)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_step", step)
+        with pytest.raises(Stopped):
+            train(run)
+    fresh = Trainer(run, torch.device("cpu"))
+    initial = {name: p.detach().clone() for name, p in fresh.method.learned.named_parameters()}
+    for kind, suffixes in (("model", [""]), ("optimizer", ["|exp_avg", "|exp_avg_sq", "|step"])):
+        with safe_open(state_folder(run) / "step-5" / f"{kind}.safetensors", "pt") as file:
+            own = {key for key in file.keys() if key.startswith("method.")}  # noqa: SIM118 not a dict
+            assert own == {f"method.{name}{suffix}" for name in initial for suffix in suffixes}
+            if kind == "model":
+                saved = {name: file.get_tensor(f"method.{name}") for name in initial}
+    assert any(not torch.equal(saved[name], initial[name]) for name in initial), "it has learned"
+    train(run)
+    assert history(run) == history(whole(method))
+    for which in ("model", "model_last"):
+        assert weights(run, which) == weights(whole(method), which)
+        with safe_open(run.folder / which / "model.safetensors", "pt") as file:
+            assert not [key for key in file.keys() if "method" in key or "student" in key]  # noqa: SIM118
+
+
+def test_the_seed_decides_what_a_method_starts_with(wide: Any, tmp_path: Path):
+    trainers = [Trainer(wide.run(tmp_path, "gaussian", seed=seed), torch.device("cpu")) for seed in (0, 0, 1)]
+    first, again, other = (trainer.own_parameters for trainer in trainers)
+    assert all(torch.equal(x, y) for x, y in zip(first, again, strict=True))
+    assert not all(torch.equal(x, y) for x, y in zip(first, other, strict=True))
+
+
+def test_the_gradient_of_what_a_method_learns_does_not_scale_the_students(
+    wide: Any, tmp_path: Path, monkeypatch: Any
+):
+    norms = []
+    for factor in (1.0, 1e4):
+        trainer = Trainer(wide.run(tmp_path, "gaussian", clip_norm=0.01), torch.device("cpu"))
+        trainer.model.train()
+        for parameter in trainer.own_parameters:
+            parameter.register_hook(lambda gradient, factor=factor: gradient * factor)
+        values = trainer._step(1)
+        own = torch.cat([p.grad.flatten() for p in trainer.own_parameters])
+        assert own.norm().item() <= 0.01 * 1.001
+        norms.append((values[-1].item(), torch.cat([p.grad.flatten() for p in trainer.parameters])))
+    assert norms[0][0] == norms[1][0]
+    assert torch.equal(norms[0][1], norms[1][1])
+
+
+@pytest.mark.slow
+def test_killed_between_states_a_method_that_learns_ends_in_the_same_bits(
+    forks: Any, wide: Any, tmp_path: Path, weights: Read, history: Read
+):
+    more = {"steps": 40, "eval_every": 10, "checkpoint_every": 4}
+    config, run = wide.config_file(tmp_path / "killed", "infonce", **more)
+    whole = wide.run(tmp_path / "whole", "infonce", **more)
+    log, marker = tmp_path / "log", run.folder / "training.json"
+    for sent, state in ((signal.SIGKILL, "step-8"), (signal.SIGTERM, "step-20")):
+        pid = forks("train", "--config", config, "--run", run.id, log=log)
+        until = time.monotonic() + 120
+        while not (state_folder(run) / state).exists() and not marker.exists() and time.monotonic() < until:
+            time.sleep(0.001)
+        os.kill(pid, sent)
+        assert forks.wait(pid) in (-sent, 75, 0), log.read_text()
+    assert forks.wait(forks("train", "--config", config, "--run", run.id, log=log)) == 0, log.read_text()
+    assert "going on from step" in log.read_text()
+    train(whole)
+    assert history(run) == history(whole)
+    for which in ("model", "model_last"):
+        assert weights(run, which) == weights(whole, which)
