@@ -14,9 +14,11 @@ from cotdistill import methods, students
 from cotdistill.config.grid import Run
 from cotdistill.data.prepared import Prepared, prepare
 from cotdistill.errors import UserError
+from cotdistill.evaluation import calibration, rationale_quality, stored
 from cotdistill.evaluation.generate import Generator
 from cotdistill.evaluation.protocols import evaluate
-from cotdistill.files import read_json, read_jsonl
+from cotdistill.evaluation.scores import Answer
+from cotdistill.files import digest, file_sha256, read_json, read_jsonl, sealed, write_json, write_jsonl
 from cotdistill.methods import METHODS
 from cotdistill.training.loop import train
 
@@ -30,6 +32,7 @@ EQUATIONS = [  # the gold answer, what the student writes, whether their values 
     ("( 3.0 + 1.0 )", "( 1.0 / 0.0 )", False),
     ("( 3.0 + 1.0 )", "", False),
 ]
+TRAINING = {"batch_size": 4, "eval_every": 1, "device": "cpu", "max_target_tokens": 12}
 
 
 @pytest.mark.parametrize("method", METHODS.names())
@@ -129,3 +132,88 @@ def test_equations_are_compared_by_value(tiny: Any, tmp_path: Path, monkeypatch:
     assert metrics["strict"]["valid_accuracy"] == right / len(EQUATIONS), "validation compares as test does"
     if kind == "equation":
         assert verdicts == [verdict for _, _, verdict in EQUATIONS]
+
+
+@pytest.mark.parametrize("method", METHODS.names())
+def test_measures_follow_from_the_predictions(trained: Callable[[str], Run], method: str):
+    run = trained(method)
+    measures = read_json(run.folder / "metrics.json")["measures"]
+    answers = [Answer(**line) for line in read_jsonl(run.folder / "predictions.jsonl")]
+    assert measures["calibration"] == calibration.measure(answers, 10)
+    assert measures["calibration"]["sequence"]["n"] == len(answers)
+    assert "options" not in measures["calibration"], "an open label set"
+    writes = methods.build(method).rationale_task is not None
+    assert ("rationale" in measures) == writes
+    if writes:
+        assert measures["rationale"] == rationale_quality.measure(answers, "text", lambda text, options: "")
+        table = Prepared(run.prepared).table("test").to_pylist()
+        assert [answer.teacher_rationale for answer in answers] == [row["rationale"] for row in table]
+
+
+@pytest.fixture
+def demo(tmp_path: Path) -> Callable[..., Run]:
+    """A run of two steps on the demo, whose labels have options and whose rationales state them."""
+    from cotdistill.config.grid import expand
+    from cotdistill.config.load import parse
+
+    def make(**evaluation: Any) -> Run:
+        values = {
+            "experiment": "small", "datasets": ["demo"], "methods": ["dss"], "seeds": [0],
+            "students": [{"name": "tiny", "scratch": {"d_model": 16, "d_ff": 32, "heads": 2, "layers": 1}}],
+            "training": {**TRAINING, "steps": 2}, "results": str(tmp_path),
+            "evaluation": {"max_new_tokens": 4, **evaluation},
+        }  # fmt: skip
+        (run,) = expand(parse(values, "test"))
+        if not run.prepared.exists():
+            prepare(run.experiment, run.dataset, run.student, run.prepared)
+        return run
+
+    return make
+
+
+def test_the_demo_is_measured_by_options_and_by_what_rationales_state(demo: Any, monkeypatch: Any):
+    run = demo(bins=7)
+    table = Prepared(run.prepared).table("test").to_pylist()
+    told = [row["rationale"] if n % 3 else "" for n, row in enumerate(table)]
+    monkeypatch.setattr(Generator, "rationales", lambda self, model, split, journal=None: told)
+    train(run)
+    measures = evaluate(run)["measures"]
+    lines = read_jsonl(run.folder / "predictions.jsonl")
+    assert set(measures["calibration"]) == {"sequence", "options"}
+    options = measures["calibration"]["options"]
+    assert (options["n"], options["bins"]) == (210, 7) and options["nll"] > 0
+    best = [line["options"][max(range(7), key=line["option_probabilities"].__getitem__)] for line in lines]
+    right = sum(label == line["gold"] for label, line in zip(best, lines, strict=True))
+    assert options["accuracy"] == pytest.approx(right / 210)
+    rationale = measures["rationale"]
+    assert rationale["states_label"] == pytest.approx(140 / 210) and rationale["faithful_gold"] == 1
+    assert (rationale["n"], rationale["n_teacher"]) == (210, 210)
+
+
+def test_another_number_of_bins_measures_anew_and_answers_nothing_anew(demo: Any, monkeypatch: Any):
+    run = demo(rationales=False)
+    train(run)
+    first = evaluate(run)["measures"]
+    assert "rationale" not in first
+    monkeypatch.setattr(Generator, "_batches", None)
+    other = demo(rationales=False, bins=3)
+    assert other.hash == run.hash
+    second = evaluate(other)["measures"]["calibration"]["options"]
+    assert second["bins"] == 3 and second["brier"] == first["calibration"]["options"]["brier"]
+    judged = demo(rationales=False, judge={"url": "http://localhost", "model": "m"})
+    assert judged.hash == run.hash
+
+
+def test_answers_of_older_code_are_made_anew(demo: Any):
+    """As they stand where an earlier version answered: rows without the new fields under another key."""
+    run = demo(rationales=False)
+    train(run)
+    wanted = evaluate(run)["measures"]
+    for checkpoint in (stored.STRICT, stored.LAST):
+        rows = run.folder / "answers" / f"{checkpoint}.jsonl"
+        write_jsonl(rows, [{key: line[key] for key in list(line)[:6]} for line in read_jsonl(rows)])
+        key = digest([run.hash, "0123456789abcdef", "weights", False])
+        about = {"key": key, "seconds": 1.0, "sha256": file_sha256(rows)}
+        write_json(run.folder / "answers" / f"{checkpoint}.json", sealed(about))
+    assert evaluate(run)["measures"] == wanted
+    assert all(line["option_probabilities"] for line in read_jsonl(run.folder / "predictions.jsonl"))

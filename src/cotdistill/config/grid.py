@@ -27,7 +27,7 @@ class Run:
     fraction: float
     seed: int
 
-    @property
+    @cached_property
     def axes(self) -> dict[str, Any]:
         """The values that identify the run, by axis."""
         return {
@@ -39,22 +39,22 @@ class Run:
             "seed": self.seed,
         }
 
-    @property
+    @cached_property
     def id(self) -> str:
         """`dataset/student/method/labels/fraction/seed`: the run's path below `runs/`."""
         return "/".join(_part(value) for value in self.axes.values())
 
-    @property
+    @cached_property
     def folder(self) -> Path:
         """Where everything of this run lands."""
         return Path(self.experiment.results, self.experiment.experiment, "runs", self.id)
 
-    @property
+    @cached_property
     def prepared(self) -> Path:
         """The tokenised data and the student's tokenizer, shared by all runs of the pair."""
         return prepared_folder(self.experiment, self.dataset.name, self.student.name)
 
-    @property
+    @cached_property
     def training(self) -> Training:
         """The training settings after the overrides of the dataset, then of the student."""
         settings = self.experiment.training.model_dump()
@@ -76,10 +76,10 @@ class Run:
             "student_settings": student,
             "method_settings": {"method": self.method.method, **settings_of(self.method)},
             "training": self.training.model_dump(exclude={"checkpoint_every", "checkpoint_minutes"}),
-            "evaluation": self.experiment.evaluation.model_dump(exclude={"rationales"}),
+            "evaluation": self.experiment.evaluation.model_dump(exclude={"rationales", "bins", "judge"}),
         }
 
-    @property
+    @cached_property
     def hash(self) -> str:
         """Digest of `config`: state written under another hash is not this run's."""
         return digest(self.config)

@@ -107,6 +107,25 @@ class TrainingOverrides(Strict):
     gpus: int | None = Field(None, ge=1)
 
 
+class Judge(Strict):
+    """An LLM that rates rationales from 1 to 5. A key is read from COTDISTILL_JUDGE_KEY, never from here."""
+
+    url: str = Field(pattern=r"^https?://[^\s/?#@]+(/[^\s?#]*)?$")
+    """base of an OpenAI-compatible API, such as http://localhost:8000/v1"""
+    model: str = Field(min_length=1)
+    """the judge's name there"""
+    examples: int = Field(50, ge=1)
+    """rationales rated for each run: the same test examples for all runs of a dataset"""
+    max_requests: int = Field(1000, ge=1)
+    """most requests that one call sends, retries included; answers from the cache cost none"""
+    max_tokens: int = Field(16, ge=1)
+    """longest answer; a model that reasons first needs more"""
+    timeout_s: Number = Field(60.0, gt=0)
+    """seconds that one request may take"""
+    retries: int = Field(4, ge=0)
+    """further tries of a request that fails (no answer, 429, 5xx), with growing pauses"""
+
+
 class Evaluation(Strict):
     """How a student is evaluated."""
 
@@ -114,8 +133,14 @@ class Evaluation(Strict):
     """examples generated at once"""
     max_new_tokens: int = Field(64, ge=1)
     """longest generated label; what holds a rationale may have training.max_target_tokens"""
-    rationales: bool = False
-    """also generate a rationale for every test example (methods that have a rationale task)"""
+    rationales: bool = True
+    """also generate and measure a rationale for every test example (methods that have a rationale task)"""
+    bins: int = Field(10, ge=1)
+    """bins of the calibration errors and of reliability diagrams"""
+    mutual_information: int = Field(256, ge=0)
+    """most validation examples to estimate the tasks' mutual information on; 0: never, on test neither"""
+    judge: Judge | None = None
+    """an LLM that rates generated rationales (`cotdistill judge`); null means none"""
 
 
 class Tracking(Strict):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -11,7 +13,12 @@ from cotdistill.config.grid import Run
 from cotdistill.data.prepared import Prepared
 from cotdistill.evaluation import stored
 from cotdistill.evaluation.generate import Generator
+from cotdistill.evaluation.scores import Answer
+from cotdistill.mutual_information.measure import measure
 from cotdistill.training import devices, outputs
+
+if TYPE_CHECKING:
+    from transformers import T5ForConditionalGeneration
 
 
 def answer_test(run: Run) -> None:
@@ -32,16 +39,37 @@ def answer_with(run: Run, generator: Generator) -> None:
         if stored.current(run, checkpoint):
             continue
         started = time.perf_counter()
+        information = {}
         if checkpoint == stored.LAST and same:
-            answers, rationales = stored.read(run, stored.STRICT)
+            answers = stored.read(run, stored.STRICT)
         else:
             # loading draws no random numbers that training could miss: it has ended
             model = students.load_saved(run.folder / checkpoint).to(generator.device)
-            journals = [stored.journal(run, checkpoint, task) for task in ("answers", "rationales")]
-            answers = generator.answers(model, "test", journals[0])
-            wanted = run.experiment.evaluation.rationales and checkpoint == stored.STRICT
-            rationales = generator.rationales(model, "test", journals[1]) if wanted else None
+            answers = _answers(run, generator, model, checkpoint)
+            if checkpoint == stored.STRICT:
+                information = measure(model, run, generator.prepared, generator.device)
             del model
-        stored.write(run, checkpoint, answers, rationales, time.perf_counter() - started)
+        stored.write(run, checkpoint, answers, information, time.perf_counter() - started)
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+
+
+def _answers(
+    run: Run, generator: Generator, model: T5ForConditionalGeneration, checkpoint: str
+) -> list[Answer]:
+    """A checkpoint's answers to test; the chosen one's with scores of the options and with rationales."""
+    answers = generator.answers(model, "test", stored.journal(run, checkpoint, "answers"))
+    if checkpoint != stored.STRICT:
+        return answers
+    scored = generator.option_probabilities(model, "test", stored.journal(run, checkpoint, "options"))
+    if scored is not None:
+        triples = zip(answers, generator.distinct_options("test"), scored, strict=True)
+        answers = [replace(answer, options=options, option_probabilities=probabilities)
+                   for answer, options, probabilities in triples]  # fmt: skip
+    if run.experiment.evaluation.rationales:
+        written = generator.rationales(model, "test", stored.journal(run, checkpoint, "rationales"))
+        if written is not None:
+            texts = zip(answers, written, generator.teacher_rationales("test"), strict=True)
+            answers = [replace(answer, rationale=own, teacher_rationale=teachers)
+                       for answer, own, teachers in texts]  # fmt: skip
+    return answers

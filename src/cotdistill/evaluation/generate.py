@@ -1,7 +1,8 @@
-"""Greedy generation of answers and rationales, in batches sorted by length."""
+"""Greedy generation of answers and rationales, and scores of options, in batches sorted by length."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -9,11 +10,12 @@ import torch
 
 from cotdistill.answers import matches
 from cotdistill.data.prepared import Prepared
+from cotdistill.evaluation import options
 from cotdistill.evaluation.journal import Journal
 from cotdistill.evaluation.scores import Answer
 from cotdistill.jobs import stopping
 from cotdistill.methods import Method, Task
-from cotdistill.training.batches import Batch, Collator
+from cotdistill.training.batches import Collator
 
 if TYPE_CHECKING:
     from transformers import T5ForConditionalGeneration
@@ -71,6 +73,20 @@ class Generator:
             answers.append(Answer(ids[row], inputs[row], golds[row], prediction, correct, confidences[row]))
         return answers
 
+    def option_probabilities(
+        self, model: T5ForConditionalGeneration, split: str, journal: Journal | None = None
+    ) -> list[list[float]] | None:
+        """The options' probabilities of every example, in the order of `distinct_options`.
+
+        None where the evaluated task writes more than the label (`single_task`: the likelihood of a label
+        would be that of one rationale before it) and where no example has options.
+        """
+        task, choices = self.method.tasks[0], self._choices(split)
+        if task.target != ("label",) or not any(choices):
+            return None
+        scores = self._batches(model, split, journal, lambda rows: self._scores(model, task, split, rows))
+        return [options.normalised(row) for row in scores]
+
     def rationales(
         self, model: T5ForConditionalGeneration, split: str, journal: Journal | None = None
     ) -> list[str] | None:
@@ -88,6 +104,21 @@ class Generator:
         return ids, inputs, golds, [self._decode(row) for row in label_ids]
 
     @cache  # noqa: B019
+    def _choices(self, split: str) -> list[options.Choices]:
+        table = self.prepared.table(split)
+        found, golds = (table.column(name).to_pylist() for name in ("options", "label"))
+        return options.choices(found, golds, self.tokenizer, self.run.training.max_target_tokens)
+
+    def distinct_options(self, split: str) -> list[list[str]]:
+        """The labels to choose from of every example, without repetitions; empty for an open label set."""
+        return [list(choices.values()) for choices in self._choices(split)]
+
+    def teacher_rationales(self, split: str) -> list[str]:
+        """The teacher's rationale of every example, in full; empty where its output could not be read."""
+        texts: list[str] = self.prepared.table(split).column("rationale").to_pylist()
+        return texts
+
+    @cache  # noqa: B019
     def _collator(self, split: str) -> Collator:
         training = self.run.training
         return Collator(self.prepared, split, "gold", training.max_input_tokens, training.max_target_tokens)
@@ -99,33 +130,56 @@ class Generator:
     def _generate(
         self, model: T5ForConditionalGeneration, task: Task, split: str, longest: int, journal: Journal | None
     ) -> tuple[list[str], list[float]]:
+        def work(rows: list[int]) -> list[tuple[str, float]]:
+            return self._batch(model, task, split, rows, longest)
+
+        found = self._batches(model, split, journal, work)
+        return [text for text, _ in found], [confidence for _, confidence in found]
+
+    def _batches(
+        self, model: T5ForConditionalGeneration, split: str, journal: Journal | None,
+        work: Callable[[list[int]], list[Any]],
+    ) -> list[Any]:  # fmt: skip
+        """What `work` gives for every example of the split, from the journal where it is there."""
         model.eval()
         collator, size = self._collator(split), self.run.experiment.evaluation.batch_size
         lengths = [len(collator.inputs[row]) for row in range(len(collator.inputs))]
         order = sorted(range(len(lengths)), key=lambda row: (-lengths[row], row))
-        texts, confidences = [""] * len(order), [0.0] * len(order)
+        results: list[Any] = [None] * len(order)
         for start in range(0, len(order), size):
             stopping.check()
             rows = order[start : start + size]
             # batches are kept whole: an example's last bits depend on those beside it
             found = journal.get(start) if journal else None
             if found is None:
-                found = self._batch(model, collator.batch(task, rows).to(self.device), collator.end, longest)
+                found = work(rows)
                 if journal:
                     journal.put(start, found)
-            for row, (text, confidence) in zip(rows, found, strict=True):
-                texts[row], confidences[row] = text, confidence
-        return texts, confidences
+            for row, result in zip(rows, found, strict=True):
+                results[row] = result
+        return results
+
+    @torch.inference_mode()
+    def _scores(
+        self, model: T5ForConditionalGeneration, task: Task, split: str, rows: list[int]
+    ) -> list[list[float]]:
+        batch = self._collator(split).batch(task, rows).to(self.device)
+        with self._autocast():
+            return options.log_likelihoods(model, batch, [list(self._choices(split)[row]) for row in rows])
+
+    def _autocast(self) -> torch.autocast:
+        bf16 = self.run.training.precision == "bf16"
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=bf16)
 
     @torch.inference_mode()
     def _batch(
-        self, model: T5ForConditionalGeneration, batch: Batch, end: int, longest: int
+        self, model: T5ForConditionalGeneration, task: Task, split: str, rows: list[int], longest: int
     ) -> list[tuple[str, float]]:
         from transformers.generation.logits_process import LogitsProcessorList
 
-        confidence = Confidence(end)
-        bf16 = self.run.training.precision == "bf16"
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
+        collator = self._collator(split)
+        batch, confidence = collator.batch(task, rows).to(self.device), Confidence(collator.end)
+        with self._autocast():
             output = model.generate(
                 input_ids=batch.input_ids, attention_mask=batch.attention_mask, max_new_tokens=longest,
                 do_sample=False, num_beams=1, logits_processor=LogitsProcessorList([confidence]),

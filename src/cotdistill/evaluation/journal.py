@@ -1,4 +1,4 @@
-"""Batches of generated text, kept as they come, so that a long generation that was stopped goes on."""
+"""Batches of results, kept as they come, so that a long generation that was stopped goes on."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 
 from cotdistill.errors import UserError
 
-Rows = list[tuple[str, float]]
+Rows = list[Any]
+"""what was found for each example of a batch, as JSON holds it: lists, not tuples"""
 
 
 class Journal:
@@ -32,7 +33,7 @@ class Journal:
         return self.batches.get(start)
 
     def put(self, start: int, rows: Rows) -> None:
-        """Keep a batch: texts and confidences. Raises UserError when the disk is full."""
+        """Keep a batch. Raises UserError when the disk is full."""
         self._write("a", [_line([start, rows])])
 
     def close(self) -> None:
@@ -64,4 +65,4 @@ def _read(line: str) -> tuple[int, Rows] | None:
     if crc != f"{zlib.crc32(text.encode()):08x}":
         return None
     start, rows = json.loads(text)
-    return start, [(text, confidence) for text, confidence in rows]
+    return start, rows

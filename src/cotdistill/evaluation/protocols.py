@@ -9,10 +9,11 @@ from __future__ import annotations
 from typing import Any
 
 from cotdistill.config.grid import Run, lease_folder
+from cotdistill.data import adapter
 from cotdistill.data.prepared import Prepared
 from cotdistill.data.splits import subset
 from cotdistill.errors import UserError
-from cotdistill.evaluation import stored
+from cotdistill.evaluation import calibration, rationale_quality, stored
 from cotdistill.evaluation.scores import Answer, score
 from cotdistill.files import file_sha256, sealed, sweep, write_json, write_jsonl
 from cotdistill.jobs.lease import Lease
@@ -40,8 +41,7 @@ def evaluate(run: Run) -> dict[str, Any]:
                 for folder in (run.folder, run.folder / "answers"):
                     sweep(folder)
                 answer_test(run)
-    strict, rationales = stored.read(run, stored.STRICT)
-    last, _ = stored.read(run, stored.LAST)
+    strict, last = stored.read(run, stored.STRICT), stored.read(run, stored.LAST)
     manifest = Prepared(run.prepared).manifest
     sizes = manifest["sizes"]
     metrics: dict[str, Any] = {
@@ -53,18 +53,27 @@ def evaluate(run: Run) -> dict[str, Any]:
             **_test(strict),
         },
         "published": {"step": trained["steps"], **_test(last)},
+        "measures": _measures(run, strict, manifest["answer"]),
         "teacher": manifest["teacher"],
         "sizes": {**sizes, "train": len(subset(sizes["train"], run.fraction, run.seed, run.dataset.name))},
         "evaluation_wall_s": stored.seconds(run),
     }
     predictions = run.folder / "predictions.jsonl"
-    write_jsonl(predictions, stored.rows_of(strict, rationales))
+    write_jsonl(predictions, (answer.row for answer in strict))
     metrics["predictions_sha256"] = file_sha256(predictions)
     kept = ("config.json", "history.jsonl", "environment.json")
     files = {name: trained["files"][name] for name in kept}
     write_json(run.folder / "metrics.json", sealed({**metrics, "files": files}))
     outputs.forget(run)
     return metrics
+
+
+def _measures(run: Run, answers: list[Answer], kind: str) -> dict[str, Any]:
+    """What is measured of the strict answers beside accuracy; what cannot be measured is absent."""
+    measures = {"calibration": calibration.measure(answers, run.experiment.evaluation.bins)}
+    rationale = rationale_quality.measure(answers, kind, adapter(run.dataset.adapter).stated_label)
+    information = stored.information(run, stored.STRICT)
+    return measures | {name: part for name, part in (("rationale", rationale), ("mi", information)) if part}
 
 
 def _test(answers: list[Answer]) -> dict[str, Any]:

@@ -7,7 +7,6 @@ evaluation, the settings or the weights have changed since. The folder is a cach
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -55,39 +54,36 @@ def current(run: Run, checkpoint: str) -> bool:
 
 
 def write(
-    run: Run, checkpoint: str, answers: list[Answer], rationales: list[str] | None, seconds: float
+    run: Run, checkpoint: str, answers: list[Answer], information: dict[str, Any], seconds: float
 ) -> None:
-    """Keep the answers (and rationales) of a checkpoint; the key is written last."""
+    """Keep the answers of a checkpoint, and its mutual information; the key is written last."""
     path = _rows(run, checkpoint)
-    write_jsonl(path, rows_of(answers, rationales))
+    write_jsonl(path, (answer.row for answer in answers))
     write_json(_about(run, checkpoint), sealed({
         "key": key(run, checkpoint), "seconds": round(seconds, 3), "sha256": file_sha256(path),
+        "mutual_information": information,
     }))
     for part in path.parent.glob(f"{checkpoint}.*.partial"):
         part.unlink()
 
 
-def rows_of(answers: list[Answer], rationales: list[str] | None) -> list[dict[str, Any]]:
-    """Answers as rows of a file, with their rationales where there are some."""
-    rows = [dataclasses.asdict(answer) for answer in answers]
-    for row, rationale in zip(rows, rationales or [], strict=False):
-        row["rationale"] = rationale
-    return rows
-
-
 def journal(run: Run, checkpoint: str, task: str) -> Journal:
-    """Where the batches of a checkpoint's generation are kept until all are done."""
+    """Where the batches of a checkpoint's answering are kept until all are done."""
     return Journal(run.folder / "answers" / f"{checkpoint}.{task}.partial", key(run, checkpoint))
 
 
-def read(run: Run, checkpoint: str) -> tuple[list[Answer], list[str] | None]:
-    """Answers and rationales (None where none were asked for). Raises UserError when corrupt."""
+def read(run: Run, checkpoint: str) -> list[Answer]:
+    """The answers of a checkpoint. Raises UserError when corrupt."""
     rows = read_jsonl(_rows(run, checkpoint))
-    rationales = [str(row.pop("rationale")) for row in rows if "rationale" in row]
     try:
-        return [Answer(**row) for row in rows], rationales or None
+        return [Answer(**row) for row in rows]
     except TypeError as error:
         raise UserError(f"{_rows(run, checkpoint)}: not answers of this version ({error})") from error
+
+
+def information(run: Run, checkpoint: str) -> dict[str, Any]:
+    """What `mutual_information.measure` found of a checkpoint on test; {} if nothing was measured."""
+    return dict(read_json(_about(run, checkpoint))["mutual_information"])
 
 
 def seconds(run: Run) -> float:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from cotdistill.answers import evaluate_equation
 from cotdistill.data.adapter import Record, ReleaseAdapter, Row
 from cotdistill.data.adapters.svamp import ADAPTER as SVAMP
-from cotdistill.data.adapters.svamp import parse_equation
+from cotdistill.data.adapters.svamp import parse_equation, stated_equation
 
 _TOKEN = re.compile(r"[0-9]+\.?[0-9]*|\.[0-9]+|[-+*/()]")
 # bounded, so that a hostile answer costs no quadratic time; "1,000", "3/4" and "12:30" are no numbers here
@@ -71,6 +72,10 @@ class Asdiv(ReleaseAdapter):
     def parse_teacher(self, output: str) -> tuple[str, str]:
         """As SVAMP's."""
         return parse_equation(output)
+
+    def stated_label(self, rationale: str, options: Sequence[str]) -> str:
+        """As SVAMP's."""
+        return stated_equation(rationale)
 
 
 ADAPTER = Asdiv()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
-from cotdistill.data.adapter import Record, ReleaseAdapter
+from cotdistill.data.adapter import Record, ReleaseAdapter, named_option
 
 _OPTION = re.compile(r"\(.\)")
 
@@ -38,6 +39,11 @@ class Cqa(ReleaseAdapter):
         pieces = _OPTION.split(parts[1], maxsplit=2)
         label = pieces[1].strip() if len(pieces) > 1 else ""
         return parts[0].rstrip(), label.removesuffix(".")
+
+    def stated_label(self, rationale: str, options: Sequence[str]) -> str:
+        """The only option that is named after the last `Of the above choices`, with which PaLM concludes."""
+        _, found, conclusion = rationale.rpartition("Of the above choices")
+        return named_option(conclusion, options) if found else ""
 
 
 ADAPTER = Cqa()

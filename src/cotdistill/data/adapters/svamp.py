@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+
 from cotdistill.answers import evaluate_equation
 from cotdistill.data.adapter import Record, ReleaseAdapter
+
+_ARITHMETIC = re.compile(r"[-+*/().0-9 ]+")
+_OPERATION = re.compile(r"[0-9)] ?[-+*/]")
 
 
 def parse_equation(output: str) -> tuple[str, str]:
@@ -18,6 +24,15 @@ def parse_equation(output: str) -> tuple[str, str]:
         if 0 <= start < end:
             return parts[0].rstrip(), line[start : end + 1]
     return parts[0].rstrip(), ""
+
+
+def stated_equation(rationale: str) -> str:
+    """The last arithmetic with an operator in it: "So he had 12 - 10 = 2 left." states "12 - 10"."""
+    for run in reversed(_ARITHMETIC.findall(rationale)):
+        expression = run.strip(" .")
+        if _OPERATION.search(expression) and evaluate_equation(expression) is not None:
+            return str(expression)
+    return ""
 
 
 class Svamp(ReleaseAdapter):
@@ -38,6 +53,10 @@ class Svamp(ReleaseAdapter):
     def parse_teacher(self, output: str) -> tuple[str, str]:
         """See `parse_equation`; an output that does not end in an answer has no rationale either."""
         return parse_equation(output)
+
+    def stated_label(self, rationale: str, options: Sequence[str]) -> str:
+        """See `stated_equation`."""
+        return stated_equation(rationale)
 
 
 ADAPTER = Svamp()

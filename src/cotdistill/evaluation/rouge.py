@@ -1,0 +1,56 @@
+"""ROUGE (Lin 2004) between one generated and one reference text: F1 of n-grams, and of the longest common
+subsequence.
+
+Tokens and numbers are those of the package rouge-score without stemming (a test holds that); it is not
+used itself because importing it (and NLTK) costs several times what an evaluation costs.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+
+SIGNATURE = "F1, lower case, [a-z0-9]+ tokens, no stemming, as rouge-score 0.1.2"
+
+_TOKEN = re.compile(r"[a-z0-9]+")
+
+
+def tokens(text: str) -> list[str]:
+    """Lower-case runs of ASCII letters and digits."""
+    return _TOKEN.findall(text.lower())
+
+
+def rouge_n(generated: list[str], reference: list[str], n: int) -> float:
+    """F1 of the n-grams of two token lists, counted with repetitions; 0 where a text has none."""
+    own, wanted = _grams(generated, n), _grams(reference, n)
+    return _f1((own & wanted).total(), own.total(), wanted.total())
+
+
+def rouge_l(generated: list[str], reference: list[str]) -> float:
+    """F1 of the longest common subsequence; 0 where a text is empty."""
+    return _f1(_common(generated, reference), len(generated), len(reference))
+
+
+def _grams(words: list[str], n: int) -> Counter[tuple[str, ...]]:
+    return Counter(zip(*(words[start:] for start in range(n)), strict=False))
+
+
+def _common(first: list[str], second: list[str]) -> int:
+    """Length of the longest common subsequence, a whole row of its table at once as the bits of an
+    integer (Hyyrö 2004): a zero marks where the row's length grows."""
+    where: dict[str, int] = {}
+    for place, word in enumerate(first):
+        where[word] = where.get(word, 0) | 1 << place
+    everywhere = (1 << len(first)) - 1
+    row = everywhere
+    for word in second:
+        both = row & where.get(word, 0)
+        row = (row + both | row - both) & everywhere
+    return len(first) - row.bit_count()
+
+
+def _f1(common: int, generated: int, reference: int) -> float:
+    if not common:
+        return 0.0
+    precision, recall = common / generated, common / reference
+    return 2 * precision * recall / (precision + recall)

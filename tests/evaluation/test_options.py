@@ -1,0 +1,198 @@
+"""Option scores against one full forward pass per option, and the distinct options of an example."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from cotdistill import methods, students
+from cotdistill.config.grid import Run
+from cotdistill.data.prepared import Prepared, prepare
+from cotdistill.evaluation import options, stored
+from cotdistill.evaluation.generate import Generator
+from cotdistill.evaluation.protocols import evaluate
+from cotdistill.files import read_json, read_jsonl
+from cotdistill.jobs import stopping
+from cotdistill.training.loop import train
+
+CPU = torch.device("cpu")
+COLOURS = ["red", "dark blue", "green with grey dots", "red"]
+NUMBERS = ["one", "two or three"]
+
+
+@pytest.fixture(scope="module")
+def root(tiny: Any, once: Any) -> Path:
+    """42 rows with options: some have four with a repetition, some two, some none."""
+
+    def build(folder: Path) -> None:
+        for split in ("train", "valid", "test"):
+            lines = [json.loads(line) for line in (tiny.data / f"{split}.jsonl").read_text().splitlines()]
+            for number, line in enumerate(lines):
+                if number % 4 == 1:
+                    line.update(label=NUMBERS[number % 3 % 2], options=NUMBERS)
+                elif number % 4 != 3:
+                    line["options"] = COLOURS
+            file = folder / "data" / f"{split}.jsonl"
+            file.parent.mkdir(exist_ok=True)
+            file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        run = make(type(tiny)(folder / "data"), folder)
+        prepare(run.experiment, run.dataset, run.student, folder / "prepared")
+
+    return once("with-options", build)
+
+
+def make(tiny: Any, results: Path, method: str = "dss", **more: Any) -> Run:
+    return tiny.run(results, method, evaluation={"batch_size": 3, "rationales": False}, **more)
+
+
+@pytest.fixture
+def of(tiny: Any, root: Path, tmp_path: Path) -> Any:
+    """The run of a method on these rows, in a folder of the test."""
+    kind = type(tiny)(root / "data", root / "prepared")
+    return lambda method="dss", **more: make(kind, tmp_path, method, **more)
+
+
+def generator(run: Run) -> Generator:
+    return Generator(run, Prepared(run.prepared), methods.build(run.method.method), CPU)
+
+
+def brute_force(model: Any, made: Generator, row: dict[str, Any], prefix: str) -> list[float]:
+    """One unpadded input and one option at a time, softmax by hand."""
+    scores = []
+    ids = torch.tensor([made.tokenizer(prefix + row["input"])["input_ids"]])
+    for option in dict.fromkeys(row["options"]):
+        target = made.tokenizer(option)["input_ids"]
+        logits = model(input_ids=ids, decoder_input_ids=torch.tensor([[0, *target[:-1]]])).logits[0]
+        parts = logits.double().log_softmax(-1)
+        scores.append(sum(float(parts[place, token]) for place, token in enumerate(target)))
+    total = sum(math.exp(score) for score in scores)
+    return [math.exp(score) / total for score in scores]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("method", "prefix"), [("dss", "predict: "), ("finetune", "")])
+@pytest.mark.parametrize("most", [2, 1024])
+def test_probabilities_are_those_of_a_pass_for_each_option(
+    of: Any, monkeypatch: Any, method: str, prefix: str, most: int
+):
+    run = of(method)
+    monkeypatch.setattr(options, "MOST", most)
+    torch.manual_seed(7)
+    model = students.load(run, Prepared(run.prepared).manifest["vocabulary"]).eval()
+    for parameter in model.parameters():
+        parameter.data += 0.3 * torch.randn_like(parameter)
+    made = generator(run)
+    found = made.option_probabilities(model, "test")
+    texts = made.distinct_options("test")
+    rows = made.prepared.table("test").to_pylist()
+    assert {len(row) for row in found} == {0, 2, 3}
+    spread = 0.0
+    for row, distinct, probabilities in zip(rows, texts, found, strict=True):
+        assert distinct == list(dict.fromkeys(row["options"]))
+        assert probabilities == pytest.approx(brute_force(model, made, row, prefix), rel=1e-4, abs=1e-9)
+        spread = max([spread, *probabilities])
+    assert spread > 0.7, "these weights tell options apart"
+
+
+@torch.no_grad()
+def test_bf16_is_near(of: Any):
+    run, low = of(), of(precision="bf16")
+    model = students.load(run, Prepared(run.prepared).manifest["vocabulary"]).eval()
+    exact, near = (generator(each).option_probabilities(model, "test") for each in (run, low))
+    assert exact != near
+    for first, second in zip(exact, near, strict=True):
+        assert second == pytest.approx(first, abs=0.05)
+
+
+def test_encoder_runs_once_over_each_input(of: Any):
+    run = of()
+    model = students.load(run, Prepared(run.prepared).manifest["vocabulary"])
+    sizes = []
+    model.get_encoder().register_forward_hook(lambda *call: sizes.append(len(call[2][0])))
+    passes = []
+    model.get_decoder().register_forward_hook(lambda *call: passes.append(len(call[2][0])))
+    generator(run).option_probabilities(model, "test")
+    assert sizes == [3, 3, 2], "eight examples in threes"
+    assert len(passes) <= 3 and sum(passes) == sum(len(set(row["options"])) for row in rows_of(run))
+
+
+def rows_of(run: Run) -> list[dict[str, Any]]:
+    return Prepared(run.prepared).table("test").to_pylist()
+
+
+def test_methods_that_write_more_than_the_label_have_no_option_scores(of: Any):
+    assert generator(of("single_task")).option_probabilities(None, "test") is None  # type: ignore[arg-type]
+
+
+def test_an_open_label_set_has_no_option_scores(tiny: Any, tmp_path: Path):
+    made = generator(tiny.run(tmp_path, "dss"))
+    assert made.option_probabilities(None, "test") is None  # type: ignore[arg-type]
+
+
+class Words:
+    """A tokenizer that knows lower-case letters alone, and drops what it does not know."""
+
+    eos_token_id = 1
+
+    def __call__(self, texts: list[str], **_: Any) -> dict[str, list[list[int]]]:
+        return {"input_ids": [[ord(c) for c in text if c.islower()] for text in texts]}
+
+
+def test_options_that_are_tokenised_alike_are_one_and_bear_the_gold_text():
+    rows = [["a b", "ab", "c", "a b"], ["a b", "ab"], [], ["abcdef", "abcdeg"]]
+    found = options.choices(rows, ["ab", "a b", "x", "abcdeg"], Words(), 4)  # type: ignore[arg-type]
+    assert found[0] == {(97, 98, 1): "ab", (99, 1): "c"}
+    assert found[1] == {(97, 98, 1): "a b"} and found[2] == {}
+    assert found[3] == {(97, 98, 99, 1): "abcdeg"}, "cut as labels are"
+    assert options.choices([[]], ["x"], Words(), 4) == [{}]  # type: ignore[arg-type]
+
+
+def test_normalised_survives_likelihoods_that_underflow():
+    assert options.normalised([-2000.0, -2000.0 + math.log(3)]) == pytest.approx([0.25, 0.75])
+    assert options.normalised([]) == []
+
+
+def test_a_run_keeps_its_option_scores_and_measures_them(of: Any):
+    run = of()
+    train(run)
+    metrics = evaluate(run)
+    lines = read_jsonl(run.folder / "predictions.jsonl")
+    made, model = generator(run), students.load_saved(run.folder / "model")
+    assert [line["option_probabilities"] for line in lines] == made.option_probabilities(model, "test")
+    assert [line["options"] for line in lines] == made.distinct_options("test")
+    assert "options" not in metrics["measures"]["calibration"], "some of these rows have none"
+    last = read_jsonl(run.folder / "answers" / "model_last.jsonl")
+    same = read_json(run.folder / "training.json")["files"]
+    if same["model/model.safetensors"] != same["model_last/model.safetensors"]:
+        assert all(line["option_probabilities"] == [] for line in last), "published needs accuracy alone"
+
+
+def test_a_stop_in_the_midst_of_option_scoring_loses_no_batch(of: Any, monkeypatch: Any):
+    run = of()
+    train(run)
+    model = students.load_saved(run.folder / "model")
+    whole = generator(run).option_probabilities(model, "test")
+    calls: list[int] = []
+    work = Generator._scores
+
+    def counted(self: Generator, *arguments: Any) -> Any:
+        calls.append(len(calls))
+        return work(self, *arguments)
+
+    def stop() -> None:
+        if len(calls) == 2:
+            raise stopping.Preempted("asked to stop")
+
+    monkeypatch.setattr(Generator, "_scores", counted)
+    monkeypatch.setattr(stopping, "check", stop)
+    with pytest.raises(stopping.Preempted):
+        generator(run).option_probabilities(model, "test", stored.journal(run, "model", "options"))
+    assert len(calls) == 2
+    monkeypatch.setattr(stopping, "check", lambda: None)
+    again = generator(run).option_probabilities(model, "test", stored.journal(run, "model", "options"))
+    assert len(calls) == 3 and again == whole, "to the last bit"
