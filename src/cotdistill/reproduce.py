@@ -114,23 +114,24 @@ def _explain(folder: Path, log: Path, started: float) -> None:
 
 def _print_partial(experiment: Experiment, folder: Path) -> None:
     """What Snakemake's `onerror` made of the finished runs, if it came to that."""
-    from cotdistill.results.collect import read_results
-    from cotdistill.results.compare import compare, summary
+    from cotdistill.results.compare import summary
+    from cotdistill.results.partial import OUT_OF_DATE
 
     table = folder / "tables" / "comparison.md"
-    if table.is_file() and table.stat().st_mtime == 0:
-        print(summary(compare(read_results(experiment), experiment.baseline)))
+    if table.is_file() and table.stat().st_mtime == OUT_OF_DATE:
+        print(summary(experiment))
         print(f"table    {table} (names the missing runs)")
+        print(f"\n{table.with_name('verdict.txt').read_text(encoding='utf-8')}", end="")
 
 
 def _print_results(experiment: Experiment, folder: Path) -> None:
-    from cotdistill.results.collect import read_results
-    from cotdistill.results.compare import compare, summary
+    from cotdistill.results.compare import summary
 
-    print(summary(compare(read_results(experiment), experiment.baseline)))
+    print(summary(experiment))
     print(f"table    {folder / 'tables' / 'comparison.md'} (also .csv, .tex)")
     for figure in sorted((folder / "figures").glob("*.png")):
         print(f"figure   {figure} (also .pdf)")
     print(f"report   {folder / 'report.html'}")
     store = experiment.tracking.uri or f"sqlite:///{Path(experiment.results, 'mlflow.db')}"
     print(f"MLflow   {store} (`make mlflow` opens it)")
+    print(f"\n{(folder / 'tables' / 'verdict.txt').read_text(encoding='utf-8')}", end="")

@@ -26,6 +26,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "prepare": ("data.prepared",),
     "train": ("training.loop",),
     "evaluate": ("evaluation.protocols",),
+    "judge": ("evaluation.judge",),
     "collect": ("results.collect",),
     "compare": ("results.compare",),
     "figures": ("figures",),
@@ -106,9 +107,13 @@ class Workflow:
 
     def run_code(self, stage: str) -> Callable[[Any], str]:
         """Parameter: the fingerprint of a stage's code and of the run's method."""
-        return lambda wildcards: fingerprint(
-            *MODULES[stage], f"methods.{self.find(wildcards).method.method}"
-        )
+        def code(wildcards: Any) -> str:
+            run = self.find(wildcards)
+            # evaluating reads from a rationale the label that it states, as the dataset's adapter knows how
+            adapter = [f"data.adapters.{run.dataset.adapter}"] if stage == "evaluate" else []
+            return fingerprint(*MODULES[stage], f"methods.{run.method.method}", *adapter)
+
+        return code
 
     def data_settings(self, wildcards: Any) -> str:
         """Parameter: digest of the settings that the prepared data depend on."""
@@ -122,6 +127,11 @@ class Workflow:
         """Parameter: the fingerprint of preparing, and of the dataset's adapter."""
         dataset, _ = self._pair(wildcards)
         return fingerprint(*MODULES["prepare"], f"data.adapters.{dataset.adapter}")
+
+    @property
+    def judged(self) -> list[str]:
+        """The judge's ratings, where a judge is asked."""
+        return [f"{self.folder}/judge.json"] if self.experiment.evaluation.judge else []
 
     @property
     def figures(self) -> list[str]:

@@ -66,12 +66,12 @@ def write_run(run: Run, steps: int = 100) -> None:
                 "test_n": N_TEST,
             },
             "teacher": {"train": split, "valid": split, "test": split},
-            "sizes": {"train": 720, "valid": 80, "test": N_TEST},
+            "sizes": {"train": round(720 * run.fraction), "valid": 80, "test": N_TEST},
             "evaluation_wall_s": 1.5,
+            "measures": _measures(run, correct),
         },
     )
-    prediction = {"id": "0", "input": "x", "gold": "a", "prediction": "a", "correct": True, "confidence": 0.9}
-    write_jsonl(run.folder / "predictions.jsonl", [prediction])
+    write_jsonl(run.folder / "predictions.jsonl", _predictions(run, correct))
     write_json(
         run.folder / "environment.json",
         {
@@ -88,6 +88,61 @@ def write_run(run: Run, steps: int = 100) -> None:
     )
 
 
+def _predictions(run: Run, correct: int) -> list[dict[str, Any]]:
+    """Hard examples are hard for every run; svamp has no options, and only some methods write rationales."""
+    draw = random.Random(run.id + "predictions")
+    hard = random.Random(run.dataset.name)
+    difficulty = [hard.random() + 0.5 * draw.random() for _ in range(N_TEST)]
+    right = set(sorted(range(N_TEST), key=difficulty.__getitem__)[:correct])
+    lines = []
+    for number in range(N_TEST):
+        confidence = min(max(1.2 - 0.7 * difficulty[number], 0.25), 0.99)
+        line = {
+            "id": f"{run.dataset.name}-{number}", "input": "which?", "gold": "a",
+            "prediction": "a" if number in right else "b", "correct": number in right,
+            "confidence": confidence, "options": [], "option_probabilities": [],
+        }  # fmt: skip
+        if run.dataset.name == "cqa":
+            line["options"] = ["a", "b", "c"]
+            best, rest = confidence, (1 - confidence) / 2
+            line["option_probabilities"] = [best, rest, rest] if number in right else [rest, best, rest]
+        if len(TERMS[run.method.method]) > 1:
+            line |= {"rationale": "it is a.", "teacher_rationale": "so a."}
+        lines.append(line)
+    return lines
+
+
+def _measures(run: Run, correct: int) -> dict[str, Any]:
+    draw = random.Random(run.id + "measures")
+
+    def calibration() -> dict[str, Any]:
+        return {
+            "n": N_TEST, "bins": 10, "accuracy": correct / N_TEST, "mean_confidence": 0.7,
+            "ece_width": draw.uniform(0.02, 0.2), "ece_mass": draw.uniform(0.02, 0.2),
+            "brier": draw.uniform(0.1, 0.3), "nll": draw.uniform(0.3, 1.2),
+        }  # fmt: skip
+
+    found: dict[str, Any] = {"calibration": {"sequence": calibration()}}
+    if run.dataset.name == "cqa":
+        found["calibration"]["options"] = calibration()
+    if len(TERMS[run.method.method]) > 1:
+        gain = 0.4 if run.method.method == "mi" else 0.0
+        found["rationale"] = {
+            "n": N_TEST, "bleu": draw.uniform(10, 30), "bleu_signature": "nrefs:1", "words": 9.5,
+            "words_teacher": 11.0, "repetition": draw.uniform(0, 0.2), "states_label": 0.9,
+            "faithful_prediction": draw.uniform(0.5, 0.9), "faithful_gold": draw.uniform(0.3, 0.6),
+            **{name: draw.uniform(0.2, 0.5) for name in ("rouge1", "rouge2", "rougeL")},
+        }  # fmt: skip
+        found["mi"] = {
+            space: {
+                name: {"value": value, "low": value - 0.2, "high": value + 0.2, "n": N_TEST, "ceiling": 4.16}
+                for name, value in (("infonce", draw.uniform(1, 1.3) + gain), ("gaussian", 2 + gain))
+            }
+            for space in ("decoder", "output")
+        }
+    return found
+
+
 def _history(objective: str, draw: random.Random, steps: int, accuracy: float) -> list[dict[str, Any]]:
     lines: list[dict[str, Any]] = []
     for step in range(10, steps + 1, 10):
@@ -98,7 +153,12 @@ def _history(objective: str, draw: random.Random, steps: int, accuracy: float) -
         lines.append({**line, "learning_rate": 5e-5 * (1 - step / steps), "gradient_norm": 1.0})
         if step % 20 == 0:
             value = accuracy * (1 - fall) + 0.02 * draw.random()
-            lines.append({"step": step, "epoch": step / 50, "valid/accuracy": value, "valid/n": 80})
+            found = {"valid/accuracy": value, "valid/n": 80}
+            if len(TERMS[objective]) > 1:
+                kinds = ("decoder/infonce", "decoder/gaussian", "output/infonce", "output/gaussian")
+                names = [f"mi/{kind}" for kind in kinds]
+                found |= {name: (1 - fall) * (1 + k) + 0.1 * draw.random() for k, name in enumerate(names)}
+            lines.append({"step": step, "epoch": step / 50, **found})
     return lines
 
 

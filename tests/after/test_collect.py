@@ -14,7 +14,8 @@ from cotdistill.config.grid import Run, expand
 from cotdistill.config.models import Experiment
 from cotdistill.errors import UserError
 from cotdistill.files import read_json, write_json
-from cotdistill.results.collect import COLUMNS, collect, read_history, read_results
+from cotdistill.results.collect import collect
+from cotdistill.results.tables import COLUMNS, Tables
 
 Made = Callable[..., Experiment]
 
@@ -32,7 +33,7 @@ def change(run: Run, name: str, path: str, value: Any) -> None:
 def test_a_row_per_run_with_the_numbers_of_its_folder(made: Made) -> None:
     experiment = made()
     paths = collect(experiment)
-    table = read_results(experiment)
+    table = Tables(experiment).results
     assert list(table.columns) == list(COLUMNS)
     assert list(table["run"]) == [run.id for run in expand(experiment)]
     assert set(table["status"]) == {"done"}
@@ -50,7 +51,7 @@ def test_the_history_is_long_and_counts_a_repeated_step_once(made: Made) -> None
     file = expand(experiment)[0].folder / "history.jsonl"
     file.write_text(file.read_text() + '{"step": 100, "epoch": 2.0, "loss/total": null}\n')
     collect(experiment)
-    history = read_history(experiment)
+    history = Tables(experiment).history
     total = history[history["metric"] == "loss/total"]
     assert list(total["step"]) == list(range(10, 101, 10))
     assert pd.isna(total["value"].iloc[-1]), "the value written last counts, and null is NaN"
@@ -61,15 +62,15 @@ def test_missing_runs_are_named_or_marked(made: Made) -> None:
     with pytest.raises(UserError, match="1 of 18 runs .*: cqa/tiny/mi/gold/1/2; "):
         collect(experiment)
     collect(experiment, allow_missing=True)
-    table = read_results(experiment)
+    table = Tables(experiment).results
     assert list(table.loc[table["status"] == "missing", "run"]) == ["cqa/tiny/mi/gold/1/2"]
-    assert "cqa/tiny/mi/gold/1/2" not in set(read_history(experiment)["run"])
+    assert "cqa/tiny/mi/gold/1/2" not in set(Tables(experiment).history["run"])
 
 
 def test_a_table_of_missing_runs_keeps_its_types(made: Made) -> None:
     experiment = made(methods=["dss"], datasets=["cqa"], seeds=[0], skip=("cqa/tiny/dss/gold/1/0",))
     collect(experiment, allow_missing=True)
-    assert str(read_results(experiment)["n_test"].dtype) == "Int64"
+    assert str(Tables(experiment).results["n_test"].dtype) == "Int64"
 
 
 def test_another_config_is_refused_by_both_hashes(made: Made) -> None:
@@ -111,8 +112,8 @@ def test_a_truncated_file_is_one_line(made: Made, name: str) -> None:
 def test_a_corrupt_table_is_one_line(made: Made) -> None:
     experiment = made(methods=["dss"], datasets=["cqa"], seeds=[0])
     with pytest.raises(UserError, match="run the collect stage first"):
-        read_results(experiment)
+        _ = Tables(experiment).results
     path: Path = collect(experiment).results
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(UserError, match="collect again"):
-        read_results(experiment)
+        _ = Tables(experiment).results

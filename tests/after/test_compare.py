@@ -11,22 +11,32 @@ import pytest
 
 from cotdistill.config.models import Experiment
 from cotdistill.errors import UserError
-from cotdistill.results.collect import collect, read_results
-from cotdistill.results.compare import compare, summary, write
-from cotdistill.results.render import escape, latex, markdown, percent
+from cotdistill.results.collect import collect
+from cotdistill.results.compare import compare, write
+from cotdistill.results.latex import escape, latex
+from cotdistill.results.render import markdown, percent, plain
 from cotdistill.results.reported import reported, sources
+from cotdistill.results.tables import Tables
 
 Made = Callable[..., Experiment]
 
 
-def table_of(experiment: Experiment) -> pd.DataFrame:
+def tables_of(experiment: Experiment) -> Tables:
     collect(experiment, allow_missing=True)
-    return read_results(experiment)
+    return Tables(experiment)
+
+
+def rows_of(tables: Tables, baseline: str = "dss") -> pd.DataFrame:
+    return compare(tables.results, tables.evidence, baseline)
+
+
+def page(tables: Tables) -> str:
+    return markdown(rows_of(tables), tables.results, tables.measures, "the verdict")
 
 
 def test_numbers_by_hand(made: Made) -> None:
-    table = table_of(made())
-    rows = compare(table, "dss")
+    tables = tables_of(made())
+    table, rows = tables.results, rows_of(tables)
     assert len(rows) == 6
     row = rows[(rows["dataset"] == "svamp") & (rows["method"] == "mi")].iloc[0]
     cell = table[table["dataset"] == "svamp"].pivot(index="seed", columns="method", values="accuracy")
@@ -35,41 +45,40 @@ def test_numbers_by_hand(made: Made) -> None:
     assert row["sd"] == pytest.approx(cell["mi"].std(ddof=1))
     assert row["difference"] == pytest.approx((cell["mi"] - cell["dss"]).mean())
     # t(0.975, 2) = 4.303 in any printed table
-    half = 4.303 * (cell["mi"] - cell["dss"]).std(ddof=1) / math.sqrt(3)
-    assert row["difference_high"] - row["difference"] == pytest.approx(half, rel=1e-3)
+    assert row["high"] - row["mean"] == pytest.approx(4.303 * cell["mi"].std(ddof=1) / math.sqrt(3), rel=1e-3)
+    assert row["difference_low"] < row["difference"] < row["difference_high"]
     assert row["teacher_accuracy"] == 0.75
 
 
 def test_the_baseline_has_no_difference_and_must_exist(made: Made) -> None:
-    table = table_of(made(datasets=["cqa"]))
-    rows = compare(table, "dss").set_index("method")
+    experiment = made(datasets=["cqa"])
+    rows = rows_of(tables_of(experiment)).set_index("method")
     assert rows.loc["dss", "n_pairs"] == 0 and math.isnan(rows.loc["dss", "difference"])
     with pytest.raises(UserError, match="'baseline': method 'dsss' is not in the grid"):
-        compare(table, "dsss")
+        write(experiment.model_copy(update={"baseline": "dsss"}))
 
 
 def test_missing_runs_are_counted_and_named(made: Made) -> None:
-    table = table_of(made(skip=("cqa/tiny/mi/gold/1/2", "cqa/tiny/dss/gold/1/1")))
-    rows = compare(table, "dss").set_index(["dataset", "method"])
+    tables = tables_of(made(skip=("cqa/tiny/mi/gold/1/2", "cqa/tiny/dss/gold/1/1")))
+    rows = rows_of(tables).set_index(["dataset", "method"])
     mi = rows.loc[("cqa", "mi")]
     assert (mi["n_seeds"], mi["n_missing"], mi["n_pairs"]) == (2, 1, 1)
-    text = markdown(compare(table, "dss"), table)
+    text = page(tables)
     assert "MISSING: 2 of 18 runs" in text and "cqa/tiny/mi/gold/1/2" in text
     assert "(1 pair)" in text
-    assert "missing: 2 of 18 runs" in summary(compare(table, "dss"))
+    assert "missing: 2 of 18 runs" in plain(rows_of(tables))
 
 
 def test_all_missing(made: Made) -> None:
     ids = tuple(f"cqa/tiny/{method}/gold/1/0" for method in ("dss", "mi"))
-    table = table_of(made(skip=ids, datasets=["cqa"], methods=["dss", "mi"], seeds=[0]))
-    assert "missing" in summary(compare(table, "dss"))
+    tables = tables_of(made(skip=ids, datasets=["cqa"], methods=["dss", "mi"], seeds=[0]))
+    assert "missing" in plain(rows_of(tables))
 
 
 def test_one_seed_has_no_interval(made: Made) -> None:
-    table = table_of(made(seeds=[7], datasets=["cqa"]))
-    rows = compare(table, "dss")
+    rows = rows_of(tables_of(made(seeds=[7], datasets=["cqa"])))
     assert rows["low"].isna().all() and (rows["n_seeds"] == 1).all()
-    text = summary(rows)
+    text = plain(rows)
     assert "(n=1)" in text and "±" not in text.split("accuracy: mean")[0]
 
 
@@ -87,8 +96,8 @@ def test_reported_numbers_stand_beside_the_same_experiment_alone(made: Made) -> 
         labels=["gold", "teacher"],
         seeds=[0],
     )
-    table = table_of(experiment)
-    rows = compare(table, "dss")
+    tables = tables_of(experiment)
+    rows = rows_of(tables)
     found = rows[rows["reported"].notna()]
     keys = [tuple(key) for key in found[["dataset", "student", "method", "labels"]].to_numpy()]
     names = {("cqa", "t5-v1_1-base", name, "gold") for name in ("dss", "mi", "single_task")}
@@ -96,7 +105,7 @@ def test_reported_numbers_stand_beside_the_same_experiment_alone(made: Made) -> 
     reports = found.set_index("method")["reported"]
     assert reports["mi"] == pytest.approx(0.6388)
     assert reports["single_task"] == pytest.approx(0.6219), "matched by its objective, finetune"
-    text = markdown(rows, table)
+    text = page(tables)
     other = text.split("## Reported by the papers")[1].split("## Notes")[0]
     assert "62.6 to 63.4" in other and "svamp" not in other and "63.9 " not in other
 
@@ -107,10 +116,10 @@ def test_reported_file_is_whole() -> None:
 
 
 def test_mixed_data_and_code_are_told(made: Made) -> None:
-    table = table_of(made(datasets=["cqa"]))
-    assert "MIXED" not in markdown(compare(table, "dss"), table)
-    table.loc[0, ["data_checksum", "git_commit"]] = ["other", "fedc"]
-    text = markdown(compare(table, "dss"), table)
+    tables = tables_of(made(datasets=["cqa"]))
+    assert "MIXED" not in page(tables)
+    tables.results.loc[0, ["data_checksum", "git_commit"]] = ["other", "fedc"]
+    text = page(tables)
     assert "MIXED CODE: the runs come from 2 git commits" in text and "MIXED DATA: in cqa" in text
 
 
@@ -118,15 +127,19 @@ def test_files(made: Made) -> None:
     experiment = made(methods=["dss", {"name": "mi_beta_0.5", "method": "mi", "beta": 0.5}])
     collect(experiment)
     paths = write(experiment)
-    assert [path.name for path in paths] == ["comparison.md", "comparison.csv", "comparison.tex"]
-    md, csv, tex = (path.read_text() for path in paths)
+    names = ["verdict.md", "verdict.txt", "evidence.csv", "comparison.md", "comparison.csv", "comparison.tex"]
+    assert [path.name for path in paths] == names
+    md, csv, tex = (path.read_text() for path in paths[3:])
     lines = [line for line in md.split("## Notes")[0].splitlines() if line.startswith("|")]
     assert re.search(r"\d\d\.\d ± \d\.\d \(n=3\)", md) and len(lines) > 8
-    assert len(pd.read_csv(paths[1])) == 4 and csv.startswith("dataset,")
+    assert len(pd.read_csv(paths[4])) == 4 and csv.startswith("dataset,")
     assert r"mi\_beta\_0.5" in tex and r"\toprule" in tex and r"$\pm$" in tex
-    body = tex.split(r"\begin{tabular}")[1].split(r"\end{tabular}")[0]
-    ampersands = {line.count("&") for line in body.splitlines() if line.endswith(r"\\")}
-    assert len(ampersands) == 1, "every row of the LaTeX table has as many cells"
+    assert r"\textbf{" in tex and "**" in md, "the best is bold"
+    assert "### Rationales" in md and "Brier" in tex
+    for part in tex.split(r"\begin{tabular}")[1:]:
+        body = part.split(r"\end{tabular}")[0]
+        ampersands = {line.count("&") for line in body.splitlines() if line.endswith(r"\\")}
+        assert len(ampersands) == 1, "every row of a LaTeX table has as many cells"
     assert not re.search(r"(?<!\\)[_#]", tex.replace("\\usepackage", "")), "an unescaped character"
 
 
@@ -139,5 +152,6 @@ def test_text_helpers() -> None:
 
 
 def test_latex_minus(made: Made) -> None:
-    table = table_of(made(datasets=["cqa"]))
-    assert "$-$" in latex(compare(table, "mi"), table), "differences below 0 show a minus sign"
+    tables = tables_of(made(datasets=["cqa"], baseline="mi"))
+    text = latex(rows_of(tables, "mi"), tables.results, tables.measures)
+    assert "$-$" in text, "differences below 0 show a minus sign"

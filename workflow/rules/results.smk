@@ -1,10 +1,35 @@
+if grid.judged:
+
+    rule judge:
+        input:
+            grid.of_runs("predictions.jsonl", "metrics.json"),
+        output:
+            grid.judged,
+        params:
+            grid=grid.grid,
+            settings=grid.settings("evaluation"),
+            code=grid.code("judge"),
+        log:
+            grid.log("judge"),
+        conda:
+            "../../environment.yml"
+        message:
+            "ask the judge for ratings of the rationales"
+        localrule: True
+        shell:
+            "cotdistill judge --config {params.grid} > {log} 2>&1"
+
+
 rule collect:
     input:
-        grid.of_runs("metrics.json", "history.jsonl", "environment.json", "config.json"),
+        grid.judged,
+        grid.of_runs("metrics.json", "predictions.jsonl", "history.jsonl", "environment.json", "config.json"),
     output:
         results=f"{grid.folder}/results.parquet",
         csv=f"{grid.folder}/results.csv",
         history=f"{grid.folder}/history.parquet",
+        measures=f"{grid.folder}/measures.parquet",
+        examples=f"{grid.folder}/examples.parquet",
     params:
         grid=grid.grid,
         settings=grid.settings("experiment"),
@@ -25,6 +50,7 @@ rule collect:
 rule compare:
     input:
         rules.collect.output.results,
+        rules.collect.output.examples,
     output:
         report(
             f"{grid.folder}/tables/comparison.md",
@@ -39,6 +65,8 @@ rule compare:
             labels={"table": "comparison", "format": "CSV"},
         ),
         f"{grid.folder}/tables/comparison.tex",
+        f"{grid.folder}/tables/evidence.csv",
+        multiext(f"{grid.folder}/tables/verdict", ".md", ".txt"),
     params:
         grid=grid.grid,
         settings=grid.settings("experiment", "baseline"),
@@ -58,8 +86,7 @@ rule compare:
 
 rule figures:
     input:
-        rules.collect.output.results,
-        rules.collect.output.history,
+        rules.collect.output,
     output:
         [
             report(
@@ -91,6 +118,7 @@ rule figures:
 rule track:
     input:
         rules.collect.output.results,
+        rules.figures.output,
     output:
         f"{grid.folder}/tracked.json",
     params:

@@ -47,6 +47,7 @@ rule evaluate:
         hash=grid.run_hash,
         code=grid.run_code("evaluate"),
         rationales=grid.experiment.evaluation.rationales,
+        bins=grid.experiment.evaluation.bins,
         id=lambda w: grid.find(w).id,
     log:
         grid.log("evaluate", *grid.axes),

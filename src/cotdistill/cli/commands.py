@@ -81,8 +81,15 @@ def evaluate(options: Options) -> None:
           f"published {published['test_accuracy']:.4f} (step {published['step']}), n={strict['test_n']}")
 
 
+def judge(options: Options) -> None:
+    """Ask the judge of `evaluation.judge` (an LLM behind an HTTP address) to rate rationales, 1 to 5."""
+    from cotdistill.evaluation.judge import judge as run
+
+    _print(run(load(options.config)))
+
+
 def collect(options: Options) -> None:
-    """Gather all runs into one tidy table: results.parquet, results.csv, history.parquet."""
+    """Gather all runs into tidy tables: results (also CSV), history, measures and examples.parquet."""
     from cotdistill.results.collect import collect as run
 
     _print(run(load(options.config), allow_missing=options.allow_missing))
@@ -188,6 +195,7 @@ COMMANDS: dict[str, Callable[[Options], Any]] = {
     "prepare": prepare,
     "train": train,
     "evaluate": evaluate,
+    "judge": judge,
     "collect": collect,
     "partial": partial,
     "compare": compare,

@@ -1,91 +1,36 @@
-"""Collect the run folders of an experiment into one tidy table of results and one of histories."""
+"""Collect the run folders of an experiment into the tables of `results.tables`."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import pandas as pd
-
-from cotdistill.config.grid import AXES, Run, expand
+from cotdistill.config.grid import Run, expand
 from cotdistill.config.models import Experiment
-from cotdistill.errors import UserError
-from cotdistill.files import atomic, file_sha256, read_json, read_jsonl, read_sealed, write_text
-
-# column -> pandas type, in the order of the table; the types hold even when every run is missing
-COLUMNS = {
-    "run": "str",
-    "experiment": "str",
-    "dataset": "str",
-    "student": "str",
-    "method": "str",
-    "labels": "str",
-    "fraction": "float64",
-    "seed": "int64",
-    "status": "str",
-    "adapter": "str",
-    "pretrained": "str",
-    "objective": "str",
-    "method_settings": "str",
-    "config_hash": "str",
-    "accuracy": "float64",
-    "correct": "Int64",
-    "n_test": "Int64",
-    "step": "Int64",
-    "valid_accuracy": "float64",
-    "mean_confidence": "float64",
-    "accuracy_published": "float64",
-    "step_published": "Int64",
-    "n_train": "Int64",
-    "n_valid": "Int64",
-    "teacher_accuracy_train": "float64",
-    "teacher_accuracy_valid": "float64",
-    "teacher_accuracy_test": "float64",
-    "wall_s": "float64",
-    "evaluation_wall_s": "float64",
-    "peak_memory_mb": "float64",
-    "git_commit": "str",
-    "data_checksum": "str",
-    "device": "str",
-    "finished_at": "str",
-    "folder": "str",
-}
-HISTORY_COLUMNS = {
-    **{axis: COLUMNS[axis] for axis in AXES},
-    "run": "str",
-    "step": "int64",
-    "epoch": "float64",
-    "metric": "str",
-    "value": "float64",
-}
+from cotdistill.errors import UserError, listed
+from cotdistill.evaluation import judge
+from cotdistill.files import file_sha256, read_json, read_jsonl, read_sealed, write_text
+from cotdistill.results.measures import flat
+from cotdistill.results.tables import (
+    COLUMNS,
+    EXAMPLE_COLUMNS,
+    HISTORY_COLUMNS,
+    MEASURE_COLUMNS,
+    Files,
+    files_of,
+    frame_of,
+    write,
+)
 
 
-SEAL = b"cotdistill.seal"
-"""key in a Parquet file's metadata of the digest of its content"""
+def collect(experiment: Experiment, allow_missing: bool = False) -> Files:
+    """Write the tables of `results.tables.Tables`, and `results.csv`, from the run folders.
 
-
-class Tables(NamedTuple):
-    """The files that `collect` writes."""
-
-    results: Path
-    results_csv: Path
-    history: Path
-
-
-def tables_of(experiment: Experiment) -> Tables:
-    """Where the tables of an experiment stand: `<results>/<experiment>/`."""
-    folder = Path(experiment.results, experiment.experiment)
-    return Tables(folder / "results.parquet", folder / "results.csv", folder / "history.parquet")
-
-
-def collect(experiment: Experiment, allow_missing: bool = False) -> Tables:
-    """Write `results.parquet`, `results.csv` (a row per run of the grid) and `history.parquet`.
-
-    Accuracies are fractions in [0, 1], times seconds, memory MB. `history.parquet` is long: one row
-    per run, step and metric, of the finished runs; a value that was not finite is NaN.
+    Accuracies are fractions in [0, 1], times seconds, memory MB. A value of the history that was not
+    finite is NaN.
 
     Raises UserError when a run has no `metrics.json` (unless `allow_missing`, which gives it a row
     with status 'missing'), when a run folder was written under another config, and when a file is
@@ -95,73 +40,26 @@ def collect(experiment: Experiment, allow_missing: bool = False) -> Tables:
     # read every finished run first: a folder of another config is the fault to hear of before others
     rows = [result_row(run) for run in runs]
     missing = [row["run"] for row in rows if row["status"] == "missing"]
+    paths = files_of(experiment)
     if missing and not allow_missing:
-        named = ", ".join(missing[:8]) + (f" and {len(missing) - 8} more" if len(missing) > 8 else "")
         raise UserError(
             f"{len(missing)} of {len(rows)} runs have no metrics.json below "
-            f"{tables_of(experiment).results.parent / 'runs'}: {named}; train them, or allow missing runs"
+            f"{paths.results.parent / 'runs'}: {listed(missing, 8)}; train them, or allow missing runs"
         )
     done = [run for run, row in zip(runs, rows, strict=True) if row["status"] == "done"]
-    history = [line for run in done for line in history_rows(run)]
-    paths = tables_of(experiment)
-    results = _frame(rows, COLUMNS)
-    _write(paths.results, results)
+    results = frame_of(rows, COLUMNS)
+    write(paths.results, results)
     write_text(paths.results_csv, results.to_csv(index=False, lineterminator="\n"))
-    _write(paths.history, _frame(history, HISTORY_COLUMNS))
+    write(paths.history, frame_of(_all(history_rows, done), HISTORY_COLUMNS))
+    judged = judge.read(experiment) if experiment.evaluation.judge else {}
+    measures = [row for run in done for row in measure_rows(run, judged.get(run.id, {}))]
+    write(paths.measures, frame_of(measures, MEASURE_COLUMNS))
+    write(paths.examples, frame_of(_all(example_rows, done), EXAMPLE_COLUMNS))
     return paths
 
 
-def read_results(experiment: Experiment) -> pd.DataFrame:
-    """The table of results as `collect` wrote it. Raises UserError when it is absent or corrupt."""
-    return _read(tables_of(experiment).results, COLUMNS)
-
-
-def read_history(experiment: Experiment) -> pd.DataFrame:
-    """The long table of histories as `collect` wrote it. Raises UserError as `read_results`."""
-    return _read(tables_of(experiment).history, HISTORY_COLUMNS)
-
-
-def _write(path: Path, frame: pd.DataFrame) -> None:
-    import pyarrow as pa
-    from pyarrow import parquet
-
-    table = pa.Table.from_pandas(frame, preserve_index=False)
-    metadata = {**(table.schema.metadata or {}), SEAL: _seal(frame)}
-    with atomic(path) as part:
-        parquet.write_table(table.replace_schema_metadata(metadata), part)
-
-
-def _seal(frame: pd.DataFrame) -> bytes:
-    """Digest of a table's content: Parquet has no checksums of its own that cover all of it."""
-    hashed = hashlib.sha256(repr(list(frame.columns)).encode())
-    hashed.update(pd.util.hash_pandas_object(frame, index=False).to_numpy().tobytes())
-    return hashed.hexdigest()[:16].encode()
-
-
-def _read(path: Path, columns: dict[str, str]) -> pd.DataFrame:
-    if not path.exists():
-        raise UserError(f"{path}: no such table; run the collect stage first")
-    from pyarrow import parquet
-
-    remedy = f"remove {path} to collect again"
-    try:
-        seal = (parquet.read_schema(path).metadata or {}).get(SEAL)
-        frame = pd.read_parquet(path)
-        sound = seal is None or seal == _seal(frame)
-    except Exception as error:  # noqa: BLE001 a corrupt file raises whatever its reader raises
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise UserError(f"{path}: not a readable table ({reason}); {remedy}") from error
-    if not sound:
-        raise UserError(f"{path}: corrupt: its numbers are not those that were collected; {remedy}")
-    absent = [column for column in columns if column not in frame.columns]
-    if absent:
-        raise UserError(f"{path}: column '{absent[0]}' is missing; collect again with this version")
-    # the types that pandas notes in the file are not sealed: ours hold
-    return frame.reset_index(drop=True)[list(columns)].astype(columns)
-
-
-def _frame(rows: list[dict[str, Any]], columns: dict[str, str]) -> pd.DataFrame:
-    return pd.DataFrame(rows, columns=list(columns)).astype(columns)
+def _all(rows_of: Any, runs: Iterable[Run]) -> list[dict[str, Any]]:
+    return [row for run in runs for row in rows_of(run)]
 
 
 def result_row(run: Run) -> dict[str, Any]:
@@ -220,6 +118,44 @@ def history_rows(run: Run) -> list[dict[str, Any]]:
                 "value": value,
             }
     return list(values.values())
+
+
+def measure_rows(run: Run, judged: Mapping[str, float | None]) -> list[dict[str, Any]]:
+    """What was measured of a finished run beside its accuracy, one dict per measure (MEASURE_COLUMNS).
+
+    judged: what the judge gave the run, if there was one.
+    """
+    measured = flat(read_json(run.folder / "metrics.json"))
+    measured |= {f"rationale/{name}": float(value) for name, value in judged.items() if value is not None}
+    return [{**run.axes, "run": run.id, "measure": name, "value": value} for name, value in measured.items()]
+
+
+def example_rows(run: Run) -> list[dict[str, Any]]:
+    """The test examples of a finished run, one dict each (EXAMPLE_COLUMNS). Raises UserError as `collect`."""
+    file = run.folder / "predictions.jsonl"
+    rows = []
+    for number, line in enumerate(read_jsonl(file), start=1):
+        where = f"{file}: entry {number}"
+        if not isinstance(line.get("correct"), bool) or not isinstance(line.get("id"), str):
+            raise UserError(f"{where}: expected an 'id' (text) and 'correct' (true or false)")
+        rows.append({
+            **run.axes, "run": run.id, "example": line["id"], "correct": line["correct"],
+            "confidence": _checked(line.get("confidence"), "confidence", where, optional=True),
+            **_option(line, where),
+        })  # fmt: skip
+    return rows
+
+
+def _option(line: dict[str, Any], where: str) -> dict[str, Any]:
+    """The likeliest option: is it the gold label, and its probability; nothing for an open label set."""
+    options, probabilities = line.get("options") or [], line.get("option_probabilities") or []
+    if len(options) != len(probabilities):
+        raise UserError(f"{where}: {len(options)} options, but {len(probabilities)} probabilities")
+    if not options:
+        return {"option_correct": None, "option_confidence": math.nan}
+    values = [_checked(value, "option_probabilities", where) for value in probabilities]
+    best = max(range(len(values)), key=values.__getitem__)
+    return {"option_correct": options[best] == line.get("gold"), "option_confidence": values[best]}
 
 
 def _check_files(run: Run, metrics: dict[str, Any]) -> None:

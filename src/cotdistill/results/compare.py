@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
 
@@ -12,41 +13,39 @@ import pandas as pd
 from cotdistill.config.models import Experiment
 from cotdistill.errors import UserError
 from cotdistill.files import write_text
-from cotdistill.results.collect import read_results, tables_of
 from cotdistill.results.reported import Reported, reported
-from cotdistill.results.statistics import paired_interval, t_interval
+from cotdistill.results.statistics import t_interval
+from cotdistill.results.tables import Tables, files_of
 
 CELL = ["dataset", "student", "method", "labels", "fraction"]
 # a block holds the cells that are compared with one another: everything but the method is equal
 BLOCK = ["dataset", "student", "labels", "fraction"]
 
 
-def compare(results: pd.DataFrame, baseline: str) -> pd.DataFrame:
+def compare(results: pd.DataFrame, evidence: pd.DataFrame, baseline: str) -> pd.DataFrame:
     """One row per dataset x student x method x labels x fraction, in the order of the grid.
 
-    results: the table that `collect` writes. baseline: name of the method that the others are
-    compared with, seed by seed, within their block.
+    results: the table that `collect` writes. evidence: what `results.evidence.evidence` makes of it and
+    of the examples. baseline: name of the method that the others are compared with, seed by seed, within
+    their block.
 
     Columns: CELL, then adapter, pretrained, objective; `baseline`; `n_seeds` finished and
     `n_missing` runs; `mean`, `sd`, `low`, `high` of the test accuracy of the checkpoint chosen on
     validation (95 % t interval over seeds) and `n_test`; `mean_published`, of the last step on
     test; `difference`, `difference_low`, `difference_high` from the baseline over `n_pairs` common
-    seeds; `teacher_accuracy` on test; `reported`, `reported_source`, `reported_verified` where a
-    reported number is of the same checkpoint, dataset, method, labels and fraction. All accuracies
-    are fractions in [0, 1]; what is not known is NaN, None or NA.
+    seeds, with the corrected `p` and the `decision`; `teacher_accuracy` on test; `reported`,
+    `reported_source`, `reported_verified` where a reported number is of the same checkpoint, dataset,
+    method, labels and fraction. All accuracies are fractions in [0, 1]; what is not known is NaN, None or NA.
 
-    Raises UserError when the table is empty or the baseline is not in it.
+    Raises UserError when the table is empty.
     """
     if results.empty:
         raise UserError("the table of results has no rows; nothing to compare")
-    if baseline not in set(results["method"]):
-        names = ", ".join(dict.fromkeys(results["method"]))
-        raise UserError(f"'baseline': method '{baseline}' is not in the grid (methods: {names})")
+    found = {tuple(row[axis] for axis in CELL): row for row in evidence.to_dict("records")}
     rows = []
     for _, block in results.groupby(BLOCK, sort=False):
-        reference = by_seed(block[block["method"] == baseline])
         for _, cell in block.groupby("method", sort=False):
-            rows.append(_row(cell, baseline, reference))
+            rows.append(_row(cell, baseline, found.get(tuple(cell[CELL].iloc[0]))))
     frame = pd.DataFrame(rows)
     return frame.astype({"n_test": "Int64", "reported_verified": "boolean"})
 
@@ -57,14 +56,12 @@ def by_seed(cell: pd.DataFrame, column: str = "accuracy") -> dict[int, float]:
     return {int(seed): float(value) for seed, value in zip(done["seed"], done[column], strict=True)}
 
 
-def _row(cell: pd.DataFrame, baseline: str, reference: dict[int, float]) -> dict[str, Any]:
+def _row(cell: pd.DataFrame, baseline: str, found: dict[Hashable, Any] | None) -> dict[str, Any]:
     first = cell.iloc[0]
     done = cell[cell["status"] == "done"]
     values = by_seed(cell)
     strict = t_interval(values.values())
     published = t_interval(done["accuracy_published"].dropna())
-    own = first["method"] == baseline
-    difference = paired_interval({} if own else values, reference)
     teacher = done["teacher_accuracy_test"].dropna()
     match = _reported(first)
     return {
@@ -81,10 +78,12 @@ def _row(cell: pd.DataFrame, baseline: str, reference: dict[int, float]) -> dict
         "high": strict.high,
         "n_test": done["n_test"].iloc[0] if len(done) else pd.NA,
         "mean_published": published.mean,
-        "difference": difference.mean,
-        "difference_low": difference.low,
-        "difference_high": difference.high,
-        "n_pairs": difference.n,
+        "difference": found["difference"] if found else math.nan,
+        "difference_low": found["low"] if found else math.nan,
+        "difference_high": found["high"] if found else math.nan,
+        "n_pairs": found["n_seeds"] if found else 0,
+        "p": found["p_holm"] if found else math.nan,
+        "decision": found["decision"] if found else None,
         "teacher_accuracy": float(teacher.iloc[0]) if len(teacher) else math.nan,
         "reported": match.low / 100 if match else math.nan,
         "reported_source": match.source if match else None,
@@ -104,27 +103,36 @@ def _text(value: Any) -> str | None:
 
 
 def write(experiment: Experiment) -> list[Path]:
-    """Write `tables/comparison.{md,csv,tex}` from `results.parquet`; returns the three paths.
+    """Write the comparison, the evidence and the verdict to `tables/`; returns the paths.
 
-    The CSV holds `compare` at full precision in fractions; the others show percent with one decimal.
+    The CSV files hold `compare` and `evidence` at full precision in fractions; the others show percent
+    with one decimal.
     """
-    from cotdistill.results.render import latex, markdown
+    from cotdistill.results import verdict
+    from cotdistill.results.latex import latex
+    from cotdistill.results.render import markdown
 
-    results = read_results(experiment)
-    comparison = compare(results, experiment.baseline)
-    folder = tables_of(experiment).results.parent / "tables"
+    tables = Tables(experiment)
+    results = tables.results
+    comparison = compare(results, tables.evidence, experiment.baseline)
+    said = verdict.verdict(tables.evidence, tables.overall, experiment.experiment, experiment.baseline)
+    folder = files_of(experiment).results.parent / "tables"
     texts = {
-        "comparison.md": markdown(comparison, results),
+        "verdict.md": verdict.markdown(said),
+        "verdict.txt": verdict.text(said),
+        "evidence.csv": tables.evidence.to_csv(index=False, lineterminator="\n"),
+        "comparison.md": markdown(comparison, results, tables.measures, verdict.markdown(said)),
         "comparison.csv": comparison.to_csv(index=False, lineterminator="\n"),
-        "comparison.tex": latex(comparison, results),
+        "comparison.tex": latex(comparison, results, tables.measures),
     }
     for name, text in texts.items():
         write_text(folder / name, text)
     return [folder / name for name in texts]
 
 
-def summary(table: pd.DataFrame) -> str:
-    """The comparison as plain text for a terminal. table: what `compare` returns."""
+def summary(experiment: Experiment) -> str:
+    """The comparison as plain text for a terminal."""
     from cotdistill.results.render import plain
 
-    return plain(table)
+    tables = Tables(experiment)
+    return plain(compare(tables.results, tables.evidence, experiment.baseline))

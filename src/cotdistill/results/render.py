@@ -1,33 +1,16 @@
-"""The comparison as text: Markdown, a terminal's plain text, and LaTeX. All show percent."""
+"""The comparison as text: Markdown and a terminal's plain text. Both show percent."""
 
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
+from cotdistill.errors import listed
+from cotdistill.results.measures import GROUPS, group_table
 from cotdistill.results.reported import Reported, protocol_differences, reported, sources
-
-# escaped with a replacement a character, so that no replacement is escaped again
-_LATEX = {
-    "\\": r"\textbackslash{}",
-    "&": r"\&",
-    "%": r"\%",
-    "$": r"\$",
-    "#": r"\#",
-    "_": r"\_",
-    "{": r"\{",
-    "}": r"\}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "±": r"$\pm$",
-    "−": "$-$",
-}
 
 
 @dataclass(frozen=True)
@@ -39,6 +22,12 @@ class Section:
     facts: str
     header: list[str]
     rows: list[list[str]]
+    best: list[int]
+    """rows with the highest mean accuracy among those that they are compared with"""
+
+    def bold(self, row: int, column: int) -> bool:
+        """Whether a cell is the best accuracy."""
+        return row in self.best and self.header[column] == "accuracy %"
 
 
 def percent(value: float, sign: bool = False) -> str:
@@ -69,15 +58,15 @@ def difference_text(row: Any) -> str:
     if row["n_pairs"] == 0:
         return "no pairs"
     mean = percent(row["difference"], sign=True)
-    if row["n_pairs"] == 1:
-        return f"{mean} (1 pair)"
+    mark = "*" if row["decision"] in ("better", "worse") else ""
     interval = interval_text(row["difference_low"], row["difference_high"], sign=True)
-    return f"{mean} {interval} ({row['n_pairs']} pairs)"
+    pairs = "1 pair" if row["n_pairs"] == 1 else f"{row['n_pairs']} pairs"
+    return f"{mean}{mark} {interval} ({pairs})"
 
 
 def sections(comparison: pd.DataFrame) -> list[Section]:
     """The comparison cut by dataset and student; labels and fraction are columns where they vary."""
-    varying = [axis for axis in ("labels", "fraction") if comparison[axis].nunique() > 1]
+    varying = _varying(comparison)
     found = []
     for (dataset, student), part in comparison.groupby(["dataset", "student"], sort=False):
         beside = bool(part["reported"].notna().any())
@@ -94,8 +83,29 @@ def sections(comparison: pd.DataFrame) -> list[Section]:
                 known = pd.notna(row["reported"])
                 cells.append(f"{percent(row['reported'])} [{row['reported_source']}]" if known else "")
             rows.append(cells)
-        found.append(Section(dataset, student, _facts(part, varying), header, rows))
+        found.append(Section(dataset, student, _facts(part, varying), header, rows, _best(part)))
     return found
+
+
+def _best(part: pd.DataFrame) -> list[int]:
+    highest = part.groupby(["labels", "fraction"])["mean"].transform("max")
+    several = part.groupby(["labels", "fraction"])["mean"].transform("count") > 1
+    return [place for place, best in enumerate((part["mean"] == highest) & several) if best]
+
+
+def measure_tables(comparison: pd.DataFrame, measures: pd.DataFrame) -> list[tuple[str, Section]]:
+    """(group, table) for each dataset and student and each group of measures that has values."""
+    varying = _varying(comparison)
+    found = []
+    for (dataset, student), part in comparison.groupby(["dataset", "student"], sort=False):
+        for group in GROUPS:
+            if table := group_table(measures, part, group, varying):
+                found.append((group, Section(dataset, student, "", *table, [])))
+    return found
+
+
+def _varying(comparison: pd.DataFrame) -> list[str]:
+    return [axis for axis in ("labels", "fraction") if comparison[axis].nunique() > 1]
 
 
 def _facts(part: pd.DataFrame, varying: list[str]) -> str:
@@ -120,8 +130,11 @@ def footnotes(comparison: pd.DataFrame, results: pd.DataFrame) -> list[str]:
         "accuracy: on test, of the checkpoint chosen on validation; mean ± standard deviation over n seeds.",
         "95% interval: Student's t over seeds. It covers the variation between seeds, not the error of "
         "measuring on a finite test set; one seed gives no interval.",
-        f"difference: percentage points from {baseline}, paired by seed, over the seeds that both have; "
-        "with a 95% t interval.",
+        f"difference: percentage points from {baseline}, paired by seed and test example, over the seeds "
+        "that both have; with a 95% bootstrap interval over seeds and test examples (with one pair, over "
+        "test examples alone).",
+        f"*: differs from {baseline}: the bootstrap's p, corrected by Holm over the comparisons of the "
+        "method, is below 0.05. Bold: the highest mean accuracy of its block, significant or not.",
         "last step: test accuracy at the last step of training, close to the published protocol.",
     ]
     if _shown_reported(comparison):
@@ -138,9 +151,8 @@ def _missing(results: pd.DataFrame) -> list[str]:
     missing = list(results.loc[results["status"] != "done", "run"])
     if not missing:
         return []
-    more = f" and {len(missing) - 20} more" if len(missing) > 20 else ""
-    named = ", ".join(missing[:20])
-    return [f"MISSING: {len(missing)} of {len(results)} runs are not in these numbers: {named}{more}."]
+    named = listed(missing, 20)
+    return [f"MISSING: {len(missing)} of {len(results)} runs are not in these numbers: {named}."]
 
 
 def _mixed(results: pd.DataFrame) -> list[str]:
@@ -180,12 +192,23 @@ def _others(comparison: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
     return ["student", "method", "step", *[f"{name} %" for name in datasets], "source"], rows
 
 
-def markdown(comparison: pd.DataFrame, results: pd.DataFrame) -> str:
-    """The comparison as Markdown whose tables are aligned, so that it reads in a terminal too."""
-    lines = [f"# {results['experiment'].iloc[0]}: comparison of methods", ""]
+def markdown(comparison: pd.DataFrame, results: pd.DataFrame, measures: pd.DataFrame, verdict: str) -> str:
+    """The comparison as Markdown whose tables are aligned, so that it reads in a terminal too.
+
+    verdict: Markdown that stands first.
+    """
+    lines = [f"# {results['experiment'].iloc[0]}: comparison of methods", "", verdict.rstrip(), ""]
+    tables = measure_tables(comparison, measures)
     for section in sections(comparison):
         lines += [f"## {section.dataset}, {section.student}", "", f"{_sentence(section.facts)}.", ""]
-        lines += [*_pipes(section.header, section.rows), ""]
+        rows = [
+            [f"**{cell}**" if section.bold(number, column) else cell for column, cell in enumerate(row)]
+            for number, row in enumerate(section.rows)
+        ]
+        lines += [*_pipes(section.header, rows), ""]
+        for group, table in tables:
+            if (table.dataset, table.student) == (section.dataset, section.student):
+                lines += [f"### {group}", "", *_pipes(table.header, table.rows), ""]
     header, rows = _others(comparison)
     if rows:
         lines += ["## Reported by the papers (other students, other protocol)", "", *_pipes(header, rows), ""]
@@ -200,50 +223,13 @@ def plain(comparison: pd.DataFrame) -> str:
         lines += [f"{section.dataset}, {section.student} ({section.facts})"]
         padded = _padded([section.header, *section.rows])
         lines += ["  " + "  ".join(row).rstrip() for row in padded] + [""]
-    lines.append("accuracy: mean ± standard deviation over n seeds; intervals: 95%, Student's t over seeds")
+    lines.append("accuracy: mean ± standard deviation over n seeds, 95% interval: Student's t over seeds")
+    lines.append("difference: 95% bootstrap interval over seeds and test examples; *: p < 0.05 after Holm")
     missing = int(comparison["n_missing"].sum())
     total = missing + int(comparison["n_seeds"].sum())
     if missing:
         lines.append(f"missing: {missing} of {total} runs are not in these numbers")
     return "\n".join(lines) + "\n"
-
-
-def latex(comparison: pd.DataFrame, results: pd.DataFrame) -> str:
-    """The comparison as a LaTeX table environment; needs the packages booktabs and graphicx."""
-    parts = sections(comparison)
-    header = max((part.header for part in parts), key=len)
-    columns = "ll" + "l" * len(header)
-    lines = [
-        "% needs \\usepackage{booktabs} and \\usepackage{graphicx}; written by `cotdistill compare`",
-        "\\begin{table}",
-        "\\centering",
-        f"\\caption{{{escape(str(results['experiment'].iloc[0]))}: comparison of methods}}",
-        "% shrunk to the text width where it is wider",
-        "\\resizebox{\\ifdim\\width>\\textwidth\\textwidth\\else\\width\\fi}{!}{%",
-        f"\\begin{{tabular}}{{@{{}}{columns}@{{}}}}",
-        "\\toprule",
-        _latex_row(["dataset", "student", *header]),
-    ]
-    for part in parts:
-        lines.append("\\midrule")
-        for number, row in enumerate(part.rows):
-            first = [part.dataset, part.student] if number == 0 else ["", ""]
-            lines.append(_latex_row([*first, *row, *[""] * (len(header) - len(row))]))
-    lines += ["\\bottomrule", "\\end{tabular}}", "\\par\\smallskip\\footnotesize\\raggedright"]
-    lines += [f"{escape(note)}\\par" for note in footnotes(comparison, results)]
-    return "\n".join([*lines, "\\end{table}"]) + "\n"
-
-
-def escape(text: str) -> str:
-    """`text` with every character that LaTeX reads as a command made literal."""
-    return "".join(_LATEX.get(character, character) for character in text)
-
-
-def _latex_row(cells: list[str]) -> str:
-    # a hyphen before a number is a minus sign; a cell that starts with '[' stands in braces, because
-    # after a row end LaTeX would read it as an optional argument
-    texts = [re.sub(r"(^|[\[ ])-(?=\d)", r"\1$-$", escape(cell)) for cell in cells]
-    return " & ".join(f"{{{text}}}" if text.startswith("[") else text for text in texts) + r" \\"
 
 
 def _pipes(header: list[str], rows: list[list[str]]) -> list[str]:

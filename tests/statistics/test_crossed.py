@@ -1,0 +1,167 @@
+"""The interval over seeds and test examples: its parts against other implementations, and its coverage."""
+
+from __future__ import annotations
+
+import math
+from types import ModuleType
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from scipy import stats
+
+from cotdistill.statistics.crossed import (
+    Estimate,
+    components,
+    deviations,
+    estimate,
+    mean_of,
+    paired_bootstrap,
+)
+
+FEW = 999
+MATRICES = arrays(np.int8, st.tuples(st.integers(1, 5), st.integers(2, 12)), elements=st.integers(-1, 1))
+
+
+def bootstrap(matrix: np.ndarray, seed: int = 0, resamples: int = FEW) -> Estimate:
+    return paired_bootstrap(matrix, np.random.default_rng(seed), resamples)
+
+
+def test_mean_squares_are_those_of_statsmodels() -> None:
+    import pandas as pd
+    from statsmodels.formula.api import ols
+    from statsmodels.stats.anova import anova_lm
+
+    matrix = np.random.default_rng(0).integers(-1, 2, size=(4, 9))
+    rows = [(value, seed, example) for (seed, example), value in np.ndenumerate(matrix)]
+    frame = pd.DataFrame(rows, columns=["value", "seed", "example"])
+    table = anova_lm(ols("value ~ C(seed) + C(example)", frame).fit())
+    ours = components(matrix)
+    found = [ours.seed_square, ours.example_square, ours.noise_square]
+    assert found == pytest.approx(list(table["mean_sq"]))
+
+
+def test_variance_components_are_unbiased() -> None:
+    rng = np.random.default_rng(1)
+    found = []
+    for _ in range(300):
+        seeds, examples = 0.3 * rng.normal(size=(6, 1)), 0.5 * rng.normal(size=40)
+        ours = components(seeds + examples + rng.normal(size=(6, 40)))
+        # not cut at 0, which would be a bias
+        own = (ours.seed_square - ours.noise_square) / 40, (ours.example_square - ours.noise_square) / 6
+        found.append((*own, ours.noise))
+    error = np.std(found, axis=0) / math.sqrt(300)
+    assert np.all(np.abs(np.mean(found, axis=0) - [0.09, 0.25, 1.0]) < 4 * error)
+
+
+@given(MATRICES, st.randoms(use_true_random=False))
+@settings(max_examples=30, deadline=None)
+def test_the_order_of_seeds_and_examples_does_not_matter(matrix: np.ndarray, random: object) -> None:
+    rows, columns = list(range(matrix.shape[0])), list(range(matrix.shape[1]))
+    random.shuffle(rows)  # type: ignore[attr-defined]
+    random.shuffle(columns)  # type: ignore[attr-defined]
+    assert bootstrap(matrix[rows][:, columns]) == bootstrap(matrix)
+
+
+@given(MATRICES)
+@settings(max_examples=30, deadline=None)
+def test_p_and_interval_say_the_same(matrix: np.ndarray) -> None:
+    found = bootstrap(matrix)
+    outside = found.low > 1e-12 or found.high < -1e-12
+    assert (found.p < 0.05) == outside
+    assert found.mean == pytest.approx(matrix.mean()) and found.low <= found.mean <= found.high
+
+
+@given(MATRICES, st.integers(-3, 3))
+@settings(max_examples=30, deadline=None)
+def test_a_shift_moves_the_interval(matrix: np.ndarray, shift: int) -> None:
+    plain, moved = bootstrap(matrix), bootstrap(matrix + shift)
+    assert (moved.low - shift, moved.high - shift) == pytest.approx((plain.low, plain.high), abs=1e-9)
+
+
+@pytest.mark.parametrize("seeds", [1, 2, 5])
+def test_identical_answers(seeds: int) -> None:
+    assert bootstrap(np.zeros((seeds, 50))) == Estimate(0, 0, 0, 1)
+
+
+def test_seeds_that_tie_are_not_certain() -> None:
+    # each seed has one more example right, each another one: the seeds' means do not differ at all
+    for n in (2, 3):
+        found = bootstrap(np.eye(n, 200))
+        assert found.p > 0.05 and found.low < 0 < found.high
+
+
+def test_one_seed_is_the_t_test_over_examples() -> None:
+    matrix = np.random.default_rng(2).integers(-1, 2, size=(1, 300))
+    found = bootstrap(matrix, resamples=19_999)
+    reference = stats.ttest_1samp(matrix[0], 0).confidence_interval(0.95)
+    assert (found.low, found.high) == pytest.approx((reference.low, reference.high), abs=0.004)
+
+
+def test_seeds_alone_are_the_t_test_over_seeds() -> None:
+    # no difference between examples, so the interval is that of the 30 seeds' means
+    means = np.random.default_rng(3).normal(size=(30, 1))
+    found = bootstrap(np.repeat(means, 50, axis=1), resamples=19_999)
+    reference = stats.ttest_1samp(means[:, 0], 0).confidence_interval(0.95)
+    width = reference.high - reference.low
+    assert (found.low, found.high) == pytest.approx((reference.low, reference.high), abs=0.03 * width)
+
+
+def test_the_deviations_have_the_variance_of_the_mean() -> None:
+    rng = np.random.default_rng(4)
+    matrix = 0.2 * rng.normal(size=(40, 1)) + rng.normal(size=60) + rng.normal(size=(40, 60))
+    ours = components(matrix)
+    expected = 39 / 37 * ours.seed_square / 2400 + 59 / 57 * ours.examples / 60
+    found = deviations(matrix, np.random.default_rng(0), 40_000).var()
+    assert found == pytest.approx(expected, rel=0.04)
+
+
+def test_the_p_value_counts_deviations() -> None:
+    spread = np.arange(-9.5, 10)  # 20 of them, 2 of size 9.5, 4 of at least 8.5
+    assert estimate(9.5, spread).p == pytest.approx(3 / 21)
+    assert estimate(-8.5, spread).p == pytest.approx(5 / 21)
+    assert estimate(100, spread).p == pytest.approx(1 / 21)
+    assert estimate(0, spread).p == 1
+
+
+def test_a_mean_of_independent_parts() -> None:
+    rng = np.random.default_rng(5)
+    parts = [(1.0, rng.normal(size=19_999)), (3.0, rng.normal(size=19_999))]
+    found = mean_of(parts)
+    half = 1.96 / math.sqrt(2)
+    assert (found.mean, found.low, found.high) == pytest.approx((2, 2 - half, 2 + half), abs=0.04)
+
+
+@pytest.mark.parametrize("matrix", [np.zeros(4), np.zeros((2, 1)), np.zeros((0, 4)), [[0, math.nan]]])
+def test_what_is_no_matrix_of_differences_is_refused(matrix: object) -> None:
+    with pytest.raises(ValueError, match="expected finite differences"):
+        components(matrix)  # type: ignore[arg-type]
+
+
+def in_band(share: float, repetitions: int, low: float, high: float) -> bool:
+    """Whether a true share within [low, high] could have given `share`, at odds of 1 to 1,000."""
+    count = round(share * repetitions)
+    above = stats.binom.cdf(count, repetitions, low) > 0.0005
+    return bool(above and stats.binom.sf(count - 1, repetitions, high) > 0.0005)
+
+
+@pytest.mark.parametrize("world", ["no effect", "no effect, seeds differ", "4 points"])
+@pytest.mark.parametrize(("n", "m"), [(3, 100), (5, 200)])
+def test_coverage_and_false_positives(simulator: ModuleType, world: str, n: int, m: int) -> None:
+    repetitions = 300
+    rng = np.random.default_rng([n, m])
+    found = simulator.simulate(simulator.WORLDS[world], n, m, repetitions, rng)
+    assert in_band(found["covers"], repetitions, 0.93, 0.97)
+    if world.startswith("no effect"):
+        assert in_band(found["p < 0.05"], repetitions, 0.0, 0.06)
+
+
+def test_the_check_of_coverage_can_fail(simulator: ModuleType) -> None:
+    world = simulator.WORLDS["no effect, seeds differ"]
+    found = simulator.simulate(world, 3, 1000, 300, np.random.default_rng(0))
+    assert in_band(found["covers"], 300, 0.93, 0.97)
+    # the plain percentile interval is too narrow for 3 seeds; McNemar's on one seed is no test of methods
+    assert not in_band(found["percentile"], 300, 0.93, 0.97)
+    assert not in_band(found["McNemar"], 300, 0.0, 0.06)
