@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import math
+from collections import defaultdict
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from scipy.stats import spearmanr, t
 
 from cotdistill.config.models import Experiment
 from cotdistill.errors import UserError
-from cotdistill.figure_style import method_styles, wrap
+from cotdistill.figure_parts import seeds_and_intervals
+from cotdistill.figure_style import MethodStyle, method_styles, wrap
 from cotdistill.figures import FIGURES, draw_all
-from cotdistill.results.collect import collect, read_history, read_results
+from cotdistill.mutual_information.estimators import ESTIMATORS
+from cotdistill.results.collect import collect
+from cotdistill.results.tables import Tables
 
 Made = Callable[..., Experiment]
+REPORT = Path(__file__).parents[2] / "workflow" / "report"
 
 
 def test_files_are_drawn_and_the_same_each_time(made: Made) -> None:
@@ -29,37 +41,197 @@ def test_files_are_drawn_and_the_same_each_time(made: Made) -> None:
     assert not list(paths[0].parent.glob(".*"))
 
 
-@pytest.mark.parametrize("name", FIGURES.names())
+# what a grid has nothing to show of, besides curves over what does not vary in it
+ONE_FRACTION, ONE_STUDENT = "data_efficiency", "student_size"
+
+
 @pytest.mark.parametrize(
-    "settings",
+    ("settings", "sentences"),
     [
-        {"seeds": [0], "datasets": ["cqa"]},
-        {"skip": ("cqa/tiny/mi/gold/1/0", "cqa/tiny/mi/gold/1/1", "cqa/tiny/mi/gold/1/2")},
-        {"methods": ["dss"], "datasets": ["cqa"]},
-        {"fractions": [0.5, 1.0], "labels": ["gold", "teacher"], "exclude": [{"dataset": ["svamp"]}]},
+        ({"seeds": [0], "datasets": ["cqa"]}, {ONE_FRACTION, ONE_STUDENT}),
+        (
+            {"skip": ("cqa/tiny/mi/gold/1/0", "cqa/tiny/mi/gold/1/1", "cqa/tiny/mi/gold/1/2")},
+            {ONE_FRACTION, ONE_STUDENT},
+        ),
+        ({"methods": ["dss"], "datasets": ["cqa"]}, {ONE_FRACTION, ONE_STUDENT, "difference"}),
+        (
+            {"fractions": [0.5, 1.0], "labels": ["gold", "teacher"], "exclude": [{"dataset": ["svamp"]}],
+             "methods": ["dss", "mi"], "seeds": [0]},
+            {ONE_STUDENT},
+        ),
+        (
+            {"methods": ["finetune", "dss"], "baseline": "finetune", "datasets": ["svamp"], "seeds": [0, 1],
+             "skip": ("svamp/big/dss/gold/1/0", "svamp/big/dss/gold/1/1"),
+             "students": [{"name": "tiny", "scratch": {}}, {"name": "big", "scratch": {}}]},
+            {ONE_FRACTION},
+        ),
+        (
+            {"methods": ["finetune"], "baseline": "finetune", "datasets": ["svamp"]},
+            {ONE_FRACTION, ONE_STUDENT, "difference", "rationales", "mutual_information",
+             "accuracy_against_mi"},
+        ),
     ],
-    ids=["one seed", "a cell missing", "baseline alone", "many panels"],
-)
-def test_every_figure_draws_and_says_its_n(made: Made, name: str, settings: dict[str, Any]) -> None:
+    ids=["one seed", "a cell missing", "baseline alone", "many panels", "students", "no rationale task"],
+)  # fmt: skip
+def test_figures_draw_and_say_their_n(made: Made, settings: dict[str, Any], sentences: set[str]) -> None:
     experiment = made(**settings)
     collect(experiment, allow_missing=True)
-    results, history = read_results(experiment), read_history(experiment)
-    module = FIGURES.module(name)
-    figure = module.draw(results, history, experiment)
-    caption = module.caption(results, history, experiment)
-    assert "\n" not in caption
-    if settings.get("methods") != ["dss"] or name != "difference":
-        assert "n = " in caption
-        assert all(ax.get_xlabel() and ax.get_title(loc="left") for ax in figure.axes if ax.axison)
+    tables = Tables(experiment)
+    for name in FIGURES.names():
+        module = FIGURES.module(name)
+        figure = module.draw(tables, experiment)
+        caption = module.caption(tables, experiment)
+        assert "\n" not in caption and caption.endswith("."), name
+        if name in sentences:
+            assert not figure.axes and wrap(caption, 64) in [text.get_text() for text in figure.texts], name
+            continue
+        assert "n = " in caption, name
+        for ax in figure.axes:
+            assert not ax.axison or (ax.get_xlabel() and ax.get_title(loc="left")), name
+            assert not ax.axison or ax.lines or ax.texts, f"{name}: an empty panel"
+        if settings.get("skip"):
+            missing = f"Runs missing: {len(settings['skip'])}."
+            assert missing in caption or name in ("difference", "learning", "mutual_information"), name
 
 
 def test_points_are_the_seeds(made: Made) -> None:
     experiment = made(datasets=["cqa"])
     collect(experiment)
-    results = read_results(experiment)
-    figure = FIGURES.module("accuracy").draw(results, read_history(experiment), experiment)
+    tables = Tables(experiment)
+    figure = FIGURES.module("accuracy").draw(tables, experiment)
     hollow = [line for line in figure.axes[0].lines if line.get_markerfacecolor() == "none"]
-    assert sorted(line.get_xdata()[0] for line in hollow) == sorted(100 * results["accuracy"])
+    assert sorted(line.get_xdata()[0] for line in hollow) == sorted(100 * tables.results["accuracy"])
+
+
+def drawn(name: str, experiment: Experiment) -> tuple[Figure, Tables]:
+    collect(experiment)
+    tables = Tables(experiment)
+    return FIGURES.module(name).draw(tables, experiment), tables
+
+
+def line_of(ax: Axes, experiment: Experiment, method: str) -> Line2D:
+    """The line with markers of a method: the last that was drawn in its colour."""
+    look = method_styles(experiment)[method]
+    return [line for line in ax.lines if line.get_color() == look.color and line.get_marker() == look.marker][
+        -1
+    ]
+
+
+def test_reliability_counts_the_examples_itself(made: Made) -> None:
+    experiment = made(datasets=["cqa"], methods=["dss"], evaluation={"bins": 4})
+    figure, tables = drawn("reliability", experiment)
+    examples = tables.examples
+    (ax,) = figure.axes
+    assert ax.get_xlabel() == "confidence (options)"
+    bins = defaultdict(list)
+    for _, row in examples.iterrows():
+        bins[min(math.ceil(row["option_confidence"] * 4), 4)].append(
+            (row["option_confidence"], row["option_correct"])
+        )
+    expected = [np.mean(bins[key], axis=0) for key in sorted(bins) if len(bins[key]) >= 20]
+    look = method_styles(experiment)["dss"]
+    (line,) = [line for line in ax.lines if str(line.get_label()).startswith("dss: ECE")]
+    assert line.get_marker() == look.marker
+    np.testing.assert_allclose(line.get_xydata(), expected)
+    assert "(n=3)" in str(line.get_label())
+    assert "4 bins" in FIGURES.module("reliability").caption(tables, experiment)
+
+
+def test_reliability_of_an_open_label_set(made: Made) -> None:
+    figure, _ = drawn("reliability", made(datasets=["svamp"], methods=["dss"], seeds=[0]))
+    assert figure.axes[0].get_xlabel() == "confidence (generated sequence)"
+
+
+def test_mutual_information_is_the_mean_of_the_history(made: Made) -> None:
+    experiment = made(datasets=["cqa"])
+    figure, tables = drawn("mutual_information", experiment)
+    rows = tables.history.query("metric == 'mi/decoder/infonce' and method == 'mi'")
+    (ax,) = [
+        ax
+        for ax in figure.axes
+        if "decoder" in ax.get_title(loc="left") and "infonce" in ax.get_title(loc="left")
+    ]
+    expected = rows.groupby("step")["value"].mean()
+    np.testing.assert_allclose(
+        line_of(ax, experiment, "mi").get_xydata(), [*zip(expected.index, expected, strict=True)]
+    )
+    caption = FIGURES.module("mutual_information").caption(tables, experiment)
+    assert "lower bound" in caption and ESTIMATORS["infonce"].ceiling in caption and "n = 3 seeds" in caption
+
+
+def test_correlation_is_stated_from_five_runs_on(made: Made) -> None:
+    few, _ = drawn("accuracy_against_mi", made(datasets=["cqa"], methods=["dss", "mi"], seeds=[0, 1]))
+    assert {ax.texts[0].get_text() for ax in few.axes} == {"n = 4 runs"}
+    figure, tables = drawn(
+        "accuracy_against_mi", made(datasets=["cqa"], methods=["dss", "mi"], seeds=[0, 1, 2])
+    )
+    measure = "mi/output/infonce/value"
+    rows = tables.measures[tables.measures["measure"] == measure].merge(
+        tables.results[["run", "accuracy"]], on="run"
+    )
+    rho = spearmanr(rows["value"], rows["accuracy"]).statistic
+    assert figure.axes[-1].texts[0].get_text() == f"Spearman {rho:+.2f}, n = 6 runs"
+    points = [tuple(xy) for line in figure.axes[-1].lines for xy in line.get_xydata()]
+    assert sorted(points) == sorted(zip(rows["value"], 100 * rows["accuracy"], strict=True))
+
+
+@pytest.mark.parametrize(
+    ("name", "axis", "settings"),
+    [
+        ("data_efficiency", "fraction", {"fractions": [1.0, 0.25, 0.5]}),
+        (
+            "student_size",
+            "student",
+            {"students": [{"name": "tiny", "scratch": {}}, {"name": "big", "scratch": {}}]},
+        ),
+    ],
+)
+def test_curves_over_fractions_and_students(
+    made: Made, name: str, axis: str, settings: dict[str, Any]
+) -> None:
+    experiment = made(datasets=["cqa"], methods=["dss", "mi"], **settings)
+    figure, tables = drawn(name, experiment)
+    (ax,) = figure.axes
+    levels = [0.25, 0.5, 1.0] if axis == "fraction" else ["tiny", "big"]
+    for method in ("dss", "mi"):
+        own = tables.results[tables.results["method"] == method]
+        cells = [100 * own["accuracy"][own[axis] == level] for level in levels]
+        line = line_of(ax, experiment, method)
+        np.testing.assert_allclose(line.get_ydata(), [cell.mean() for cell in cells])
+        bars = [bar for bar in ax.lines if bar.get_color() == line.get_color() and bar is not line]
+        for bar, cell in zip(bars, cells, strict=True):
+            ends = t.interval(0.95, len(cell) - 1, cell.mean(), cell.sem())
+            np.testing.assert_allclose(bar.get_ydata(), ends)
+    labels = [label.get_text() for label in ax.get_xticklabels()]
+    assert labels == (["25%\n180", "50%\n360", "100%\n720"] if axis == "fraction" else levels)
+    if axis == "fraction":
+        np.testing.assert_allclose(np.diff(ax.get_xticks()), 1)  # each place is twice the one before
+
+
+def test_rationales_are_the_measures(made: Made) -> None:
+    experiment = made(datasets=["cqa"])
+    figure, tables = drawn("rationales", experiment)
+    wanted = tables.measures[tables.measures["measure"] == "rationale/faithful_prediction"]
+    ax = figure.axes[0]
+    hollow = [line.get_xdata()[0] for line in ax.lines if line.get_markerfacecolor() == "none"]
+    np.testing.assert_allclose(sorted(hollow), sorted(100 * wanted["value"]))
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["dss", "mi"], "finetune writes none"
+
+
+def test_axes_hold_all_values_and_run_upwards() -> None:
+    figure = Figure()
+    for values in ([120.0, 130.0], [50.0, 50.0], [0.0, 100.0], [-5.0]):
+        ax = figure.add_subplot()
+        seeds_and_intervals(ax, [values], [MethodStyle("k", "o", "-")], 0, 100)
+        low, high = ax.get_xlim()
+        assert low < min(values) <= max(values) < high
+        assert low > -20 and high < 145, "an interval beyond what is possible is cut"
+
+
+def test_every_figure_has_a_caption_in_the_report() -> None:
+    for name in FIGURES.names():
+        text = (REPORT / f"{name}.rst").read_text(encoding="utf-8")
+        assert f'"{name}.png"' in text and f'"{name}.txt"' in text
 
 
 def test_methods_differ_in_greyscale_too(made: Made) -> None:

@@ -1,11 +1,13 @@
-"""Figures: one file per figure, each a pure function of the tables of results and histories.
+"""Figures: one file per figure, each a pure function of the experiment's tables.
 
 A figure is a module of this folder with
 
-    draw(results, history, experiment) -> matplotlib Figure
-    caption(results, history, experiment) -> str, one paragraph: what is shown, n, what the interval is
+    draw(tables, experiment) -> matplotlib Figure
+    caption(tables, experiment) -> str, one paragraph: what is shown, n, what the interval is
 
-Adding a figure is adding a file. What figures share stands in `cotdistill.figure_style`.
+A figure of what a grid does not have is a sentence that says so. Adding a figure is adding a file, and
+its caption in `workflow/report`. What figures share stands in `cotdistill.figure_style` (how they look)
+and `cotdistill.figure_parts` (what they are made of).
 """
 
 from __future__ import annotations
@@ -18,6 +20,8 @@ from cotdistill.files import write_text
 from cotdistill.registry import Registry
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from cotdistill.config.models import Experiment
 
 FIGURES = Registry(__name__, "figure")
@@ -26,24 +30,22 @@ FIGURES = Registry(__name__, "figure")
 def draw_all(experiment: Experiment) -> list[Path]:
     """Draw every figure to `<results>/<experiment>/figures/<name>.{png,pdf}`, its caption to `.txt`.
 
-    Reads `results.parquet` and `history.parquet`; returns the paths written. Raises UserError when
-    the tables are absent or hold no finished run.
+    Returns the paths written. Raises UserError when the tables are absent or hold no finished run.
     """
     from cotdistill.figure_style import save, style
-    from cotdistill.results.collect import read_history, read_results, tables_of
+    from cotdistill.results.tables import Tables, files_of
 
-    results, history = read_results(experiment), read_history(experiment)
-    tables = tables_of(experiment)
-    if not (results["status"] == "done").any():
-        raise UserError(f"{tables.results}: no finished run in the table; nothing to draw")
+    tables, files = Tables(experiment), files_of(experiment)
+    if not (tables.results["status"] == "done").any():
+        raise UserError(f"{files.results}: no finished run in the table; nothing to draw")
     written = []
     for name in FIGURES.names():
         module = FIGURES.module(name)
-        target = tables.results.parent / "figures" / name
+        target = files.results.parent / "figures" / name
         with style():
-            written += save(module.draw(results, history, experiment), target)
+            written += save(module.draw(tables, experiment), target)
         text = target.with_suffix(".txt")
-        write_text(text, module.caption(results, history, experiment) + "\n")
+        write_text(text, module.caption(tables, experiment) + "\n")
         written.append(text)
     return written
 
@@ -54,3 +56,17 @@ def seeds_text(counts: list[int]) -> str:
     if low == high:
         return f"n = {low} seed{'' if low == 1 else 's'}"
     return f"n = {low} to {high} seeds"
+
+
+def seeds_of_cells(table: pd.DataFrame) -> list[int]:
+    """The finished seeds of each cell (a block's method) that `table` has a row of, for `seeds_text`."""
+    from cotdistill.results.compare import CELL
+
+    done = table["run"].where(table["status"] == "done") if "status" in table else table["run"]
+    return list(table.assign(done=done).groupby(CELL)["done"].nunique())
+
+
+def missing_text(results: pd.DataFrame) -> str:
+    """A sentence on the runs of the grid that are not in a figure; empty where none is missing."""
+    missing = int((results["status"] != "done").sum())
+    return f" Runs missing: {missing}." if missing else ""

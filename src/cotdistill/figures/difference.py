@@ -2,75 +2,86 @@
 
 from __future__ import annotations
 
+import math
+
 import pandas as pd
 from matplotlib.figure import Figure
 
 from cotdistill.config.models import Experiment
-from cotdistill.figure_style import (
-    Panel,
-    constants,
+from cotdistill.figure_parts import (
     explain_points,
     headline,
     label_width,
+    message,
     method_rows,
-    method_styles,
     panel_grid,
-    panels,
-    seeds_and_interval,
-    wrap,
+    seeds_and_intervals,
 )
+from cotdistill.figure_style import GREY, Panel, constants, method_styles, panels, wrap
 from cotdistill.figures import seeds_text
 from cotdistill.results.compare import by_seed
-from cotdistill.results.statistics import differences, t_interval
+from cotdistill.results.statistics import Interval, differences
+from cotdistill.results.tables import Tables
 
 
-def draw(results: pd.DataFrame, history: pd.DataFrame, experiment: Experiment) -> Figure:
+def draw(tables: Tables, experiment: Experiment) -> Figure:
     """One panel per dataset, student, labels and fraction; one row per method but the baseline."""
     names = _others(experiment)
     if not names:
-        figure = Figure(figsize=(5, 1.5))
-        text = f"only '{experiment.baseline}' in the grid:\nno difference to show"
-        figure.text(0.5, 0.5, text, ha="center", va="center")
-        return figure
+        return message(_alone(experiment))
     styles = method_styles(experiment)
     cells = panels(experiment)
     figure, axes = panel_grid(cells, 0.75 + 0.42 * len(names), label_width(names))
     for panel, ax in zip(cells, axes, strict=True):
-        ax.axvline(0, color="#555555", lw=1.0, zorder=1)
-        counts, reach = [], [0.0]
-        for place, name in enumerate(names):
-            values = _values(results, panel, name, experiment.baseline)
-            interval = t_interval(values)
-            seeds_and_interval(ax, place, values, interval, styles[name])
-            counts.append(interval.n)
-            reach += [*values, *([interval.low, interval.high] if interval.n > 1 else [])]
+        values = [_values(tables.results, panel, name, experiment.baseline) for name in names]
+        found = panel.of(tables.evidence).set_index("method")
+        intervals = [_interval(found, name) for name in names]
+        counts = seeds_and_intervals(ax, values, [styles[name] for name in names], -100, 100, intervals)
+        if any(counts):
+            # 0 is always in sight, and differences of next to nothing are not blown up
+            low, high = min(ax.get_xlim()[0], 0.0), max(ax.get_xlim()[1], 0.0)
+            margin = max(0.03 * (high - low), 0.25)
+            ax.set_xlim(low - margin, high + margin)
+            ax.axvline(0, color=GREY, lw=1.0, zorder=1)
         method_rows(ax, names, counts)
-        margin = 0.06 * max(max(reach) - min(reach), 1)
-        ax.set_xlim(min(reach) - margin, max(reach) + margin)
         ax.set_xlabel(wrap(f"difference from {experiment.baseline} (percentage points)", 46))
     headline(figure, f"Paired difference in test accuracy: {constants(experiment)}")
-    explain_points(figure, "difference")
+    explain_points(figure, "difference", "95% bootstrap interval over seeds and test examples")
     return figure
 
 
-def caption(results: pd.DataFrame, history: pd.DataFrame, experiment: Experiment) -> str:
+def caption(tables: Tables, experiment: Experiment) -> str:
     """What the figure shows, n and the interval."""
+    results = tables.results
     names, cells = _others(experiment), panels(experiment)
     if not names:
-        return f"Only {experiment.baseline} is in the grid of {experiment.experiment}: no difference to show."
+        return _alone(experiment)
     counts = [len(_values(results, panel, name, experiment.baseline)) for panel in cells for name in names]
     return (
         f"Difference in test accuracy from {experiment.baseline}, in percentage points, paired by seed: "
         "in one seed every method sees the same data in the same order from the same initial weights. "
         "Hollow points are seeds, the filled point below them is their mean "
-        f"({seeds_text(counts)} in common with the baseline), and the bar is the 95% Student t interval of "
-        "the mean difference over seeds; one seed has no interval. Each bar is for its own comparison: "
-        "nothing corrects for making several."
+        f"({seeds_text(counts)} in common with the baseline), and the bar is the 95% bootstrap interval "
+        "over seeds and test examples; one seed has no bar. Each bar is for its own comparison: the verdict "
+        "and the table correct for making several (Holm)."
     )
+
+
+def _alone(experiment: Experiment) -> str:
+    return f"Only {experiment.baseline} is in the grid of {experiment.experiment}: no difference to show."
 
 
 def _others(experiment: Experiment) -> list[str]:
     return [method.name for method in experiment.methods if method.name != experiment.baseline]
+
+
+def _interval(found: pd.DataFrame, name: str) -> Interval:
+    """The interval of the evidence, in percentage points."""
+    if name not in found.index or not found.loc[name, "n_seeds"]:
+        return Interval(0, math.nan, math.nan, math.nan, math.nan)
+    row = found.loc[name]
+    points = [100 * float(row[column]) for column in ("difference", "low", "high")]
+    return Interval(int(row["n_seeds"]), points[0], math.nan, points[1], points[2])
 
 
 def _values(results: pd.DataFrame, panel: Panel, name: str, baseline: str) -> list[float]:

@@ -1,0 +1,38 @@
+"""Put figures and their captions into docs/gallery.md.
+
+python docs/gallery.py <folder of figures> [figure ...]
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import sys
+import textwrap
+from pathlib import Path
+
+DOCS = Path(__file__).parent
+WIDTH = 130
+
+
+def main(folder: Path, names: list[str]) -> None:
+    """Copy the pictures of `names` (all of the folder by default) and write their captions below them."""
+    page = DOCS / "gallery.md"
+    text = page.read_text(encoding="utf-8")
+    for name in names or sorted(path.stem for path in folder.glob("*.png")):
+        picture = f"(images/gallery-{name}.png)\n"
+        if picture not in text:
+            sys.exit(
+                f"error: {page} has no place for the figure '{name}': add ![what it shows]{picture.strip()}"
+            )
+        shutil.copy(folder / f"{name}.png", DOCS / "images" / f"gallery-{name}.png")
+        caption = textwrap.fill((folder / f"{name}.txt").read_text(encoding="utf-8").strip(), WIDTH - 2)
+        quoted = textwrap.indent(caption, "> ")
+        # the quotation that follows the picture is the caption of the last time
+        place = re.compile(re.escape(picture) + r"(\n(?:> .*\n)+)?")
+        text = place.sub(lambda _, new=f"{picture}\n{quoted}\n": new, text)
+    page.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2:])
