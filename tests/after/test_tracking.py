@@ -17,8 +17,9 @@ from mlflow.tracking import MlflowClient
 from cotdistill.config.grid import Run, expand
 from cotdistill.config.models import Experiment
 from cotdistill.errors import UserError
-from cotdistill.files import read_json, write_json
-from cotdistill.tracking import finished, mlflow_store, store, track
+from cotdistill.files import read_json, read_jsonl, write_json, write_jsonl
+from cotdistill.tracking import finished, mlflow_store, notes, store, track
+from cotdistill.tracking.store import GONE
 
 Made = Callable[..., Experiment]
 
@@ -91,7 +92,7 @@ def test_what_is_written(small: Experiment) -> None:
     series = client.get_metric_history(child.info.run_id, "loss/rationale")
     assert [point.step for point in series] == [10, 20, 30, 40]
     artifacts = {artifact.path for artifact in client.list_artifacts(child.info.run_id)}
-    assert artifacts == set(finished.ARTIFACTS)
+    assert artifacts == {*finished.ARTIFACTS, notes.SAMPLE}
     assert Path(small.results, "mlartifacts", "made-up").is_dir()
     parent = parents["cqa/tiny/mi/gold/1"]
     assert parent.data.metrics["test/accuracy_n"] == 2 and parent.data.tags["role"] == "proposed"
@@ -149,10 +150,11 @@ def test_what_is_replaced_while_it_is_read_is_written_again(
         predictions.write_text(predictions.read_text() * 2)
         return row
 
+    before = finished.read(run)
     with monkeypatch.context() as patch:
         patch.setattr(finished, "result_row", evaluated_anew)
-        before = finished.read(run)
-    assert before is not None and before != finished.read(run), "the digest is of files that were not read"
+        assert before is not None and before.row
+    assert before != finished.read(run), "the digest is of files that were not read"
 
 
 def test_another_trackers_writing_is_not_undone(small: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,3 +212,188 @@ def test_a_new_store_is_laid_out_quietly(
     printed = capfd.readouterr()
     assert printed.out == printed.err == ""
     assert sorted(os.listdir(work)) == ["own.db", "own.db.lock"], "MLflow wrote into the work folder"
+
+
+# --- what stands beside the accuracy: measures, inputs, descriptions, figures
+
+
+def measured(run: Run, **values: Any) -> None:
+    """Add measures to the run's metrics."""
+    metrics = read_json(run.folder / "metrics.json")
+    write_json(run.folder / "metrics.json", {**metrics, "measures": values})
+
+
+def description(stored_run: Any) -> str:
+    return str(stored_run.data.tags["mlflow.note.content"])
+
+
+def test_measures_are_final_metrics_and_the_parent_has_their_means(small: Experiment) -> None:
+    first, second = expand(small)[:2]
+    for run, value in ((first, 0.1), (second, 0.3)):
+        series = [{"step": 10, "mi/pooled/infonce": 0.7}, {"step": 40, "mi/pooled/infonce": 0.9}]
+        write_jsonl(run.folder / "history.jsonl", [*read_jsonl(run.folder / "history.jsonl"), *series])
+        bound = {"value": 1 + value, "low": 0.5, "n": 50, "ceiling": 3.9}
+        measured(
+            run,
+            calibration={"sequence": {"ece_width": value, "bins": [1, 2]}},
+            mi={"pooled": {"infonce": bound}},
+        )
+    measured(expand(small)[2], loss={"total": 7.0})  # the name of a series
+    track(small)
+    parents, children = stored(small)
+    metrics = children[first.id].data.metrics
+    assert metrics["calibration/sequence/ece_width"] == 0.1 and metrics["mi/pooled/infonce/ceiling"] == 3.9
+    assert metrics["mi/pooled/infonce"] == 0.9 and metrics["mi/pooled/infonce/value"] == 1.1
+    client = MlflowClient(store.uri_of(small))
+    history = client.get_metric_history(children[first.id].info.run_id, "mi/pooled/infonce")
+    assert [point.value for point in history] == [0.7, 0.9]
+    means = parents["cqa/tiny/dss/gold/1"].data.metrics
+    assert means["calibration/sequence/ece_width_mean"] == pytest.approx(0.2)
+    assert means["mi/pooled/infonce/value_n"] == 2 and "mi/pooled/infonce/ceiling_mean" not in means
+    low, high = means["mi/pooled/infonce/value_low"], means["mi/pooled/infonce/value_high"]
+    assert low < means["mi/pooled/infonce/value_mean"] < high
+    collides = children[expand(small)[2].id].data.metrics
+    assert collides["loss/total/final"] == 7.0 and collides["loss/total"] != 7.0
+
+
+def test_a_changed_measure_updates_run_and_parent_in_place_of_the_old(small: Experiment) -> None:
+    run = expand(small)[0]
+    measured(run, rationale={"made": {"bleu": 10.0}})
+    track(small)
+    measured(run, rationale={"made": {"bleu": 20.0}})
+    report = track(small)
+    assert (report["added"], report["updated"], report["unchanged"]) == (0, 1, 3)
+    whole(small)
+    parents, children = stored(small)
+    assert children[run.id].data.metrics["rationale/made/bleu"] == 20
+    assert parents["cqa/tiny/dss/gold/1"].data.metrics["rationale/made/bleu_mean"] == 20
+    assert "rationale/made/bleu | 20 |" in description(children[run.id])
+
+
+def test_datasets_are_inputs_with_the_digest_of_the_data(small: Experiment) -> None:
+    track(small)
+    _, children = stored(small)
+    inputs = children[expand(small)[0].id].inputs.dataset_inputs
+    assert {(i.dataset.name, i.dataset.digest) for i in inputs} == {
+        (f"cqa-{split}", "sum-of-cqa") for split in ("train", "valid", "test")
+    }
+    tags = {i.dataset.name: {tag.key: tag.value for tag in i.tags} for i in inputs}
+    train = {"mlflow.data.context": "training", "fraction": "1", "labels": "gold"}
+    assert tags["cqa-train"] == train and tags["cqa-test"] == {"mlflow.data.context": "test"}
+    assert str(expand(small)[0].prepared.absolute()) in inputs[0].dataset.source
+
+
+def test_descriptions_and_samples_are_there_to_read(small: Experiment, tmp_path: Path) -> None:
+    run = expand(small)[0]
+    rows = [{"id": str(k), "input": "x|y", "options": ["a", "b"], "correct": True} for k in range(30)]
+    write_jsonl(run.folder / "predictions.jsonl", rows)
+    track(small)
+    parents, children = stored(small)
+    parent, child = parents["cqa/tiny/dss/gold/1"], children[run.id]
+    text = description(child)
+    strict = read_json(run.folder / "metrics.json")["strict"]
+    assert "**dss** on **cqa**" in text and "the baseline" in text and "seed 0" in text
+    assert f"{strict['test_correct']} of {strict['test_n']}" in text
+    assert f"/runs/{parent.info.run_id}/artifacts" in text and str(run.folder.absolute()) in text
+    assert "| test/accuracy |" in description(parent) and "No figures" in description(parent)
+    client = MlflowClient(store.uri_of(small))
+    table = read_json(Path(client.download_artifacts(child.info.run_id, notes.SAMPLE, str(tmp_path))))
+    assert table["columns"] == list(rows[0]) and len(table["data"]) == notes.SAMPLE_ROWS
+    assert table["data"][3] == ["3", "x|y", '["a", "b"]', True]
+
+
+def test_figures_drawn_later_reach_the_parent_and_rewrite_no_run(small: Experiment) -> None:
+    track(small)
+    before = {run.info.run_id for group in stored(small) for run in group.values()}
+    figures = Path(small.results, small.experiment, "figures")
+    figures.mkdir()
+    client = MlflowClient(store.uri_of(small))
+    for content in (b"first", b"second"):
+        (figures / "accuracy.png").write_bytes(content)
+        assert track(small)["unchanged"] == 4
+        parents, children = stored(small)
+        assert before == {run.info.run_id for group in (parents, children) for run in group.values()}
+        for parent in parents.values():
+            file = client.download_artifacts(parent.info.run_id, "figures/accuracy.png")
+            assert Path(file).read_bytes() == content
+            assert "`figures/accuracy.png`" in description(parent)
+
+
+def test_a_description_that_a_person_wrote_stays(small: Experiment) -> None:
+    track(small)
+    parents, children = stored(small)
+    client = MlflowClient(store.uri_of(small))
+    run = expand(small)[0]
+    client.set_tag(children[run.id].info.run_id, "mlflow.note.content", "mine")
+    aside = run.folder.with_name("aside")
+    for source, target in ((run.folder, aside), (aside, run.folder)):
+        source.rename(target)
+        track(small)
+        assert description(stored(small)[1][run.id]) == "mine"
+
+
+# --- runs whose folder is gone
+
+
+def marks(experiment: Experiment) -> set[str]:
+    return {name for group in stored(experiment) for name, run in group.items() if GONE in run.data.tags}
+
+
+def test_a_run_whose_folder_is_gone_is_marked_until_it_comes_back(small: Experiment) -> None:
+    track(small)
+    before = {name: run.info.run_id for name, run in stored(small)[1].items()}
+    run = expand(small)[3]
+    cell = finished.cell_of(run)
+    aside = Path(small.results, "aside")
+    run.folder.rename(aside)
+    report = track(small)
+    assert (report["gone"], report["missing"], report["unchanged"]) == (1, 1, 3)
+    assert marks(small) == {run.id}
+    parents, children = stored(small)
+    whole(small)  # it still stands below its cell, whose means leave it out
+    assert parents[cell].data.metrics["test/accuracy_n"] == 1
+    assert description(children[run.id]).startswith("**Gone**")
+    day = children[run.id].data.tags[GONE]
+    assert track(small)["gone"] == 1 and stored(small)[1][run.id].data.tags[GONE] == day
+    aside.rename(run.folder)
+    assert track(small)["gone"] == 0 and marks(small) == set()
+    parents, children = stored(small)
+    assert {name: found.info.run_id for name, found in children.items()} == before
+    assert not description(children[run.id]).startswith("**Gone**")
+    assert parents[cell].data.metrics["test/accuracy_n"] == 2
+
+
+def test_a_cell_is_gone_with_all_its_runs_and_leaving_the_grid_is_not_gone(small: Experiment) -> None:
+    track(small)
+    less = small.model_copy(update={"methods": small.methods[:1]})
+    assert track(less)["gone"] == 0 and marks(small) == set()
+    lost = expand(small)[2:]
+    for run in lost:
+        shutil.rmtree(run.folder)
+    for experiment in (less, small):
+        assert track(experiment)["gone"] == 2
+        assert marks(small) == {*(run.id for run in lost), finished.cell_of(lost[0])}
+
+
+def test_moved_results_are_found_again(small: Experiment, tmp_path: Path) -> None:
+    uri = store.uri_of(small)
+    track(small)
+    moved = small.model_copy(update={"tracking": small.tracking.model_copy(update={"uri": uri})})
+    moved = moved.model_copy(update={"results": str(tmp_path / "moved")})
+    (tmp_path / "moved").mkdir()
+    Path(small.results, small.experiment).rename(tmp_path / "moved" / small.experiment)
+    report = track(moved)
+    assert (report["unchanged"], report["gone"]) == (4, 0)
+    assert all(str(tmp_path / "moved") in description(run) for run in stored(small)[1].values())
+
+
+def test_tags_are_read_alike_through_mlflow_and_from_the_file(
+    small: Experiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    track(small)
+    client = MlflowClient(store.uri_of(small))
+    target = store.experiment_id(client, small)
+    client.delete_run(stored(small)[1][expand(small)[0].id].info.run_id)
+    direct = store.stored_runs(client, target)
+    monkeypatch.setattr(store, "_database", lambda uri: None)
+    assert store.stored_runs(client, target) == direct and len(direct) == 5

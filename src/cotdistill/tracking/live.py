@@ -20,13 +20,13 @@ from pathlib import Path
 from typing import Any
 
 from mlflow.entities import Metric
-from mlflow.entities import Run as StoredRun
 from mlflow.tracking import MlflowClient
 
 from cotdistill.config.grid import Run, expand, state_folder
 from cotdistill.config.models import Experiment
 from cotdistill.errors import UserError
 from cotdistill.files import read_json
+from cotdistill.tracking import gone
 from cotdistill.tracking.finished import FILES, SERIES, Finished, cell_of, read, tags_of
 from cotdistill.tracking.mlflow_store import log, report, write
 from cotdistill.tracking.store import (
@@ -36,6 +36,8 @@ from cotdistill.tracking.store import (
     PARENT,
     RUN,
     Busy,
+    Known,
+    Stored,
     StoreFault,
     connect,
     experiment_id,
@@ -78,7 +80,7 @@ def follow(experiment: Experiment, every: float = 5.0) -> dict[str, Any]:
                         raise Stopped
         except Stopped:
             say(f"stopped: {follower.close()}")
-        return report(experiment, follower.outcomes)
+        return report(experiment, follower.outcomes, follower.gone)
 
 
 @dataclass
@@ -110,6 +112,7 @@ class Follower:
         self.experiment, self.uri = experiment, uri_of(experiment)
         self.runs, self.say = expand(experiment), say
         self.outcomes: dict[str, str] = {}
+        self.gone = 0
         self.mirrors: dict[str, Mirror] | None = None
         self.written: list[str] | None = None
         self._read: dict[str, tuple[Signature, Finished]] = {}
@@ -148,7 +151,7 @@ class Follower:
         try:
             with writing(self.experiment, 10.0):
                 client = connect(self.uri)
-                sweep(client, experiment_id(client, self.experiment), mirrors=True)
+                sweep(client, stored_runs(client, experiment_id(client, self.experiment)), mirrors=True)
         except (UserError, KeyboardInterrupt) as error:
             return f"{rest} and removes what was mirrored of runs in training ({str(error) or 'interrupted'})"
         return f"runs in training are no longer mirrored; {rest}"
@@ -184,35 +187,38 @@ class Follower:
         client = connect(self.uri)
         target = experiment_id(client, self.experiment)
         if self.mirrors is None or self.written != seen.digests:
-            outcomes = write(client, target, seen.finished)
+            stored = stored_runs(client, target)
+            outcomes = write(client, target, self.experiment, seen.finished, stored)
+            self.gone = gone.mark(client, self.experiment, seen.finished, stored)
             new = {run_id: outcome for run_id, outcome in outcomes.items() if outcome != "unchanged"}
             if new:
                 self.say(f"{len(outcomes)} finished runs in the store, {len(new)} of them new")
             self.outcomes = {name: new.get(name, self.outcomes.get(name, "unchanged")) for name in outcomes}
-            sweep(client, target, mirrors=False)
-            self.mirrors = self._adopt(client, target, seen.live)
+            sweep(client, stored, mirrors=False)
+            self.mirrors = self._adopt(client, target, seen.live, stored)
             self.written = seen.digests
         for run, lines in seen.live.values():
             self._mirror(client, target, run, lines)
 
-    def _adopt(self, client: MlflowClient, target: str, live: Live) -> dict[str, Mirror]:
+    def _adopt(self, client: MlflowClient, target: str, live: Live, stored: Stored) -> dict[str, Mirror]:
         """The mirrors in the store, each put below its cell's parent; those of no live run are deleted."""
-        stored = stored_runs(client, target)
         cells = {cell_of(run) for run, _ in live.values()}
         mirrors: dict[str, Mirror] = {}
         for (tag, name), runs in list(stored.items()):  # a parent may be added
             wanted = live[name][0].hash if tag == RUN and name in live else None
-            for run in (run for run in runs if DIGEST not in run.data.tags):
+            for run in (run for run in runs if DIGEST not in run.tags):
                 if tag == CELL and name in cells:
                     continue
-                if wanted is None or run.data.tags.get("config_hash") != wanted or name in mirrors:
-                    client.delete_run(run.info.run_id)
+                if wanted is None or run.tags.get("config_hash") != wanted or name in mirrors:
+                    client.delete_run(run.id)
                     continue
-                mirrors[name] = Mirror(run.info.run_id, _stored_points(client, run))
+                mirrors[name] = Mirror(run.id, _stored_points(client, run.id))
                 below = _parent(client, target, live[name][0], stored)
-                client.set_tag(run.info.run_id, PARENT, below)
-                if not run.data.params:  # its follower was killed between making it and this
-                    log(client, run.info.run_id, [], live[name][0].config)
+                client.set_tag(run.id, PARENT, below)
+                if not client.get_run(
+                    run.id
+                ).data.params:  # its follower was killed between making it and this
+                    log(client, run.id, [], live[name][0].config)
         return mirrors
 
     def _mirror(self, client: MlflowClient, target: str, run: Run, lines: list[Line]) -> None:
@@ -237,6 +243,8 @@ class Follower:
         if kept is None or kept[0] != signature:
             try:
                 item = read(run)
+                if item:
+                    item.check()
             except UserError as error:
                 # it may be in the middle of being written anew
                 self._once(run.id, f"{error}; left out until it can be read")
@@ -339,20 +347,19 @@ def _points(lines: list[Line], known: set[tuple[str, int]]) -> dict[tuple[str, i
     return found
 
 
-def _parent(
-    client: MlflowClient, target: str, run: Run, stored: dict[tuple[str, str], list[StoredRun]]
-) -> str:
+def _parent(client: MlflowClient, target: str, run: Run, stored: Stored) -> str:
     """The MLflow id of the cell's parent; a mirror of one while no seed of the cell has finished."""
     cell = cell_of(run)
     if not stored.get((CELL, cell)):
         tags = {CELL: cell, LIVE: "true", **tags_of(run)}
-        stored[CELL, cell] = [client.create_run(target, tags=tags, run_name=cell)]
-    return str(stored[CELL, cell][0].info.run_id)
+        made = client.create_run(target, tags=tags, run_name=cell)
+        stored[CELL, cell] = [Known(made.info.run_id, tags)]
+    return stored[CELL, cell][0].id
 
 
-def _stored_points(client: MlflowClient, run: StoredRun) -> set[tuple[str, int]]:
-    keys = run.data.metrics
-    return {(key, point.step) for key in keys for point in client.get_metric_history(run.info.run_id, key)}
+def _stored_points(client: MlflowClient, run_id: str) -> set[tuple[str, int]]:
+    keys = client.get_run(run_id).data.metrics
+    return {(key, point.step) for key in keys for point in client.get_metric_history(run_id, key)}
 
 
 def _started(run: Run) -> int:

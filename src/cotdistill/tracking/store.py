@@ -5,24 +5,44 @@ from __future__ import annotations
 import contextlib
 import logging
 import shutil
+import sqlite3
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock, Timeout
-from mlflow.entities import Run as StoredRun
+from mlflow.entities import RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from cotdistill.config.models import Experiment
 from cotdistill.errors import UserError
-from cotdistill.files import atomic
+from cotdistill.files import atomic, digest
 
 RUN, CELL, DIGEST, PARENT = "cotdistill.run", "cotdistill.cell", "cotdistill.digest", "mlflow.parentRunId"
 LIVE = "cotdistill.live"
 """tag of what `track --follow` mirrors of runs in training: gone when the run has finished"""
+GONE = "cotdistill.gone"
+"""tag of what has no finished folder any more: the day (UTC) on which that was first seen"""
+FOLDER = "cotdistill.folder"
+NOTE, NOTE_DIGEST = "mlflow.note.content", "cotdistill.note"
+"""a run's description, and the digest of the one that was written: another one is a person's"""
+
 QUIET_S = 3.0
 """seconds of waiting for another writer before it is said"""
+
+
+@dataclass
+class Known:
+    """A run of the store: its id there and its tags."""
+
+    id: str
+    tags: dict[str, str]
+
+
+Stored = dict[tuple[str, str], list[Known]]
+"""runs of the store by (RUN or CELL, the run's or the cell's id)"""
 
 
 class StoreFault(UserError):
@@ -156,33 +176,75 @@ def experiment_id(client: MlflowClient, experiment: Experiment) -> str:
     return str(found.experiment_id)
 
 
-def stored_runs(client: MlflowClient, experiment_id: str) -> dict[tuple[str, str], list[StoredRun]]:
-    """The runs of the MLflow experiment that are not deleted, by (tag, cell or run id)."""
-    found: dict[tuple[str, str], list[StoredRun]] = {}
+def stored_runs(client: MlflowClient, experiment_id: str) -> Stored:
+    """The runs of the MLflow experiment that are not deleted."""
+    found: Stored = {}
+    for run in _runs(client, experiment_id):
+        for tag in (RUN, CELL):
+            if tag in run.tags:
+                found.setdefault((tag, run.tags[tag]), []).append(run)
+    return found
+
+
+def _runs(client: MlflowClient, experiment_id: str) -> list[Known]:
+    """Every run that is not deleted, with its tags.
+
+    MLflow's search also reads each run's settings and metrics, which takes many times as long: from a
+    SQLite store the tags are read alone. Tables that are not as expected are left to MLflow.
+    """
+    database = _database(client.tracking_uri)
+    if database:
+        with contextlib.suppress(sqlite3.Error):
+            return _tags_in(database, experiment_id)
+    found: list[Known] = []
     token = None
     while True:
         page = client.search_runs([experiment_id], max_results=1000, page_token=token)
-        for run in page:
-            for tag in (RUN, CELL):
-                if tag in run.data.tags:
-                    found.setdefault((tag, run.data.tags[tag]), []).append(run)
+        found += [Known(run.info.run_id, dict(run.data.tags)) for run in page]
         token = page.token
         if not token:
             return found
 
 
-def sweep(client: MlflowClient, experiment_id: str, mirrors: bool) -> bool:
+def _tags_in(database: Path, experiment_id: str) -> list[Known]:
+    query = (
+        "SELECT runs.run_uuid, tags.key, tags.value FROM runs JOIN tags ON tags.run_uuid = runs.run_uuid "
+        "WHERE runs.experiment_id = ? AND runs.lifecycle_stage = 'active'"
+    )
+    tags: dict[str, dict[str, str]] = {}
+    with contextlib.closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True)) as connection:
+        for run_id, key, value in connection.execute(query, (int(experiment_id),)):
+            tags.setdefault(run_id, {})[key] = value
+    return [Known(run_id, found) for run_id, found in tags.items()]
+
+
+def sweep(client: MlflowClient, stored: Stored, mirrors: bool) -> bool:
     """Delete what is incomplete: cut short by a kill or a lost answer; live mirrors too if `mirrors`.
 
     Returns whether mirrors are left.
     """
     left = False
-    for runs in stored_runs(client, experiment_id).values():
+    for key, runs in stored.items():
+        kept = []
         for run in runs:
-            if DIGEST in run.data.tags:
-                continue
-            if mirrors or LIVE not in run.data.tags:
-                client.delete_run(run.info.run_id)
+            live = LIVE in run.tags and not mirrors
+            if DIGEST in run.tags or live:
+                kept.append(run)
+                left = left or (live and DIGEST not in run.tags)
             else:
-                left = True
+                client.delete_run(run.id)
+        stored[key] = kept
     return left
+
+
+def keep_tags(client: MlflowClient, run: Known, wanted: dict[str, str]) -> None:
+    """Set the tags that are not as wanted; a description that a person wrote stays."""
+    found = run.tags
+    if NOTE in wanted:
+        wanted = {**wanted, NOTE_DIGEST: digest(wanted[NOTE])}
+        if NOTE in found and digest(found[NOTE]) != found.get(NOTE_DIGEST):
+            wanted = {key: value for key, value in wanted.items() if key not in (NOTE, NOTE_DIGEST)}
+    changed = [RunTag(key, value) for key, value in wanted.items() if found.get(key) != value]
+    if changed:
+        client.log_batch(run.id, tags=changed, synchronous=True)
+        found.update({tag.key: tag.value for tag in changed})

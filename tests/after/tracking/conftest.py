@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -204,14 +205,16 @@ def _content(experiment: Experiment) -> dict[str, Any]:
     names = {run.info.run_id: run.info.run_name for run in runs}
     shown: dict[str, Any] = {}
     for run in runs:
-        tags = dict(run.data.tags)
-        tags[store.PARENT] = names.get(tags.get(store.PARENT, ""), "")
+        tags = {key: _named(value, experiment, names) for key, value in run.data.tags.items()}
+        tags.pop(store.NOTE_DIGEST, None)  # of the text with ids and folders
+        tags[store.PARENT] = names.get(run.data.tags.get(store.PARENT, ""), "")
         assert run.info.run_name not in shown, f"{run.info.run_name} stands twice"
         series = {key: client.get_metric_history(run.info.run_id, key) for key in run.data.metrics}
         shown[run.info.run_name] = {
             "tags": tags,
             "params": run.data.params,
             "info": (run.info.status, run.info.start_time, run.info.end_time, run.info.user_id),
+            "inputs": {i.dataset.name: i.dataset.digest for i in run.inputs.dataset_inputs},
             "artifacts": _artifacts(client, run.info.run_id),
             "metrics": {
                 key: sorted((point.step, point.timestamp, repr(point.value)) for point in points)
@@ -219,6 +222,14 @@ def _content(experiment: Experiment) -> dict[str, Any]:
             },
         }
     return shown
+
+
+def _named(text: str, experiment: Experiment, names: dict[str, str]) -> str:
+    """A tag with names for ids and folders."""
+    for run_id, name in names.items():
+        text = text.replace(run_id, name)
+    text = re.sub(r"#/experiments/\d+/", "#/experiments/<id>/", text)
+    return text.replace(str(Path(experiment.results, experiment.experiment).absolute()), "<folder>")
 
 
 def _artifacts(client: MlflowClient, run_id: str) -> dict[str, str]:

@@ -62,9 +62,7 @@ def series(experiment: Experiment, run: Run, status: str = "RUNNING") -> list[tu
 
 
 @pytest.fixture
-def live(
-    grid: Experiment, expected: Any, server: Any, config_of: Any
-) -> tuple[Path, Experiment, list[Job]]:
+def live(grid: Experiment, expected: Any, server: Any, config_of: Any) -> tuple[Path, Experiment, list[Job]]:
     """The grid in training: the first run is done, the others wait. Its name is this test's own."""
     renamed = grid.model_copy(update={"experiment": f"live-{time.time_ns()}"})
     shutil.move(Path(grid.results, grid.experiment), Path(grid.results, renamed.experiment))
@@ -103,7 +101,7 @@ def test_follow_shows_runs_as_they_train_and_ends_as_track_does(
     printed = tracker.done()
     assert printed.count("trying again") == printed.count("answers again") == 1, printed
     assert "View run" not in printed, "MLflow's own chatter"
-    assert printed.splitlines()[-1].endswith("added 4, updated 0, unchanged 0, missing 0")
+    assert printed.splitlines()[-1].endswith("added 4, updated 0, unchanged 0, gone 0, missing 0")
     assert content(experiment) == expected
 
 
@@ -165,5 +163,3 @@ def test_follow_mirrors_a_real_training(
     evaluate(run)
     assert "added 1" in tracker.done()
     assert len(series(run.experiment, run, "FINISHED")) == 24
-
-
