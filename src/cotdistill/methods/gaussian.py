@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from cotdistill.config.models import Number
-from cotdistill.methods import TaskOutput, dss, mi
+from cotdistill.methods import Needs, TaskOutput, dss, mi
 from cotdistill.mutual_information.pooling import state
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class Gaussian(mi.MI):
     """
 
     Settings = Settings
-    needs_hidden = True
+    needs = Needs(hidden=True)
 
     def modules(self, d_model: int) -> torch.nn.Module:
         import torch

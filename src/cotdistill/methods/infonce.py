@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from cotdistill.config.models import Number
-from cotdistill.methods import TaskOutput, dss, mi
+from cotdistill.methods import Needs, TaskOutput, dss, mi
 from cotdistill.mutual_information.pooling import state
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class InfoNCE(mi.MI):
     """
 
     Settings = Settings
-    needs_hidden = True
+    needs = Needs(hidden=True)
     contrastive = frozenset({"mutual_information"})
 
     def modules(self, d_model: int) -> torch.nn.Module:

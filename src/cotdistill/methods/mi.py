@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field
 
 from cotdistill.config.models import Number, Strict
-from cotdistill.methods import TaskOutput, Term, dss
+from cotdistill.methods import Needs, TaskOutput, Term, dss
 
 if TYPE_CHECKING:
     import torch
@@ -18,7 +18,8 @@ class Settings(dss.Settings):
     """Settings of `mi`."""
 
     beta: Number = Field(0.1, ge=0)
-    """weight of the mutual-information term; 0 trains exactly as dss does and still logs the term"""
+    """weight of the mutual-information term; 0 trains exactly as dss does and still logs the term (`released`
+    then without padding)"""
     variant: Literal["released", "paper"] = "released"
     """released: what the published code computes; paper: the bound as derived"""
     pooling: Literal["max", "mean"] = "max"
@@ -42,19 +43,20 @@ class MI(dss.DSS):
         term = Term(value * outputs["label"].share, beta)
         return {**super().terms(outputs), "mutual_information": term}
 
+    @property
+    def needs(self) -> Needs:
+        if self.settings.variant == "released":
+            # padding would change how the decoder's numbers are rounded, and so training without the term
+            return Needs(pooling="max", padding=self.settings.beta > 0)
+        return Needs(pooling=self.settings.pooling)
+
     def _mutual_information(self, label: TaskOutput, rationale: TaskOutput) -> torch.Tensor:
         from cotdistill import mutual_information
 
+        assert label.pooled is not None and rationale.pooled is not None
         if self.settings.variant == "released":
-            return mutual_information.released(label.logits, rationale.logits)
-        return mutual_information.paper(
-            label.logits,
-            rationale.logits,
-            label.mask,
-            rationale.mask,
-            pooling=self.settings.pooling,
-            stop_gradient=self.settings.stop_gradient,
-        )
+            return mutual_information.released(label.pooled, rationale.pooled)
+        return mutual_information.paper(label.pooled, rationale.pooled, self.settings.stop_gradient)
 
 
 METHOD = MI

@@ -8,47 +8,34 @@ code computes, `paper` the bound as derived; without both, nobody can tell the m
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
-
-from cotdistill.mutual_information.pooling import distribution, probabilities
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
 
 
-def released(label_logits: torch.Tensor, rationale_logits: torch.Tensor) -> torch.Tensor:
-    """The term as the published code computes it.
+def released(label: torch.Tensor, rationale: torch.Tensor) -> torch.Tensor:
+    """The term as the published code computes it, from both tasks' pooled probabilities.
 
-    label_logits: (B, Ty, V); rationale_logits: (B, Tr, V). Returns a scalar: the mean over examples
-    of `-sum_v p_v log_softmax(q)_v`, where p and q are the maxima over positions, padding included,
-    of each task's softmax. So q, already a probability, passes a second softmax, p does not sum to 1,
-    and the gradient reaches the rationale logits only.
+    label, rationale: (B, V), each token's largest probability over the positions, padding included.
+    Returns a scalar: the mean over examples of `-sum_v p_v log_softmax(q)_v`. So q, already a probability,
+    passes a second softmax, p does not sum to 1, and the gradient reaches the rationale task only.
     """
-    p = probabilities(label_logits.detach()).amax(1)
-    q = probabilities(rationale_logits).amax(1)
-    return -(p * q.log_softmax(-1)).sum(-1).mean()
+    return -(label.detach() * rationale.log_softmax(-1)).sum(-1).mean()
 
 
-def paper(
-    label_logits: torch.Tensor,
-    rationale_logits: torch.Tensor,
-    label_mask: torch.Tensor,
-    rationale_mask: torch.Tensor,
-    pooling: Literal["max", "mean"] = "max",
-    stop_gradient: bool = True,
-) -> torch.Tensor:
-    """The term as the paper derives it.
+def paper(label: torch.Tensor, rationale: torch.Tensor, stop_gradient: bool = True) -> torch.Tensor:
+    """The term as the paper derives it, from both tasks' pooled probabilities.
 
-    label_logits: (B, Ty, V); rationale_logits: (B, Tr, V); masks: (B, T), true where a token is real.
-    Returns a scalar: the mean over examples of `-sum_v p_v log q_v` with p and q pooled over the real
-    positions and normalised to sum to 1. `stop_gradient` keeps the gradient from the label logits.
-    Raises ValueError when an example has no real position or the pooling is unknown.
+    label, rationale: (B, V), pooled over the real positions. Returns a scalar: the mean over examples of
+    `-sum_v p_v log q_v` with p and q normalised to sum to 1. `stop_gradient` keeps the gradient from the
+    label task.
     """
     import torch
 
     if stop_gradient:
-        label_logits = label_logits.detach()
-    p = distribution(label_logits, label_mask, pooling)
-    q = distribution(rationale_logits, rationale_mask, pooling)
+        label = label.detach()
+    p = label / label.sum(-1, keepdim=True)
+    q = rationale / rationale.sum(-1, keepdim=True)
     # the smallest normal number stands for a probability that underflowed: its logarithm stays finite
     return -(p * q.clamp_min(torch.finfo(q.dtype).tiny).log()).sum(-1).mean()

@@ -15,12 +15,12 @@ import torch
 
 from cotdistill import methods
 from cotdistill.jobs import stopping
-from cotdistill.methods import Method, Task
+from cotdistill.methods import Method, Needs, Task
 from cotdistill.mutual_information.estimators import ESTIMATORS, LEAST, Estimate
-from cotdistill.mutual_information.pooling import distribution, state
+from cotdistill.mutual_information.pooling import state
 from cotdistill.seeds import derive
-from cotdistill.training import objective
-from cotdistill.training.batches import IGNORED, Collator
+from cotdistill.training.batches import Collator
+from cotdistill.training.step import observed
 
 if TYPE_CHECKING:
     from cotdistill.config.grid import Run
@@ -138,14 +138,14 @@ def _of_task(
     projection: torch.Tensor | None = None
     for start in range(0, len(rows), batch_size):
         stopping.check()
-        batch = collator.batch(task, rows[start : start + batch_size]).to(device)
-        logits, hidden = objective.forward(model, batch, precision, states=True)
-        assert hidden is not None
-        mask = batch.labels != IGNORED
-        if projection is None:
-            projection = _projection(logits.shape[2]).to(device)
-        found["decoder"].append(state(hidden, mask).cpu())
-        found["output"].append((distribution(logits, mask).sqrt() @ projection).cpu())
+        batch = collator.batch(task, rows[start : start + batch_size])
+        for output in observed(model, batch, Needs(hidden=True, pooling="max"), precision):
+            assert output.hidden is not None and output.pooled is not None
+            distribution = output.pooled / output.pooled.sum(1, keepdim=True)
+            if projection is None:
+                projection = _projection(distribution.shape[1]).to(device)
+            found["decoder"].append(state(output.hidden, output.mask).cpu())
+            found["output"].append((distribution.sqrt() @ projection).cpu())
     return {name: torch.cat(parts) for name, parts in found.items()}
 
 

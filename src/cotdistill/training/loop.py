@@ -30,10 +30,11 @@ from cotdistill.jobs import stopping
 from cotdistill.jobs.lease import Lease
 from cotdistill.mutual_information.measure import Meter, measurable
 from cotdistill.seeds import derive
-from cotdistill.training import devices, environment, objective, outputs
+from cotdistill.training import devices, environment, outputs
 from cotdistill.training.batches import Collator, Order
 from cotdistill.training.history import History
 from cotdistill.training.state import Progress, State
+from cotdistill.training.step import Step
 
 if TYPE_CHECKING:
     from transformers import T5ForConditionalGeneration
@@ -93,6 +94,7 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(
             self.parameters + self.own_parameters, lr=rate, weight_decay=decay, fused=True
         )
+        self.step = Step(self.model, self.method, self.settings.precision)
         self.generator = Generator(run, prepared, self.method, device)
         self.meter = self._meter(prepared) if self.leader and measurable(run, self.method) else None
         self.folder = state_folder(run)
@@ -187,21 +189,18 @@ class Trainer:
         rows = self.order.batch(step)
         whole = {task.name: self.collator.batch(task, rows) for task in self.method.tasks}
         tokens = {name: batch.tokens for name, batch in whole.items()}
-        torch.manual_seed(derive(
-            "dropout", dataset=self.run.dataset.name, student=self.run.student.name, seed=self.run.seed,
-            step=step, rank=devices.rank(),
-        ))
         self.optimizer.zero_grad(set_to_none=False)
         self.leaving.ask(stopping.asked() is not None)
         sums: torch.Tensor | None = None
         for start, stop in self._pieces(len(rows)):
-            piece = {name: batch.rows(start, stop).to(self.device) for name, batch in whole.items()}
-            share = (stop - start) / len(rows)
-            parts = objective.terms(self.model, self.method, piece, tokens, share, self.settings.precision)
-            loss = objective.total(parts)
-            loss.backward()
-            self.progress.names = ["total", *parts]
-            values = torch.stack([loss.detach(), *(term.value.detach() for term in parts.values())])
+            piece = {name: batch.rows(start, stop) for name, batch in whole.items()}
+            seed = derive(
+                "dropout", dataset=self.run.dataset.name, student=self.run.student.name, seed=self.run.seed,
+                step=step, start=start,
+            )
+            parts = self.step.gradients(piece, seed, tokens, len(rows))
+            self.progress.names = list(parts)
+            values = torch.stack(list(parts.values()))
             sums = values if sums is None else sums + values
         return self._update(step, sums)
 
@@ -215,7 +214,7 @@ class Trainer:
 
     def _update(self, step: int, sums: torch.Tensor | None) -> torch.Tensor:
         if sums is None:  # a last batch with fewer examples than processes: this one had none
-            self.progress.names = self.progress.names or ["total", *self._term_names()]
+            self.progress.names = self.progress.names or self._term_names()
             sums = torch.zeros(len(self.progress.names), device=self.device)
         for parameter in self.parameters + self.own_parameters:
             if parameter.grad is None:
@@ -231,9 +230,10 @@ class Trainer:
         return torch.cat([sums, norm.detach().reshape(1)])
 
     def _term_names(self) -> list[str]:
-        batch = {task.name: self.collator.batch(task, [0]).to(self.device) for task in self.method.tasks}
-        with torch.no_grad():
-            return list(objective.terms(self.model, self.method, batch, dict.fromkeys(batch, 1), 1.0))
+        batch = {task.name: self.collator.batch(task, [0]) for task in self.method.tasks}
+        names = list(self.step.gradients(batch, seed=0))
+        self.optimizer.zero_grad(set_to_none=False)
+        return names
 
     def _rate(self, step: int) -> float:
         """The learning rate of step `step` (from 1), as a part of its peak: linear up, linear to 0."""

@@ -1,0 +1,200 @@
+"""The step without padding gives the terms and gradients of plain padded passes, however it is cut."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import T5Config, T5ForConditionalGeneration
+
+from cotdistill import methods
+from cotdistill.methods import Method, Needs, Term, dss
+from cotdistill.students.kernels import Dropout, attended
+from cotdistill.students.layout import Layout
+from cotdistill.training import step as stepping
+from cotdistill.training.batches import IGNORED, Batch
+from cotdistill.training.step import Step
+from tests.methods import plain
+
+V, D = 300, 32
+CPU = torch.device("cpu")
+VARIANTS: list[tuple[str, dict[str, Any]]] = [
+    ("finetune", {}), ("single_task", {}), ("dss", {}), ("mi", {}), ("mi", {"beta": 0}),
+    ("mi", {"variant": "paper"}), ("mi", {"variant": "paper", "pooling": "mean", "stop_gradient": False}),
+    ("infonce", {}), ("gaussian", {}),
+]  # fmt: skip
+
+
+def student(kind: str = "gated-gelu", tied: bool = True, dropout: float = 0.0) -> Any:
+    """An original T5 (relu, tied), a v1.1 (gated GELU, untied), or between them."""
+    torch.manual_seed(0)
+    config = T5Config(
+        vocab_size=V, d_model=D, d_ff=64, d_kv=8, num_heads=4, num_layers=2, dropout_rate=dropout,
+        feed_forward_proj=kind, decoder_start_token_id=0,
+    )  # fmt: skip
+    model = T5ForConditionalGeneration(config).train()
+    if not tied:
+        model.lm_head.weight = torch.nn.Parameter(torch.randn(V, D) / D**0.5)
+        model.config.scale_decoder_outputs = False
+    return model
+
+
+def batches(method: Method, size: int = 40, seed: int = 3) -> dict[str, Batch]:
+    draw = torch.Generator().manual_seed(seed)
+    found = {}
+    for number, task in enumerate(method.tasks):
+        lengths = torch.randint(2, 20, (size,), generator=draw)
+        targets = torch.randint(1, 4 if number == 0 else 13, (size,), generator=draw)
+        mask = torch.arange(int(lengths.max())) < lengths[:, None]
+        real = torch.arange(int(targets.max())) < targets[:, None]
+        ids, labels = (torch.randint(3, V, part.shape, generator=draw) for part in (mask, real))
+        found[task.name] = Batch(ids * mask, mask.long(), labels.where(real, torch.tensor(IGNORED)))
+    return found
+
+
+def build(name: str, options: dict[str, Any]) -> Method:
+    method = methods.build(name, options)
+    method.equip(D, seed=5)
+    return method
+
+
+@pytest.mark.parametrize(("kind", "tied"), [("gated-gelu", True), ("gated-gelu", False), ("relu", True),
+                                            ("gated-silu", False)])  # fmt: skip
+@pytest.mark.parametrize(("name", "options"), VARIANTS)
+def test_terms_and_gradients_are_those_of_plain_passes(
+    name: str, options: dict[str, Any], kind: str, tied: bool, monkeypatch: Any
+):
+    model, method = student(kind, tied), build(name, options)
+    given_ = batches(method)
+    values, gradients = plain.gradients(model, method, given_)
+    if options == {"beta": 0}:
+        del values["mutual_information"]  # logged without the padding that would change training
+    for piece, chunk, group in ((10**6, 10**9, 10**6), (300, 3000, 4), (1, 1, 1)):
+        monkeypatch.setattr(stepping, "PIECE", piece)
+        monkeypatch.setattr(stepping, "CHUNK", chunk)
+        monkeypatch.setattr(stepping, "GROUP", group)
+        model.zero_grad()
+        if method.learned is not None:
+            method.learned.zero_grad()
+        found = {key: value.item() for key, value in Step(model, method).gradients(given_, seed=1).items()}
+        assert {key: found[key] for key in values} == pytest.approx(values, rel=1e-5)
+        for key, value in plain.grads(model, method).items():
+            assert (value - gradients[key]).norm() <= 1e-5 * gradients[key].norm() + 1e-8, key
+
+
+def test_bf16_stays_near_fp32():
+    model, method = student(tied=False), build("mi", {"variant": "paper"})
+    given_ = batches(method)
+    with torch.autocast("cpu", torch.bfloat16):
+        values, gradients = plain.gradients(model, method, given_)
+    exact, _ = plain.gradients(model, method, given_)
+    model.zero_grad()
+    found = {key: value.item() for key, value in Step(model, method, "bf16").gradients(given_, 1).items()}
+    assert found == pytest.approx(exact, rel=0.02)
+    ours = torch.cat([value.flatten() for value in plain.grads(model, method).values()])
+    theirs = torch.cat([value.flatten() for value in gradients.values()])
+    assert torch.nn.functional.cosine_similarity(ours, theirs, dim=0) > 0.99
+
+
+class Sure(dss.DSS):
+    """DSS that lowers the label's entropy: a method that reads all logits."""
+
+    needs = Needs(logits=True)
+
+    def terms(self, outputs: Any) -> Any:
+        label = outputs["label"]
+        entropy = -(label.logits.softmax(-1) * label.logits.log_softmax(-1)).sum(-1)
+        mean = (entropy * label.mask).sum(1) / label.mask.sum(1)
+        return {**super().terms(outputs), "entropy": Term(mean.mean() * label.share, 0.3)}
+
+
+def test_a_method_may_read_all_logits(monkeypatch: Any):
+    model, method = student(), Sure(dss.Settings())
+    given_ = batches(method)
+    values, gradients = plain.gradients(model, method, given_)
+    monkeypatch.setattr(stepping, "CHUNK", 3000)
+    model.zero_grad()
+    found = {key: value.item() for key, value in Step(model, method).gradients(given_, seed=1).items()}
+    assert found == pytest.approx(values, rel=1e-5)
+    for key, value in plain.grads(model, method).items():
+        torch.testing.assert_close(value, gradients[key], rtol=1e-4, atol=1e-6)
+
+
+def test_dropout_is_a_function_of_the_seed_and_leaves_the_random_state():
+    model, method = student(dropout=0.1), build("dss", {})
+    given_ = batches(method)
+    torch.manual_seed(7)
+    state = torch.get_rng_state()
+    losses = [Step(model, method).gradients(given_, seed)["total"].item() for seed in (1, 1, 2)]
+    assert losses[0] == losses[1] != losses[2]
+    assert torch.equal(torch.get_rng_state(), state)
+    model.eval()
+    exact = Step(model, method).gradients(given_, 3)["total"].item()
+    assert exact == pytest.approx(plain.gradients(model, method, given_)[0]["total"], rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["gated-gelu", "relu"])
+def test_dropout_moves_the_loss_as_transformers_does(kind: str):
+    model, method = student(kind, dropout=0.3), build("dss", {})
+    given_ = batches(method, size=8)
+    step = Step(model, method)
+    ours = np.array([step.gradients(given_, seed)["total"].item() for seed in range(100)])
+    torch.manual_seed(1)
+    with torch.no_grad():
+        theirs = np.array([
+            sum(term.weight * term.value.item() for term in plain.terms(model, method, given_).values())
+            for _ in range(100)
+        ])
+    error = (ours.var() / 100 + theirs.var() / 100) ** 0.5
+    assert abs(ours.mean() - theirs.mean()) < 4 * error
+    assert 0.7 < ours.std() / theirs.std() < 1.4
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.1, 0.5, 0.9])
+def test_masks_keep_the_rate_and_the_mean(rate: float):
+    dropout = Dropout(rate, seed=4, device=CPU)
+    mask = dropout.mask(400, 251)
+    if rate == 0:
+        assert mask is None
+        return
+    assert mask is not None and mask.shape == (400, 251) and mask.dtype == torch.bool
+    n = mask.numel()
+    assert abs(mask.float().mean().item() - (1 - rate)) < 5 * (rate * (1 - rate) / n) ** 0.5
+    assert dropout.scale == pytest.approx(1 / (1 - rate), rel=1e-3)
+    assert (1 - dropout.dropped / 2**16) * dropout.scale == pytest.approx(1, abs=1e-12)
+    flat = mask.flatten().float() - mask.float().mean()
+    assert abs((flat[1:] * flat[:-1]).mean().item()) < 5 / n**0.5, "neighbours are independent"
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(1, 6), min_size=1, max_size=9), st.data())
+def test_a_layout_pads_and_unpads(lengths: list[int], data: Any):
+    cut = data.draw(st.integers(0, len(lengths)))
+    layout = Layout(lengths, [size for size in (cut, len(lengths) - cut) if size], CPU)
+    packed = torch.arange(1.0, sum(lengths) * 2 + 1).view(-1, 2)
+    assert torch.equal(torch.cat([group.unpad(group.pad(packed)) for group in layout.groups]), packed)
+    start, rows = 0, [row for group in layout.groups for row in group.pad(packed)]
+    for length, row in zip(lengths, rows, strict=True):
+        assert torch.equal(row[:length], packed[start : start + length]) and not row[length:].any()
+        start += length
+
+
+def test_the_gradient_of_attention_is_right():
+    lengths, other = [3, 1, 4], [2, 5, 3]
+    draw = torch.Generator().manual_seed(0)
+    query, key, value = (
+        torch.randn(sum(rows), 4, generator=draw, dtype=torch.float64).requires_grad_()
+        for rows in (lengths, other, other)
+    )
+    bias = torch.randn(1, 2, 4, 5, generator=draw, dtype=torch.float64).requires_grad_()
+    layouts = Layout(lengths, [2, 1], CPU), Layout(other, [2, 1], CPU)
+
+    def attend(*tensors: torch.Tensor) -> torch.Tensor:
+        return attended(*tensors, *layouts, 2, Dropout(0.4, 1, CPU))  # type: ignore[arg-type]
+
+    # scores are in float32 by design
+    assert torch.autograd.gradcheck(attend, (query, key, value, bias), eps=1e-3, atol=1e-3, rtol=1e-2)
