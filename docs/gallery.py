@@ -16,10 +16,10 @@ WIDTH = 130
 
 
 def main(folder: Path, names: list[str]) -> None:
-    """Copy the pictures of `names` (all of the folder by default) and write their captions below them."""
+    """Copy the pictures of `names` (by default all that show numbers) and write their captions below."""
     page = DOCS / "gallery.md"
     text = page.read_text(encoding="utf-8")
-    for name in names or sorted(path.stem for path in folder.glob("*.png")):
+    for name in names or _showing(folder):
         picture = f"(images/gallery-{name}.png)\n"
         if picture not in text:
             sys.exit(
@@ -32,6 +32,12 @@ def main(folder: Path, names: list[str]) -> None:
         place = re.compile(re.escape(picture) + r"(\n(?:> .*\n)+)?")
         text = place.sub(lambda _, new=f"{picture}\n{quoted}\n": new, text)
     page.write_text(text, encoding="utf-8")
+
+
+def _showing(folder: Path) -> list[str]:
+    """The figures with numbers: where a grid has nothing to show there is a sentence, which names no n."""
+    captions = {path.stem: path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.txt"))}
+    return [name for name, caption in captions.items() if "n = " in caption]
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from cotdistill.figure_style import GREY, MethodStyle, Panel, wrap
 from cotdistill.results.statistics import Interval, t_interval
@@ -122,9 +123,22 @@ def seeds_and_intervals(
         _row(ax, row, values, interval, look)
     if found := [value for values in cells for value in values]:
         ax.set_xlim(_limits(found, intervals, low, high))
+        ax.xaxis.set_major_locator(_Possible(low, high))
     else:
         remark(ax, "nothing finished to show")
     return [interval.n for interval in intervals]
+
+
+class _Possible(MaxNLocator):
+    """Ticks at short numbers that the quantity can be: a margin below 0 bears none where 0 is the least."""
+
+    def __init__(self, low: float, high: float) -> None:
+        # without steps of 2.5, whose labels are longer and run into one another on a narrow axis
+        super().__init__(nbins="auto", steps=[1, 2, 5, 10])
+        self._low, self._high = low, high
+
+    def tick_values(self, vmin: float, vmax: float) -> list[float]:
+        return [tick for tick in super().tick_values(vmin, vmax) if self._low <= tick <= self._high]
 
 
 def _row(ax: Axes, row: int, values: list[float], interval: Interval, look: MethodStyle) -> None:
@@ -156,12 +170,25 @@ def _limits(values: list[float], intervals: list[Interval], low: float, high: fl
 
 def explain_points(figure: Figure, what: str, interval: str = "95% t interval over n seeds") -> None:
     """A legend below the panels that says what the points and bars are."""
-    grey, interval = "#444444", f"mean, {interval}"
+    grey, labels = "#444444", (f"one seed's {what}", f"mean, {interval}")
     handles = [
-        Line2D([], [], ls="", marker="o", mfc="none", mec=grey, ms=4.5, label=f"one seed's {what}"),
-        Line2D([], [], color=grey, lw=1.8, marker="o", mec="white", ms=7, label=interval),
+        Line2D([], [], ls="", marker="o", mfc="none", mec=grey, ms=4.5, label=labels[0]),
+        Line2D([], [], color=grey, lw=1.8, marker="o", mec="white", ms=7, label=labels[1]),
     ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False, handlelength=2.4)
+    columns = _legend_columns(figure, labels, 2)
+    if columns == 1:
+        figure.set_figheight(figure.get_figheight() + 0.17)  # a second line below the panels
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False, handlelength=2.4)
+
+
+def _legend_columns(figure: Figure, labels: Sequence[str], most: int) -> int:
+    """How many columns of a legend fit the figure: some 0.6 inches a line and 0.075 a character.
+
+    As columns are as wide as their own labels, two of them may be of unlike width.
+    """
+    widths = sorted((0.6 + 0.075 * len(label) for label in labels), reverse=True)
+    fitting = [n for n in range(1, most + 1) if sum(widths[:n]) <= figure.get_figwidth()]
+    return max(fitting, default=1)
 
 
 def means_along(
@@ -216,9 +243,7 @@ def method_legend(figure: Figure, styles: dict[str, MethodStyle], title: str, li
     """A legend of the methods below the panels; without `lines`, of their markers alone."""
     points = {} if lines else {"ls": "", "mfc": "none", "ms": 6, "mew": 1.2}
     handles = [Line2D([], [], **{**look.curve, **points}, label=name) for name, look in styles.items()]
-    # as many columns as fit the width: some 0.075 inches a character and 0.6 for the line
-    widest = 0.6 + 0.075 * max(len(name) for name in styles)
-    columns = max(1, min(len(handles), int(figure.get_figwidth() / widest)))
+    columns = _legend_columns(figure, list(styles), len(handles))
     title = wrap(title, int(figure.get_figwidth() * 15))
     legend = figure.legend(handles=handles, loc="outside lower center", ncols=columns, title=title)
     legend.set_frame_on(False)

@@ -34,6 +34,9 @@ MODULES: dict[str, tuple[str, ...]] = {
 }
 """the entry module of each stage; figures and plug-ins are added by name"""
 
+PASSES = "partial.txt"
+"""file of an experiment's folder with a line for each time that partial tables were written"""
+
 OVERHEAD_MB = 300
 """memory of the two Snakemakes that a cluster job runs around its command"""
 
@@ -70,6 +73,16 @@ class Workflow:
         """After a failure: write tables and figures of the finished runs, which name the missing ones."""
         command = [sys.executable, "-m", "cotdistill", "partial", "--config", self.grid]
         subprocess.run(command, stdout=sys.stderr)
+
+    @property
+    def passes(self) -> int:
+        """Parameter of what `partial` overwrites: how often it did; one more makes the files anew.
+
+        Their time does not tell Snakemake so: it holds a file older than its inputs for up to date while
+        the inputs have the checksums that it last saw.
+        """
+        path = Path(self.folder, PASSES)
+        return path.read_bytes().count(b"\n") if path.is_file() else 0
 
     @property
     def fetched(self) -> list[str]:

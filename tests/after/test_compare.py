@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import math
 import re
 from collections.abc import Callable
@@ -128,14 +129,20 @@ def test_files(made: Made) -> None:
     collect(experiment)
     paths = write(experiment)
     names = ["verdict.md", "verdict.txt", "evidence.csv", "comparison.md", "comparison.csv", "comparison.tex"]
-    assert [path.name for path in paths] == names
-    md, csv, tex = (path.read_text() for path in paths[3:])
+    assert [path.name for path in paths] == [*names, "comparison.html", "samples.md", "samples.html"]
+    md, csv, tex = (path.read_text() for path in paths[3:6])
     lines = [line for line in md.split("## Notes")[0].splitlines() if line.startswith("|")]
     assert re.search(r"\d\d\.\d ± \d\.\d \(n=3\)", md) and len(lines) > 8
     assert len(pd.read_csv(paths[4])) == 4 and csv.startswith("dataset,")
     assert r"mi\_beta\_0.5" in tex and r"\toprule" in tex and r"$\pm$" in tex
     assert r"\textbf{" in tex and "**" in md, "the best is bold"
     assert "### Rationales" in md and "Brier" in tex
+    page = paths[6].read_text(encoding="ascii")
+    assert page.count("<b>") == md.count("**") / 2 - 1, "the best is bold, and so is the verdict in Markdown"
+    cells = re.findall(r"<t[dh]>(?:<b>)?(.*?)(?:</b>)?</t[dh]>", html.unescape(page))
+    shown = [cell.strip(" *") for line in lines if "---" not in line for cell in line.split("|")[1:-1]]
+    assert cells == shown, "the page shows what the Markdown shows"
+    assert "<script" not in page and "http" not in page
     for part in tex.split(r"\begin{tabular}")[1:]:
         body = part.split(r"\end{tabular}")[0]
         ampersands = {line.count("&") for line in body.splitlines() if line.endswith(r"\\")}

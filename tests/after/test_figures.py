@@ -11,14 +11,16 @@ from typing import Any
 import numpy as np
 import pytest
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
 from scipy.stats import spearmanr, t
 
 from cotdistill.config.models import Experiment
 from cotdistill.errors import UserError
 from cotdistill.figure_parts import seeds_and_intervals
-from cotdistill.figure_style import MethodStyle, method_styles, wrap
+from cotdistill.figure_style import MethodStyle, method_styles, style, wrap
 from cotdistill.figures import FIGURES, draw_all
 from cotdistill.mutual_information.estimators import ESTIMATORS
 from cotdistill.results.collect import collect
@@ -226,6 +228,24 @@ def test_axes_hold_all_values_and_run_upwards() -> None:
         low, high = ax.get_xlim()
         assert low < min(values) <= max(values) < high
         assert low > -20 and high < 145, "an interval beyond what is possible is cut"
+        figure.canvas.draw()
+        assert all(0 <= tick <= 100 for tick in ax.get_xticks()), "no tick at what cannot be"
+
+
+MANY = ["dss", *({"name": f"long-name-{k}", "method": "mi"} for k in range(7))]
+
+
+@pytest.mark.parametrize("methods", [["dss", "mi"], MANY], ids=["few", "many"])
+def test_nothing_is_cut_off(made: Made, methods: list[Any]) -> None:
+    experiment = made(datasets=["cqa"], methods=methods)
+    collect(experiment)
+    with style():
+        for name in FIGURES.names():
+            figure = FIGURES.module(name).draw(Tables(experiment), experiment)
+            FigureCanvasAgg(figure).draw()
+            for artist in [*figure.findobj(Legend), *(t for t in figure.texts if t.get_text())]:
+                (left, _), (right, _) = artist.get_window_extent().get_points()
+                assert left >= -1 and right <= figure.bbox.width + 1, (name, artist)
 
 
 def test_every_figure_has_a_caption_in_the_report() -> None:

@@ -62,10 +62,12 @@ RUN = "runs/colours/small/dss/gold/1/0"
 COMMANDS = ("evaluate", "collect", "compare", "figures")
 OUTPUTS = {
     "evaluate": tuple(f"{RUN}/{name}" for name in ("metrics.json", "predictions.jsonl")),
-    "collect": ("results.parquet", "results.csv", "history.parquet", "measures.parquet", "examples.parquet"),
-    "compare": ("tables/comparison.md", "tables/comparison.csv", "tables/comparison.tex"),
+    "collect": ("results.parquet", "results.csv", "history.parquet", "measures.parquet", "examples.parquet",
+                "samples.parquet"),
+    "compare": ("tables/comparison.md", "tables/comparison.csv", "tables/comparison.tex",
+                "tables/samples.html"),
     "figures": ("figures/accuracy.png", "figures/accuracy.txt"),
-}
+}  # fmt: skip
 
 
 @pytest.mark.slow

@@ -44,6 +44,9 @@ WALK = """
     seen.figures[row.innerText.trim()] = picture ? picture.naturalWidth : 0;
     app.setView({contentPath: "none"});
   }
+  const page = Object.keys(results).find(path => path.endsWith("samples.html"));
+  seen.samples = page && new DOMParser().parseFromString(
+    await (await fetch(results[page].data_uri)).text(), "text/html").querySelector("h1").innerText;
   seen.captions = Object.fromEntries(Object.entries(results).map(([path, r]) => [path, r.caption]));
   const note = document.createElement("pre");
   note.id = "seen";
@@ -94,7 +97,8 @@ def test_browser_shows_every_figure_and_no_error(report: Path, tmp_path: Path) -
     assert "Is mi more accurate than dss?" in seen["front"][:200]
     assert len(seen["pictures"]) == 1 and seen["pictures"][0] > 300
     assert 0 <= seen["top"] < 100
-    assert {"Comparison", "Figures"} <= set(seen["categories"])
+    assert {"Comparison", "Figures", "Samples"} <= set(seen["categories"])
+    assert seen["samples"] == "tiny: test examples"
 
 
 @pytest.mark.slow
@@ -131,4 +135,4 @@ def test_zip_holds_the_same(untouched: Any, tmp_path: Path) -> None:
         names = [Path(name).name for name in archive.namelist()]
         assert archive.testzip() is None
     assert "report.html" in names
-    assert {f"{name}.png" for name in FIGURES.names()} <= set(names)
+    assert {"samples.html", *(f"{name}.png" for name in FIGURES.names())} <= set(names)

@@ -30,10 +30,12 @@ rule collect:
         history=f"{grid.folder}/history.parquet",
         measures=f"{grid.folder}/measures.parquet",
         examples=f"{grid.folder}/examples.parquet",
+        samples=f"{grid.folder}/samples.parquet",
     params:
         grid=grid.grid,
         settings=grid.settings("experiment"),
         code=grid.code("collect"),
+        passes=grid.passes,
     log:
         grid.log("collect"),
     benchmark:
@@ -49,9 +51,14 @@ rule collect:
 
 rule compare:
     input:
-        rules.collect.output.results,
-        rules.collect.output.examples,
+        rules.collect.output,
     output:
+        report(
+            f"{grid.folder}/tables/comparison.html",
+            caption="../report/comparison.rst",
+            category="Comparison",
+            labels={"table": "comparison", "format": "HTML"},
+        ),
         report(
             f"{grid.folder}/tables/comparison.md",
             caption="../report/comparison.rst",
@@ -64,6 +71,13 @@ rule compare:
             category="Comparison",
             labels={"table": "comparison", "format": "CSV"},
         ),
+        report(
+            f"{grid.folder}/tables/samples.html",
+            caption="../report/samples.rst",
+            category="Samples",
+            labels={"table": "test examples"},
+        ),
+        f"{grid.folder}/tables/samples.md",
         f"{grid.folder}/tables/comparison.tex",
         f"{grid.folder}/tables/evidence.csv",
         multiext(f"{grid.folder}/tables/verdict", ".md", ".txt"),
@@ -71,6 +85,7 @@ rule compare:
         grid=grid.grid,
         settings=grid.settings("experiment", "baseline"),
         code=grid.code("compare"),
+        passes=grid.passes,
     log:
         grid.log("compare"),
     benchmark:
@@ -102,6 +117,7 @@ rule figures:
         grid=grid.grid,
         settings=grid.settings("experiment", "baseline"),
         code=grid.code("figures"),
+        passes=grid.passes,
     log:
         grid.log("figures"),
     benchmark:

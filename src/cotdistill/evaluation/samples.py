@@ -63,6 +63,16 @@ def _lines(identity: str, rows: Mapping[str, Mapping[str, Mapping[str, Any]]]) -
     ]
 
 
+def cut(line: Line) -> Line:
+    """The line as it is shown: texts of at most `LONGEST` characters, without breaks and control characters.
+
+    What is kept of it is short, and can be encoded whatever a model wrote.
+    """
+    texts = (line.input, line.gold, line.by, line.prediction, line.rationale)
+    given, gold, by, prediction, rationale = map(_short, texts)
+    return Line(given, gold, by, prediction, line.correct, rationale)
+
+
 def markdown(lines: Sequence[Line]) -> str:
     """A Markdown table; input and gold stand on the first line of an example alone."""
     rows = [[_markdown(text) for text in row] for row in _cells(lines)]
@@ -81,12 +91,12 @@ def table(lines: Sequence[Line]) -> str:
 def _cells(lines: Sequence[Line]) -> list[list[str]]:
     """The texts of each row: cut, on one line, without control characters."""
     rows, before = [], ("", "")
-    for line in lines:
+    for line in map(cut, lines):
         example = (line.input, line.gold)
         correct = "" if line.correct is None else "yes" if line.correct else "no"
         shown = ("", "") if example == before else example
         before = example
-        rows.append([_short(text) for text in (*shown, line.by, line.prediction, correct, line.rationale)])
+        rows.append([*shown, line.by, line.prediction, correct, line.rationale])
     return rows
 
 

@@ -50,7 +50,9 @@ def caption(tables: Tables, experiment: Experiment) -> str:
         f"{experiment.experiment}: a point a run, n = {rows['run'].nunique()} runs. Spearman's rank "
         f"correlation over a panel's runs stands in it where there are at least {LEAST}; it mixes methods "
         "and seeds, so it is a description, "
-        f"not a test, and no interval is given. {explained(name for _, name in estimates(rows['measure']))}"
+        f"not a test, and no interval is given. {explained(name for _, name in estimates(rows['measure']))} "
+        "Estimates depend on the number of examples: these, on test, are not on the scale of those on "
+        "validation during training."
         f"{missing_text(tables.results)}"
     )
 

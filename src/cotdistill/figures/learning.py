@@ -38,9 +38,9 @@ def caption(tables: Tables, experiment: Experiment) -> str:
         "accuracy on the validation split, over optimiser steps. Thin lines are seeds; the thick line with "
         f"markers is their mean ({seeds_text(seeds_of_cells(tables.history))} a method) at the steps that "
         "all of them logged, without an interval. A method has a line only for the terms it "
-        "minimises or logs. The total loss is the weighted sum of a method's own terms, so totals of two "
-        "methods are not on one "
-        "scale."
+        "minimises or logs. The total loss is the weighted sum of a method's own terms, and the "
+        "mutual-information terms of two methods or variants are different quantities: neither is on one "
+        "scale across methods."
     )
 
 

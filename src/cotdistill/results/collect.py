@@ -14,11 +14,13 @@ from cotdistill.errors import UserError, listed
 from cotdistill.evaluation import judge
 from cotdistill.files import file_sha256, read_json, read_jsonl, read_sealed, write_text
 from cotdistill.results.measures import flat
+from cotdistill.results.samples import sample_rows
 from cotdistill.results.tables import (
     COLUMNS,
     EXAMPLE_COLUMNS,
     HISTORY_COLUMNS,
     MEASURE_COLUMNS,
+    SAMPLE_COLUMNS,
     Files,
     files_of,
     frame_of,
@@ -55,6 +57,8 @@ def collect(experiment: Experiment, allow_missing: bool = False) -> Files:
     measures = [row for run in done for row in measure_rows(run, judged.get(run.id, {}))]
     write(paths.measures, frame_of(measures, MEASURE_COLUMNS))
     write(paths.examples, frame_of(_all(example_rows, done), EXAMPLE_COLUMNS))
+    data = {row["run"]: row["data_checksum"] for row in rows}
+    write(paths.samples, frame_of(sample_rows(done, data), SAMPLE_COLUMNS))
     return paths
 
 

@@ -103,14 +103,15 @@ def _text(value: Any) -> str | None:
 
 
 def write(experiment: Experiment) -> list[Path]:
-    """Write the comparison, the evidence and the verdict to `tables/`; returns the paths.
+    """Write the comparison, the evidence, the verdict and the samples to `tables/`; returns the paths.
 
     The CSV files hold `compare` and `evidence` at full precision in fractions; the others show percent
     with one decimal.
     """
-    from cotdistill.results import verdict
+    from cotdistill.results import samples, verdict
     from cotdistill.results.latex import latex
     from cotdistill.results.render import markdown
+    from cotdistill.results.webpage import comparison_page
 
     tables = Tables(experiment)
     results = tables.results
@@ -124,6 +125,9 @@ def write(experiment: Experiment) -> list[Path]:
         "comparison.md": markdown(comparison, results, tables.measures, verdict.markdown(said)),
         "comparison.csv": comparison.to_csv(index=False, lineterminator="\n"),
         "comparison.tex": latex(comparison, results, tables.measures),
+        "comparison.html": comparison_page(comparison, results, tables.measures),
+        "samples.md": samples.markdown(tables.samples, experiment.experiment),
+        "samples.html": samples.page(tables.samples, experiment.experiment),
     }
     for name, text in texts.items():
         write_text(folder / name, text)

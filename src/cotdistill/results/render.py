@@ -12,6 +12,9 @@ from cotdistill.errors import listed
 from cotdistill.results.measures import GROUPS, group_table
 from cotdistill.results.reported import Reported, protocol_differences, reported, sources
 
+ELSEWHERE = "Reported by the papers (other students, other protocol)"
+"""heading of what `reported_elsewhere` finds"""
+
 
 @dataclass(frozen=True)
 class Section:
@@ -177,7 +180,7 @@ def _shown_reported(comparison: pd.DataFrame) -> list[Reported]:
     return [r for r in reported() if r.dataset in set(comparison["adapter"])]
 
 
-def _others(comparison: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
+def reported_elsewhere(comparison: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
     """Reported numbers of the grid's datasets that stand beside no cell: (header, rows)."""
     keys = ["pretrained", "adapter", "objective", "reported_source"]
     shown = {tuple(row) for row in comparison.loc[comparison["reported"].notna(), keys].to_numpy()}
@@ -209,9 +212,9 @@ def markdown(comparison: pd.DataFrame, results: pd.DataFrame, measures: pd.DataF
         for group, table in tables:
             if (table.dataset, table.student) == (section.dataset, section.student):
                 lines += [f"### {group}", "", *_pipes(table.header, table.rows), ""]
-    header, rows = _others(comparison)
+    header, rows = reported_elsewhere(comparison)
     if rows:
-        lines += ["## Reported by the papers (other students, other protocol)", "", *_pipes(header, rows), ""]
+        lines += [f"## {ELSEWHERE}", "", *_pipes(header, rows), ""]
     lines += ["## Notes", "", *[f"- {note}" for note in footnotes(comparison, results)]]
     return "\n".join(lines) + "\n"
 

@@ -72,6 +72,15 @@ EXAMPLE_COLUMNS = {
     "option_correct": "boolean",
     "option_confidence": "float64",
 }
+SAMPLE_COLUMNS = {
+    **{axis: kind for axis, kind in _AXES.items() if axis != "method"},
+    "input": "str",
+    "gold": "str",
+    "by": "str",
+    "prediction": "str",
+    "correct": "boolean",
+    "rationale": "str",
+}
 
 SEAL = b"cotdistill.seal"
 """key in a Parquet file's metadata of the digest of its content"""
@@ -85,12 +94,14 @@ class Files(NamedTuple):
     history: Path
     measures: Path
     examples: Path
+    samples: Path
 
 
 def files_of(experiment: Experiment) -> Files:
     """Where the tables of an experiment stand: `<results>/<experiment>/`."""
     folder = Path(experiment.results, experiment.experiment)
-    names = ("results.parquet", "results.csv", "history.parquet", "measures.parquet", "examples.parquet")
+    tables = ("history", "measures", "examples", "samples")
+    names = ("results.parquet", "results.csv", *(f"{table}.parquet" for table in tables))
     return Files(*(folder / name for name in names))
 
 
@@ -100,7 +111,9 @@ class Tables:
 
     results: a row per run of the grid (COLUMNS). history: long, one row per finished run, step and metric.
     measures: long, one row per finished run and measure (`calibration/options/brier`, ...). examples: one
-    row per finished run and test example. `evidence` and `overall` follow from results and examples.
+    row per finished run and test example. samples: the texts of a few test examples, a row for each run's
+    answer and for the teacher's (see `results.samples`). `evidence` and `overall` follow from results and
+    examples.
 
     Raises UserError when a table is absent or corrupt.
     """
@@ -122,6 +135,10 @@ class Tables:
     @cached_property
     def examples(self) -> pd.DataFrame:
         return read(files_of(self.experiment).examples, EXAMPLE_COLUMNS)
+
+    @cached_property
+    def samples(self) -> pd.DataFrame:
+        return read(files_of(self.experiment).samples, SAMPLE_COLUMNS)
 
     @cached_property
     def evidence(self) -> pd.DataFrame:

@@ -89,7 +89,7 @@ def observed(
     device = next(model.parameters()).device
     rows = list(range(len(batch.labels)))
     piece = _Piece({"task": batch}, rows, needs, device, model._shift_right)  # type: ignore[arg-type]
-    states = packed.decoder_states(model, piece.sequences, Dropout(0.0, 0, device), precision)  # type: ignore[arg-type]
+    states = packed.decoder_states(model, piece.sequences, Dropout(0.0, 0, device), precision)
     layer = OutputLayer(model, precision)
     for chunk in piece.chunks(layer.weight.shape[0], whole=False):
         place, lengths = piece.place("task", chunk)
