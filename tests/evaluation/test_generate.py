@@ -13,8 +13,13 @@ import torch
 from cotdistill import methods, students
 from cotdistill.config.grid import Run
 from cotdistill.data.prepared import Prepared
-from cotdistill.evaluation.generate import Confidence, Generator
+from cotdistill.evaluation.generate import Generator
 from cotdistill.evaluation.scores import Answer, score
+from cotdistill.students import greedy as decoding
+from cotdistill.students.greedy import Greedy
+from cotdistill.students.kernels import Dropout
+from cotdistill.students.layout import Layout
+from cotdistill.students.packed import Passes
 from cotdistill.training.loop import train
 
 CPU = torch.device("cpu")
@@ -119,11 +124,12 @@ def test_single_task_reads_its_label_from_the_generated_text(
     texts[1] = "I never say it: red"
     seen = []
 
-    def generate(model: Any, task: Any, split: str, longest: int, journal: Any) -> Any:
+    def batch(model: Any, task: Any, split: str, rows: list[int], longest: int, scored: bool) -> Any:
         seen.append((task.name, split, longest))
-        return texts, [0.5] * len(texts)
+        return [(texts[row], 0.5, []) for row in rows]
 
-    monkeypatch.setattr(made, "_generate", generate)
+    monkeypatch.setattr(made, "_batch", batch)
+    monkeypatch.setattr(made, "_batches", lambda model, split, journal, work: work(list(range(len(texts)))))
     answers = made.answers(None, "test")  # type: ignore[arg-type]
     # what holds a rationale may be as long as a target
     assert seen == [("rationale_label", "test", made.run.training.max_target_tokens)]
@@ -131,20 +137,70 @@ def test_single_task_reads_its_label_from_the_generated_text(
     assert answers[1].prediction == "" and answers[0].prediction == table[0]["label"]
 
 
-def test_confidence_of_a_long_unsure_sequence_is_not_zero():
-    confidence = Confidence(end=1)
-    scores = torch.zeros(1, 32)  # every token has probability 1/32
-    for step in range(100):
-        assert torch.equal(confidence(torch.full((1, step + 1), 5), scores), scores)
-    assert confidence.total.exp().item() == pytest.approx(32.0**-100, rel=1e-4)
+@pytest.fixture
+def unsure() -> Any:
+    """A v1.1 student with 32 tokens, all as probable, whose greedy choice is never the end."""
+    from transformers import T5Config, T5ForConditionalGeneration
+
+    config = T5Config(vocab_size=32, d_model=8, d_ff=8, d_kv=4, num_heads=2, num_layers=1,
+                      feed_forward_proj="gated-gelu", decoder_start_token_id=0)  # fmt: skip
+    model = T5ForConditionalGeneration(config).eval()
+    model.shared.weight.data.zero_()
+    return model
 
 
-def test_confidence_stops_at_the_end_token():
-    confidence = Confidence(end=1)
-    scores = torch.log(torch.tensor([[0.5, 0.3, 0.2], [0.2, 0.7, 0.1]]))
-    for written in ([[0], [0]], [[0, 2], [0, 1]], [[0, 2, 1], [0, 1, 0]]):
-        confidence(torch.tensor(written), scores)
-    assert confidence.total.exp().tolist() == pytest.approx([0.25, 0.7])
+def written(model: Any, longest: int, lengths: list[int], precision: str = "fp32", end: int = 1) -> Any:
+    layout = Layout(lengths, [len(lengths)], CPU)
+    passes = Passes(model, Dropout(0.0, 0, CPU), precision)
+    draw = torch.Generator().manual_seed(1)
+    ids = torch.randint(3, model.config.vocab_size, (sum(lengths),), generator=draw)
+    with torch.inference_mode():
+        encoded = passes.encoder(passes.embedded(ids), layout)
+        return ids.split(lengths), Greedy(model, encoded, layout, precision).write(longest, end)
+
+
+def test_confidence_of_a_long_unsure_sequence_is_not_zero(unsure: Any):
+    _, ((tokens, log),) = written(unsure, 100, [5])
+    assert len(tokens) == 100
+    assert math.exp(log) == pytest.approx(32.0**-100, rel=1e-4)
+
+
+@pytest.mark.parametrize(("kind", "tied"), [("gated-gelu", False), ("relu", True), ("gated-silu", True)])
+@pytest.mark.parametrize("room", [16, 1])
+def test_greedy_is_that_of_transformers(kind: str, tied: bool, room: int, monkeypatch: Any):
+    from transformers import T5Config, T5ForConditionalGeneration
+
+    monkeypatch.setattr(decoding, "ROOM", room)
+    torch.manual_seed(3)
+    config = T5Config(vocab_size=20, d_model=16, d_ff=32, d_kv=4, num_heads=3, num_layers=2,
+                      feed_forward_proj=kind, decoder_start_token_id=0)  # fmt: skip
+    model = T5ForConditionalGeneration(config).eval()
+    for parameter in model.parameters():
+        parameter.data += 0.4 * torch.randn_like(parameter)
+    if not tied:
+        model.lm_head.weight = torch.nn.Parameter(torch.randn(20, 16))
+        model.config.scale_decoder_outputs = False
+    lengths = [9, 9, 7, 4, 4, 2, 1, 1]
+    first = [tokens for tokens, _ in written(model, 30, lengths)[1]]
+    # a token that ends them at different steps
+    end = max(range(20), key=lambda token: len({(*tokens, token).index(token) for tokens in first}))
+    inputs, found = written(model, 30, lengths, end=end)
+    ends = set()
+    for ids, (tokens, log) in zip(inputs, found, strict=True):
+        expected = model.generate(input_ids=ids[None], max_new_tokens=30, do_sample=False, num_beams=1,
+                                  eos_token_id=end)  # fmt: skip
+        assert tokens == expected[0, 1:].tolist()
+        assert math.exp(log) == pytest.approx(probability(model, ids.tolist(), tokens), rel=1e-4)
+        ends.add(len(tokens))
+    assert len(ends) > 2, "they end at different steps"
+
+
+def test_greedy_in_bf16_is_near(unsure: Any):
+    torch.manual_seed(5)
+    unsure.shared.weight.data.normal_()
+    (_, exact), (_, near) = (written(unsure, 3, [6, 3], precision) for precision in ("fp32", "bf16"))
+    for (_, first), (_, second) in zip(exact, near, strict=True):
+        assert second == pytest.approx(first, abs=0.1)
 
 
 def test_scores():

@@ -18,6 +18,7 @@ from cotdistill.evaluation.generate import Generator
 from cotdistill.evaluation.protocols import evaluate
 from cotdistill.files import read_json, read_jsonl
 from cotdistill.jobs import stopping
+from cotdistill.students.packed import Passes
 from cotdistill.training.loop import train
 
 CPU = torch.device("cpu")
@@ -61,6 +62,14 @@ def generator(run: Run) -> Generator:
     return Generator(run, Prepared(run.prepared), methods.build(run.method.method), CPU)
 
 
+def probabilities_of(made: Generator, model: Any, journal: Any = None) -> list[list[float]]:
+    return [answer.option_probabilities for answer in made.answers(model, "test", journal, scored=True)]
+
+
+def options_of(made: Generator, model: Any) -> list[list[str]]:
+    return [answer.options for answer in made.answers(model, "test", scored=True)]
+
+
 def brute_force(model: Any, made: Generator, row: dict[str, Any], prefix: str) -> list[float]:
     """One unpadded input and one option at a time, softmax by hand."""
     scores = []
@@ -87,8 +96,7 @@ def test_probabilities_are_those_of_a_pass_for_each_option(
     for parameter in model.parameters():
         parameter.data += 0.3 * torch.randn_like(parameter)
     made = generator(run)
-    found = made.option_probabilities(model, "test")
-    texts = made.distinct_options("test")
+    found, texts = probabilities_of(made, model), options_of(made, model)
     rows = made.prepared.table("test").to_pylist()
     assert {len(row) for row in found} == {0, 2, 3}
     spread = 0.0
@@ -103,21 +111,29 @@ def test_probabilities_are_those_of_a_pass_for_each_option(
 def test_bf16_is_near(of: Any):
     run, low = of(), of(precision="bf16")
     model = students.load(run, Prepared(run.prepared).manifest["vocabulary"]).eval()
-    exact, near = (generator(each).option_probabilities(model, "test") for each in (run, low))
+    exact, near = (probabilities_of(generator(each), model) for each in (run, low))
     assert exact != near
     for first, second in zip(exact, near, strict=True):
         assert second == pytest.approx(first, abs=0.05)
 
 
-def test_encoder_runs_once_over_each_input(of: Any):
+def test_encoder_runs_once_over_each_input(of: Any, monkeypatch: Any):
     run = of()
     model = students.load(run, Prepared(run.prepared).manifest["vocabulary"])
-    sizes = []
-    model.get_encoder().register_forward_hook(lambda *call: sizes.append(len(call[2][0])))
-    passes = []
-    model.get_decoder().register_forward_hook(lambda *call: passes.append(len(call[2][0])))
-    generator(run).option_probabilities(model, "test")
-    assert sizes == [3, 3, 2], "eight examples in threes"
+    sizes, passes, encoder, decoder = [], [], Passes.encoder, Passes.decoder
+
+    def encode(self: Passes, x: Any, layout: Any) -> Any:
+        sizes.append(len(layout.lengths))
+        return encoder(self, x, layout)
+
+    def decode(self: Passes, x: Any, layout: Any, *more: Any) -> Any:
+        passes.append(len(layout.lengths))
+        return decoder(self, x, layout, *more)
+
+    monkeypatch.setattr(Passes, "encoder", encode)
+    monkeypatch.setattr(Passes, "decoder", decode)
+    probabilities_of(generator(run), model)
+    assert sizes == [3, 3, 2], "eight examples in threes, for generation and all options"
     assert len(passes) <= 3 and sum(passes) == sum(len(set(row["options"])) for row in rows_of(run))
 
 
@@ -126,12 +142,15 @@ def rows_of(run: Run) -> list[dict[str, Any]]:
 
 
 def test_methods_that_write_more_than_the_label_have_no_option_scores(of: Any):
-    assert generator(of("single_task")).option_probabilities(None, "test") is None  # type: ignore[arg-type]
+    run = of("single_task")
+    model = students.load(run, Prepared(run.prepared).manifest["vocabulary"]).eval()
+    assert not any(probabilities_of(generator(run), model))
 
 
 def test_an_open_label_set_has_no_option_scores(tiny: Any, tmp_path: Path):
-    made = generator(tiny.run(tmp_path, "dss"))
-    assert made.option_probabilities(None, "test") is None  # type: ignore[arg-type]
+    run = tiny.run(tmp_path, "dss")
+    model = students.load(run, Prepared(run.prepared).manifest["vocabulary"]).eval()
+    assert not any(probabilities_of(generator(run), model))
 
 
 class Words:
@@ -163,8 +182,8 @@ def test_a_run_keeps_its_option_scores_and_measures_them(of: Any):
     metrics = evaluate(run)
     lines = read_jsonl(run.folder / "predictions.jsonl")
     made, model = generator(run), students.load_saved(run.folder / "model")
-    assert [line["option_probabilities"] for line in lines] == made.option_probabilities(model, "test")
-    assert [line["options"] for line in lines] == made.distinct_options("test")
+    assert [line["option_probabilities"] for line in lines] == probabilities_of(made, model)
+    assert [line["options"] for line in lines] == options_of(made, model)
     assert "options" not in metrics["measures"]["calibration"], "some of these rows have none"
     last = read_jsonl(run.folder / "answers" / "model_last.jsonl")
     same = read_json(run.folder / "training.json")["files"]
@@ -176,9 +195,9 @@ def test_a_stop_in_the_midst_of_option_scoring_loses_no_batch(of: Any, monkeypat
     run = of()
     train(run)
     model = students.load_saved(run.folder / "model")
-    whole = generator(run).option_probabilities(model, "test")
+    whole = probabilities_of(generator(run), model)
     calls: list[int] = []
-    work = Generator._scores
+    work = Generator._batch
 
     def counted(self: Generator, *arguments: Any) -> Any:
         calls.append(len(calls))
@@ -188,11 +207,11 @@ def test_a_stop_in_the_midst_of_option_scoring_loses_no_batch(of: Any, monkeypat
         if len(calls) == 2:
             raise stopping.Preempted("asked to stop")
 
-    monkeypatch.setattr(Generator, "_scores", counted)
+    monkeypatch.setattr(Generator, "_batch", counted)
     monkeypatch.setattr(stopping, "check", stop)
     with pytest.raises(stopping.Preempted):
-        generator(run).option_probabilities(model, "test", stored.journal(run, "model", "options"))
+        probabilities_of(generator(run), model, stored.journal(run, "model", "answers"))
     assert len(calls) == 2
     monkeypatch.setattr(stopping, "check", lambda: None)
-    again = generator(run).option_probabilities(model, "test", stored.journal(run, "model", "options"))
+    again = probabilities_of(generator(run), model, stored.journal(run, "model", "answers"))
     assert len(calls) == 3 and again == whole, "to the last bit"

@@ -58,14 +58,10 @@ def _answers(
     run: Run, generator: Generator, model: T5ForConditionalGeneration, checkpoint: str
 ) -> list[Answer]:
     """A checkpoint's answers to test; the chosen one's with scores of the options and with rationales."""
-    answers = generator.answers(model, "test", stored.journal(run, checkpoint, "answers"))
-    if checkpoint != stored.STRICT:
+    chosen = checkpoint == stored.STRICT
+    answers = generator.answers(model, "test", stored.journal(run, checkpoint, "answers"), scored=chosen)
+    if not chosen:
         return answers
-    scored = generator.option_probabilities(model, "test", stored.journal(run, checkpoint, "options"))
-    if scored is not None:
-        triples = zip(answers, generator.distinct_options("test"), scored, strict=True)
-        answers = [replace(answer, options=options, option_probabilities=probabilities)
-                   for answer, options, probabilities in triples]  # fmt: skip
     if run.experiment.evaluation.rationales:
         written = generator.rationales(model, "test", stored.journal(run, checkpoint, "rationales"))
         if written is not None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +17,12 @@ from cotdistill.evaluation.journal import Journal
 from cotdistill.evaluation.scores import Answer
 from cotdistill.jobs import stopping
 from cotdistill.methods import Method, Task
+from cotdistill.students.greedy import Greedy
+from cotdistill.students.kernels import Dropout
+from cotdistill.students.layout import Layout
+from cotdistill.students.packed import Passes
 from cotdistill.training.batches import Collator
+from cotdistill.training.step import GROUP
 
 if TYPE_CHECKING:
     from transformers import T5ForConditionalGeneration
@@ -23,24 +30,8 @@ if TYPE_CHECKING:
     from cotdistill.config.grid import Run
 
 
-class Confidence:
-    """A logits processor that changes nothing and sums the log-probability of each greedy choice.
-
-    Keeps (B,) numbers instead of the (steps, B, V) scores that `generate` would return.
-    """
-
-    def __init__(self, end: int) -> None:
-        self.end = end
-        self.total: torch.Tensor | None = None
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        # summed in float64, whose exponential of a long unsure sequence does not underflow to 0
-        best = scores.float().log_softmax(-1).amax(-1).double()
-        if self.total is None:
-            self.total = torch.zeros_like(best)
-        finished = (input_ids == self.end).any(-1)
-        self.total = self.total + best.masked_fill(finished, 0.0)
-        return scores
+Generated = tuple[str, float, list[float]]
+"""text, probability of the generated tokens, log-likelihoods of the options"""
 
 
 class Generator:
@@ -52,40 +43,36 @@ class Generator:
         self.answer_kind: str = prepared.manifest["answer"]
 
     def answers(
-        self, model: T5ForConditionalGeneration, split: str, journal: Journal | None = None
-    ) -> list[Answer]:
+        self, model: T5ForConditionalGeneration, split: str, journal: Journal | None = None,
+        scored: bool = False,
+    ) -> list[Answer]:  # fmt: skip
         """An answer for every example of the split, in its order. Raises Preempted when asked to stop.
 
-        journal: keeps finished batches, so that an interrupted call goes on where it was.
+        journal: keeps finished batches, so that an interrupted call goes on where it was. scored: with the
+        options' probabilities, in the order of `distinct_options`, where the evaluated task writes the label
+        alone (with `single_task` the likelihood of a label would be that of one rationale before it).
 
         As published, the prediction is compared with the gold label as the tokenizer gives it back.
         """
         task = self.method.tasks[0]
         label_alone = task.target == ("label",)
+        scored = scored and label_alone and any(self._choices(split))
         evaluation, training = self.run.experiment.evaluation, self.run.training
         longest = evaluation.max_new_tokens if label_alone else training.max_target_tokens
-        texts, confidences = self._generate(model, task, split, longest, journal)
+        found = self._batches(
+            model, split, journal, lambda rows: self._batch(model, task, split, rows, longest, scored)
+        )
         ids, inputs, golds, readable = self._references(split)
         answers = []
-        for row, text in enumerate(texts):
+        for row, (text, confidence, scores) in enumerate(found):
             prediction = self.method.read_label(text)
             correct = matches(self.answer_kind, prediction, readable[row])
-            answers.append(Answer(ids[row], inputs[row], golds[row], prediction, correct, confidences[row]))
+            answer = Answer(ids[row], inputs[row], golds[row], prediction, correct, confidence)
+            if scored:
+                labels = list(self._choices(split)[row].values())
+                answer = replace(answer, options=labels, option_probabilities=options.normalised(scores))
+            answers.append(answer)
         return answers
-
-    def option_probabilities(
-        self, model: T5ForConditionalGeneration, split: str, journal: Journal | None = None
-    ) -> list[list[float]] | None:
-        """The options' probabilities of every example, in the order of `distinct_options`.
-
-        None where the evaluated task writes more than the label (`single_task`: the likelihood of a label
-        would be that of one rationale before it) and where no example has options.
-        """
-        task, choices = self.method.tasks[0], self._choices(split)
-        if task.target != ("label",) or not any(choices):
-            return None
-        scores = self._batches(model, split, journal, lambda rows: self._scores(model, task, split, rows))
-        return [options.normalised(row) for row in scores]
 
     def rationales(
         self, model: T5ForConditionalGeneration, split: str, journal: Journal | None = None
@@ -94,7 +81,11 @@ class Generator:
         task = self.method.rationale_task
         if task is None:
             return None
-        return self._generate(model, task, split, self.run.training.max_target_tokens, journal)[0]
+        longest = self.run.training.max_target_tokens
+        found = self._batches(
+            model, split, journal, lambda rows: self._batch(model, task, split, rows, longest, False)
+        )
+        return [text for text, _, _ in found]
 
     @cache  # noqa: B019 a generator lives as long as its run
     def _references(self, split: str) -> tuple[list[str], list[str], list[str], list[str]]:
@@ -109,10 +100,6 @@ class Generator:
         found, golds = (table.column(name).to_pylist() for name in ("options", "label"))
         return options.choices(found, golds, self.tokenizer, self.run.training.max_target_tokens)
 
-    def distinct_options(self, split: str) -> list[list[str]]:
-        """The labels to choose from of every example, without repetitions; empty for an open label set."""
-        return [list(choices.values()) for choices in self._choices(split)]
-
     def teacher_rationales(self, split: str) -> list[str]:
         """The teacher's rationale of every example, in full; empty where its output could not be read."""
         texts: list[str] = self.prepared.table(split).column("rationale").to_pylist()
@@ -126,15 +113,6 @@ class Generator:
     def _decode(self, ids: Any) -> str:
         text = self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return str(text).strip()
-
-    def _generate(
-        self, model: T5ForConditionalGeneration, task: Task, split: str, longest: int, journal: Journal | None
-    ) -> tuple[list[str], list[float]]:
-        def work(rows: list[int]) -> list[tuple[str, float]]:
-            return self._batch(model, task, split, rows, longest)
-
-        found = self._batches(model, split, journal, work)
-        return [text for text, _ in found], [confidence for _, confidence in found]
 
     def _batches(
         self, model: T5ForConditionalGeneration, split: str, journal: Journal | None,
@@ -160,30 +138,23 @@ class Generator:
         return results
 
     @torch.inference_mode()
-    def _scores(
-        self, model: T5ForConditionalGeneration, task: Task, split: str, rows: list[int]
-    ) -> list[list[float]]:
-        batch = self._collator(split).batch(task, rows).to(self.device)
-        with self._autocast():
-            return options.log_likelihoods(model, batch, [list(self._choices(split)[row]) for row in rows])
-
-    def _autocast(self) -> torch.autocast:
-        bf16 = self.run.training.precision == "bf16"
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=bf16)
-
-    @torch.inference_mode()
     def _batch(
-        self, model: T5ForConditionalGeneration, task: Task, split: str, rows: list[int], longest: int
-    ) -> list[tuple[str, float]]:
-        from transformers.generation.logits_process import LogitsProcessorList
-
-        collator = self._collator(split)
-        batch, confidence = collator.batch(task, rows).to(self.device), Confidence(collator.end)
-        with self._autocast():
-            output = model.generate(
-                input_ids=batch.input_ids, attention_mask=batch.attention_mask, max_new_tokens=longest,
-                do_sample=False, num_beams=1, logits_processor=LogitsProcessorList([confidence]),
-            )
-        assert confidence.total is not None
-        texts = [self._decode(ids) for ids in output.tolist()]
-        return list(zip(texts, confidence.total.exp().tolist(), strict=True))
+        self, model: T5ForConditionalGeneration, task: Task, split: str, rows: list[int], longest: int,
+        scored: bool,
+    ) -> list[Generated]:  # fmt: skip
+        """Text, its probability, and the options' log-likelihoods; the encoder runs once for all."""
+        collator, precision = self._collator(split), self.run.training.precision
+        inputs = [torch.from_numpy(collator.input_ids(task, row)) for row in rows]
+        groups = [min(GROUP, len(rows) - start) for start in range(0, len(rows), GROUP)]
+        layout = Layout([len(ids) for ids in inputs], groups, self.device)
+        passes = Passes(model, Dropout(0.0, 0, self.device), precision)
+        encoded = passes.encoder(passes.embedded(torch.cat(inputs).to(self.device)), layout)
+        scores: list[list[float]] = [[] for _ in rows]
+        if scored:
+            choices = [list(self._choices(split)[row]) for row in rows]
+            scores = options.log_likelihoods(model, encoded, layout, choices, precision)
+        written = Greedy(model, encoded, layout, precision).write(longest, collator.end)
+        texts = [self._decode(ids) for ids, _ in written]
+        return [
+            (text, math.exp(log), own) for text, (_, log), own in zip(texts, written, scores, strict=True)
+        ]

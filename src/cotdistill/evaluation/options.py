@@ -12,7 +12,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from cotdistill.training.batches import IGNORED, Batch
+from cotdistill.students.kernels import Dropout
+from cotdistill.students.layout import Layout
+from cotdistill.students.packed import Passes
+from cotdistill.training.vocabulary import OutputLayer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, T5ForConditionalGeneration
@@ -21,7 +24,7 @@ Choices = dict[tuple[int, ...], str]
 """the distinct options of one example: token ids, end token included, and the text"""
 
 MOST = 1024
-"""options in one decoder pass: bounds memory where an example has dozens of them"""
+"""positions whose logits are held at once"""
 
 
 def choices(
@@ -48,34 +51,39 @@ def choices(
     return found
 
 
+@torch.inference_mode()
 def log_likelihoods(
-    model: T5ForConditionalGeneration, batch: Batch, candidates: Sequence[Sequence[Sequence[int]]]
-) -> list[list[float]]:
-    """log p(option | input) in nats, for every option (its token ids) of each of the B inputs.
+    model: T5ForConditionalGeneration, encoded: torch.Tensor, layout: Layout,
+    candidates: Sequence[Sequence[Sequence[int]]], precision: str = "fp32",
+) -> list[list[float]]:  # fmt: skip
+    """log p(option | input) in nats, for every option (its token ids) of each of the R inputs.
 
-    The encoder runs once over the batch; all options go through the decoder together, teacher-forced
-    (at most `MOST` at once). Sums are in float64.
+    encoded: (N, d_model), the packed inputs' encoder output. All options go through the decoder together,
+    teacher-forced; those of one input are one long sequence to its encoder output, which is read once.
     """
-    from transformers.modeling_outputs import BaseModelOutput
-
-    device = batch.input_ids.device
-    states = model.get_encoder()(input_ids=batch.input_ids, attention_mask=batch.attention_mask)[0]
-    owner = [row for row, options in enumerate(candidates) for _ in options]
-    flat = [ids for options in candidates for ids in options]
-    scores: list[float] = []
-    for start in range(0, len(flat), MOST):
-        labels = _padded(flat[start : start + MOST]).to(device)
-        rows = torch.tensor(owner[start : start + MOST], device=device)
-        logits = model(
-            encoder_outputs=BaseModelOutput(last_hidden_state=states[rows]),
-            attention_mask=batch.attention_mask[rows],
-            decoder_input_ids=model.prepare_decoder_input_ids_from_labels(labels),
-            use_cache=False,
-        ).logits.float()
-        real = labels != IGNORED
-        chosen = logits.gather(-1, labels.clamp(min=0)[..., None])[..., 0] - logits.logsumexp(-1)
-        scores += chosen.double().masked_fill(~real, 0.0).sum(-1).tolist()
-    left = iter(scores)
+    flat = [list(ids) for options in candidates for ids in options]
+    if not flat:
+        return [[] for _ in candidates]
+    device = encoded.device
+    # attention takes groups of the same inputs on both sides, so inputs without options stay out
+    rows = [row for row, options in enumerate(candidates) if options]
+    own, kept = layout.of(rows)
+    own_layout = Layout(kept, [len(kept)], device)
+    lengths = [len(ids) for ids in flat]
+    start = int(model.config.decoder_start_token_id)
+    before = torch.tensor([token for ids in flat for token in [start, *ids[:-1]]], device=device)
+    targets = torch.tensor([token for ids in flat for token in ids], device=device)
+    passes = Passes(model, Dropout(0.0, 0, device), precision)
+    totals = [sum(map(len, candidates[row])) for row in rows]
+    states = passes.decoder(
+        passes.embedded(before), Layout(lengths, [len(lengths)], device),
+        encoded[own.to(device)], own_layout, Layout(totals, [len(totals)], device),
+    )  # fmt: skip
+    layer = OutputLayer(model, precision)
+    scores: list[torch.Tensor] = []
+    for part, target in zip(states.split(MOST), targets.split(MOST), strict=True):
+        scores.append(layer.logits(part).log_softmax(-1).gather(1, target[:, None])[:, 0].double())
+    left = iter(each.sum().item() for each in torch.cat(scores).split(lengths))
     return [[next(left) for _ in options] for options in candidates]
 
 
@@ -85,9 +93,3 @@ def normalised(scores: Sequence[float]) -> list[float]:
     parts = [math.exp(score - highest) for score in scores]
     total = math.fsum(parts)
     return [part / total for part in parts]
-
-
-def _padded(rows: Sequence[Sequence[int]]) -> torch.Tensor:
-    """(R, longest) int64, -100 behind each row's end."""
-    longest = max(map(len, rows))
-    return torch.tensor([[*row, *[IGNORED] * (longest - len(row))] for row in rows])

@@ -6,6 +6,7 @@ memory, saved tensors and calls than in arithmetic. Each equals transformers' ow
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -37,7 +38,7 @@ class Dropout:
         """(shape), bool; None where nothing is dropped."""
         if not self.dropped:
             return None
-        size = int(np.prod(shape))
+        size = math.prod(shape)
         return (self._words(-(-size // WORDS)).view(torch.int16)[:size] >= self.dropped - 2**15).view(shape)
 
     def _words(self, count: int) -> torch.Tensor:
@@ -77,7 +78,7 @@ class _Added(torch.autograd.Function):
         ctx: Any, x: torch.Tensor, y: torch.Tensor, mask: torch.Tensor, scale: float
     ) -> torch.Tensor:
         ctx.mask, ctx.scale, ctx.dtype = mask, scale, y.dtype
-        return torch.addcmul(x, y.to(x.dtype), _factor(mask, scale, x.dtype))
+        return torch.addcmul(x, y.to(x.dtype), mask.to(x.dtype), value=scale)
 
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None, None]:
@@ -175,14 +176,16 @@ class _Attended(torch.autograd.Function):
                 scores.masked_fill_(k.padding[:, None, None, :], -torch.inf)
             weights = scores.softmax(-1)
             ctx.probabilities.append(weights)
-            weights = _kept(weights, mask, scale).to(value.dtype)
-            results.append(q.unpad(_joined(torch.matmul(weights, _split(k.pad(value), heads)))))
-        return torch.cat(results) if len(results) > 1 else results[0]
+            seen = _kept(weights, mask).to(value.dtype)
+            results.append(q.unpad(_joined(torch.matmul(seen, _split(k.pad(value), heads)))))
+        # what makes up for the dropped scales the sums, not the many more weights
+        return torch.cat(results).mul_(scale)
 
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         query, key, value = ctx.saved_tensors
         queries, keys = ctx.layouts
+        grad = grad * ctx.scale
         into_bias = None
         if ctx.bias is not None:
             shape, dtype, device = ctx.bias
@@ -193,12 +196,12 @@ class _Attended(torch.autograd.Function):
             left, right = _split(q.pad(query), ctx.heads), _split(k.pad(key), ctx.heads)
             given = _split(q.pad(grad), ctx.heads)
             into = torch.matmul(given, _split(k.pad(value), ctx.heads).transpose(2, 3)).float()
-            into = _kept(into, mask, ctx.scale)
+            into = _kept(into, mask)
             into = torch.ops.aten._softmax_backward_data(into, weights, -1, torch.float32)
             if into_bias is not None:
                 into_bias[..., : q.longest, : k.longest] += into.sum(0)
             into = into.to(query.dtype)
-            seen = _kept(weights, mask, ctx.scale).to(value.dtype)
+            seen = _kept(weights, mask).to(value.dtype)
             parts.append((
                 q.unpad(_joined(torch.matmul(into, right))),
                 k.unpad(_joined(torch.matmul(into.transpose(2, 3), left))),
@@ -220,8 +223,8 @@ def _joined(x: torch.Tensor) -> torch.Tensor:
     return x.transpose(1, 2).flatten(2)
 
 
-def _kept(x: torch.Tensor, mask: torch.Tensor | None, scale: float) -> torch.Tensor:
-    return x if mask is None else x * _factor(mask, scale, x.dtype)
+def _kept(x: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    return x if mask is None else x * mask.to(x.dtype)
 
 
 def _factor(mask: torch.Tensor, scale: float, dtype: torch.dtype) -> torch.Tensor:

@@ -51,3 +51,9 @@ class Layout:
         for part in torch.tensor(self.lengths).split(list(groups)):
             self.groups.append(Group(part, start, device))
             start += int(part.sum())
+
+    def of(self, rows: Sequence[int]) -> tuple[torch.Tensor, list[int]]:
+        """Where the tokens of some of the sequences are, and their lengths."""
+        starts = torch.tensor([0, *self.lengths]).cumsum(0).tolist()
+        places = [torch.arange(starts[row], starts[row + 1]) for row in rows]
+        return torch.cat(places), [self.lengths[row] for row in rows]

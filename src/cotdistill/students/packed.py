@@ -35,25 +35,49 @@ def decoder_states(
     model: T5ForConditionalGeneration, batch: Sequences, dropout: Dropout, precision: str = "fp32"
 ) -> torch.Tensor:
     """(M, d_model) float32: the decoder's last states, as the output layer reads them but for its scaling."""
-    bf16 = precision == "bf16"
-    device = batch.inputs.device
-    with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-        passes = _Passes(model, dropout, torch.bfloat16 if bf16 else torch.float32)
-        # one look-up, one gradient of the embeddings' size
-        ids = torch.cat([batch.inputs, batch.decoder_inputs])
-        embedded = F.embedding(ids, model.shared.weight).split([len(batch.inputs), len(batch.decoder_inputs)])
-        encoded = passes.encoder(embedded[0], batch.input_layout)
-        return passes.decoder(embedded[1], batch.decoder_layout, encoded, batch.input_layout).float()
+    passes = Passes(model, dropout, precision)
+    # one look-up, one gradient of the embeddings' size
+    ids = torch.cat([batch.inputs, batch.decoder_inputs])
+    inputs, decoder_inputs = passes.embedded(ids).split([len(batch.inputs), len(batch.decoder_inputs)])
+    encoded = passes.encoder(inputs, batch.input_layout)
+    return passes.decoder(decoder_inputs, batch.decoder_layout, encoded, batch.input_layout)
 
 
-class _Passes:
-    """A model's two stacks."""
+class Passes:
+    """A model's two stacks, on packed embeddings (N, d_model)."""
 
-    def __init__(self, model: T5ForConditionalGeneration, dropout: Dropout, dtype: torch.dtype) -> None:
-        self.model, self.dropout, self.dtype = model, dropout, dtype
+    def __init__(self, model: T5ForConditionalGeneration, dropout: Dropout, precision: str) -> None:
+        self.model, self.dropout = model, dropout
+        self.bf16 = precision == "bf16"
+        self.dtype = torch.bfloat16 if self.bf16 else torch.float32
         self.heads = model.config.num_heads
 
+    def embedded(self, ids: torch.Tensor) -> torch.Tensor:
+        """(N, d_model) of (N,) token ids."""
+        return F.embedding(ids, self.model.shared.weight)
+
+    def autocast(self) -> torch.autocast:
+        """Matrix products in bf16 where that is the precision."""
+        return torch.autocast(self.model.shared.weight.device.type, torch.bfloat16, enabled=self.bf16)
+
     def encoder(self, x: torch.Tensor, layout: Layout) -> torch.Tensor:
+        """(N, d_model), the encoder's output."""
+        with self.autocast():
+            return self._encoder(x, layout)
+
+    def decoder(
+        self, x: torch.Tensor, layout: Layout, encoded: torch.Tensor, encoded_layout: Layout,
+        cross: Layout | None = None,
+    ) -> torch.Tensor:  # fmt: skip
+        """(N, d_model) float32, the decoder's last states.
+
+        cross: x by the input that it reads, where several sequences next to each other share one; without
+        it each sequence has its own.
+        """
+        with self.autocast():
+            return self._decoder(x, layout, encoded, encoded_layout, cross or layout).float()
+
+    def _encoder(self, x: torch.Tensor, layout: Layout) -> torch.Tensor:
         stack: Any = self.model.encoder
         bias = self._bias(stack, layout)
         x = dropped(x, self.dropout)
@@ -63,8 +87,8 @@ class _Passes:
         # every decoder layer reads these: rounded once
         return dropped(self._norm(stack.final_layer_norm, x), self.dropout)
 
-    def decoder(
-        self, x: torch.Tensor, layout: Layout, encoded: torch.Tensor, encoded_layout: Layout
+    def _decoder(
+        self, x: torch.Tensor, layout: Layout, encoded: torch.Tensor, encoded_layout: Layout, cross: Layout
     ) -> torch.Tensor:
         stack: Any = self.model.decoder
         bias = self._bias(stack, layout)
@@ -73,7 +97,7 @@ class _Passes:
         x = dropped(x, self.dropout)
         for block in stack.block:
             x = self._self_attention(block.layer[0], x, bias, layout)
-            x = self._cross_attention(block.layer[1], x, layout, encoded, encoded_layout)
+            x = self._cross_attention(block.layer[1], x, cross, encoded, encoded_layout)
             x = self._feed_forward(block.layer[2], x)
         norm = stack.final_layer_norm
         return dropped(normed(x, norm.weight, norm.variance_epsilon, torch.float32), self.dropout)

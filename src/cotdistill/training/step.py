@@ -23,7 +23,7 @@ PIECE = 8192
 """tokens of both tasks, inputs and targets, that are passed through the student at once"""
 CHUNK = 2**24
 """logits of one chunk, 64 MB: larger ones are no quicker"""
-GROUP = 16
+GROUP = 32
 """sequences that attention pads to the longest of them"""
 
 

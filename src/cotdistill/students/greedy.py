@@ -1,0 +1,165 @@
+"""Greedy generation by a T5: inputs without padding, caches that grow in place, no work on what has ended."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.nn import functional as F
+
+from cotdistill.students.layout import Layout
+
+if TYPE_CHECKING:
+    from transformers import T5ForConditionalGeneration
+
+ROOM = 16
+"""positions that a cache has at first; it doubles"""
+KEPT = 0.75
+"""part of the sequences that goes on, below which those that have ended are dropped from the caches"""
+
+
+class Greedy:
+    """The most probable token, one position at a time, for R encoded inputs."""
+
+    def __init__(
+        self, model: T5ForConditionalGeneration, encoded: torch.Tensor, layout: Layout,
+        precision: str = "fp32",
+    ) -> None:  # fmt: skip
+        """encoded: (N, d_model), the packed inputs' encoder output."""
+        self.model, self.config = model, model.config
+        self.dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+        rows = len(layout.lengths)
+        lengths = torch.tensor(layout.lengths, device=encoded.device)
+        whole = Layout(layout.lengths, [rows], encoded.device)
+        # -inf where an input has no token; (R, 1, 1, S)
+        unseen = torch.arange(whole.longest, device=encoded.device) >= lengths[:, None]
+        self.unseen = unseen[:, None, None, :] if bool(unseen.any()) else None
+        stack: Any = model.decoder
+        self.layers = [_Layer(block, encoded, whole, self.config, self.dtype) for block in stack.block]
+        self.norm, self.relative = stack.final_layer_norm, stack.block[0].layer[0].SelfAttention
+        self.output = model.lm_head.weight.detach().to(self.dtype)
+        self.scale = self.config.d_model**-0.5 if self.config.scale_decoder_outputs else 1.0
+
+    def write(self, longest: int, end: int) -> list[tuple[list[int], float]]:
+        """Of each input the tokens up to `end` or `longest`, and the sum of their log-probabilities."""
+        rows = self.layers[0].rows
+        device = self.output.device
+        tokens = torch.full((rows,), int(self.config.decoder_start_token_id), device=device)
+        written: list[list[int]] = [[] for _ in range(rows)]
+        # summed in float64, whose exponential of a long unsure sequence does not underflow to 0
+        sums = torch.zeros(rows, dtype=torch.float64, device=device)
+        bias = self.relative.compute_bias(longest, longest)
+        place = torch.arange(rows, device=device)  # of the sequences still in the caches
+        going = torch.ones(rows, dtype=torch.bool, device=device)
+        for position in range(longest):
+            log = self._step(tokens, bias[:, :, position : position + 1, : position + 1], position)
+            best, tokens = log.max(-1)
+            sums[place[going]] += best[going].double()
+            for row, token in zip(place[going].tolist(), tokens[going].tolist(), strict=True):
+                written[row].append(token)
+            going &= tokens != end
+            count = int(going.sum())
+            if not count:
+                break
+            if count <= KEPT * len(going):
+                kept = going.nonzero()[:, 0]
+                place, tokens, going = place[kept], tokens[kept], going[kept]
+                self._keep(kept)
+        return list(zip(written, sums.tolist(), strict=True))
+
+    def _step(self, tokens: torch.Tensor, bias: torch.Tensor, position: int) -> torch.Tensor:
+        """(R, V) log-probabilities of the next token."""
+        x = F.embedding(tokens, self.model.shared.weight)
+        for layer in self.layers:
+            x = layer.step(x, bias, self.unseen, position)
+        states = (_normed(self.norm, x) * self.scale).to(self.dtype)
+        return F.linear(states, self.output).float().log_softmax(-1)
+
+    def _keep(self, rows: torch.Tensor) -> None:
+        """Go on with these sequences alone."""
+        if self.unseen is not None:
+            self.unseen = self.unseen[rows]
+        for layer in self.layers:
+            layer.keep(rows)
+
+
+class _Layer:
+    """One decoder block: its weights side by side where they read the same, and its caches."""
+
+    def __init__(
+        self, block: Any, encoded: torch.Tensor, layout: Layout, config: Any, dtype: torch.dtype
+    ) -> None:
+        own, cross, self.forward = block.layer[0], block.layer[1], block.layer[2]
+        self.heads, self.dtype, self.config = config.num_heads, dtype, config
+        self.norms = own.layer_norm, cross.layer_norm, self.forward.layer_norm
+        attention, reading = own.SelfAttention, cross.EncDecAttention
+        self.joint = torch.cat([attention.q.weight, attention.k.weight, attention.v.weight]).to(dtype)
+        self.out, self.cross_out, self.query = (
+            each.weight.to(dtype) for each in (attention.o, reading.o, reading.q)
+        )
+        inner = self.forward.DenseReluDense
+        inputs = [inner.wi_0, inner.wi_1] if config.is_gated_act else [inner.wi]
+        self.wide = torch.cat([each.weight for each in inputs]).to(dtype)
+        self.narrow = inner.wo.weight.to(dtype)
+        self.activation = inner.act
+        (group,) = layout.groups
+        self.rows = group.rows
+        encoded = encoded.to(dtype)
+        read = [F.linear(encoded, each.weight.to(dtype)) for each in (reading.k, reading.v)]
+        self.key, self.value = (self._heads(group.pad(each)) for each in read)
+        self.past: torch.Tensor | None = None
+        """(2, R, heads, room, d_kv): keys and values of what is written"""
+
+    def _heads(self, x: torch.Tensor) -> torch.Tensor:
+        """(R, T, heads * d_kv) to (R, heads, T, d_kv), whole in memory."""
+        return x.view(x.shape[0], x.shape[1], self.heads, -1).transpose(1, 2).contiguous()
+
+    def step(
+        self, x: torch.Tensor, bias: torch.Tensor, unseen: torch.Tensor | None, position: int
+    ) -> torch.Tensor:
+        """(R, d_model), the block's output at one position."""
+        states = _normed(self.norms[0], x).to(self.dtype)
+        query, *new = F.linear(states, self.joint).view(len(x), 3, self.heads, -1).unbind(1)
+        past = self._grown(torch.stack(new), position)
+        x = x + F.linear(self._attend(query, past[0], past[1], bias, None), self.out)
+        query = F.linear(_normed(self.norms[1], x).to(self.dtype), self.query).view(len(x), self.heads, -1)
+        x = x + F.linear(self._attend(query, self.key, self.value, None, unseen), self.cross_out)
+        hidden = F.linear(_normed(self.norms[2], x).to(self.dtype), self.wide)
+        if self.config.is_gated_act:
+            gate, linear = hidden.chunk(2, -1)
+            hidden = self.activation(gate) * linear
+        else:
+            hidden = self.activation(hidden)
+        return x + F.linear(hidden, self.narrow)
+
+    def _grown(self, new: torch.Tensor, position: int) -> torch.Tensor:
+        """The cache up to `position`, with new: (2, R, heads, d_kv) at its end."""
+        if self.past is None or position == self.past.shape[3]:
+            room = max(ROOM, 2 * position)
+            grown = new.new_empty(*new.shape[:3], room, new.shape[3])
+            if self.past is not None:
+                grown[..., :position, :] = self.past
+            self.past = grown
+        self.past[..., position, :] = new
+        return self.past[..., : position + 1, :]
+
+    def _attend(
+        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bias: torch.Tensor | None,
+        unseen: torch.Tensor | None,
+    ) -> torch.Tensor:  # fmt: skip
+        scores = torch.matmul(query[:, :, None], key.transpose(2, 3)).float()
+        if bias is not None:
+            scores += bias
+        if unseen is not None:
+            scores.masked_fill_(unseen, -torch.inf)
+        return torch.matmul(scores.softmax(-1).to(value.dtype), value).flatten(1)
+
+    def keep(self, rows: torch.Tensor) -> None:
+        """Go on with these sequences alone."""
+        assert self.past is not None
+        self.past, self.key, self.value = self.past[:, rows], self.key[rows], self.value[rows]
+
+
+def _normed(norm: Any, x: torch.Tensor) -> torch.Tensor:
+    scale = (x.square().mean(-1, keepdim=True) + norm.variance_epsilon).rsqrt_()
+    return (x * scale).mul_(norm.weight)
