@@ -1,11 +1,13 @@
 # `make` lists the targets; README.md explains them.
-# Settings: CONFIG, RESULTS, PORT, PYTHON, PYTEST_ARGS, as in `make reproduce CONFIG=config/paper.yaml`.
+# Settings: CONFIG, RESULTS, PORT, PYTHON, PYTEST_ARGS, BENCH_ARGS, as in
+# `make reproduce CONFIG=config/paper.yaml`.
 # COTDISTILL_DATA (the folder of the published data) is taken from the environment.
 
 CONFIG ?= config/demo.yaml
 RESULTS ?= results
 PORT ?= 5000
 PYTEST_ARGS ?=
+BENCH_ARGS ?=
 
 # The lock is made with 3.11, so that comes first. Each candidate is run, as a version manager's
 # shim may stand for an interpreter that is not installed; the base executable is taken because a
@@ -22,7 +24,7 @@ $(shell [ "$$(cat .venv/.ready 2>/dev/null)" = "$(CURDIR)" ] && .venv/bin/python
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce test lint figures mlflow lock clean
+.PHONY: help setup reproduce test bench lint figures mlflow lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -58,6 +60,9 @@ mlflow: .venv/.ready ## browse the runs of RESULTS (results) at http://localhost
 # One thread a process: two workers share the machine, and sums do not depend on its cores.
 test: .venv/.ready ## run the tests; PYTEST_ARGS='-m "not slow"' for the quick ones
 	@$(RUN) OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 --dist loadgroup $(PYTEST_ARGS)
+
+bench: .venv/.ready ## measure speed and memory against the published way; BENCH_ARGS='--part steps' for less
+	@$(RUN) .venv/bin/python -m benchmarks.speed $(BENCH_ARGS)
 
 lint: .venv/.ready ## ruff, mypy and snakemake --lint
 	@$(RUN) .venv/bin/ruff check .

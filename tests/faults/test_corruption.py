@@ -112,7 +112,7 @@ USES: dict[str, list[tuple[tuple[str, ...], tuple[str, ...]]]] = {
     r"[a-z]+\.parquet": [((), COMPARE)],
     r"results\.csv|tables/.*": [((), COMPARE)],  # nothing reads them
 }  # fmt: skip
-TABLES = ("results.parquet", "history.parquet", "measures.parquet", "examples.parquet")
+TABLES = ("results.parquet", "history.parquet", "measures.parquet", "examples.parquet", "samples.parquet")
 FILES = [
     *(f"{RUN}/{name}" for name in (
         "config.json", "environment.json", "history.jsonl", "training.json", "metrics.json",
@@ -129,7 +129,13 @@ FILES = [
     )),
     *TABLES,
 ]  # fmt: skip
-UNREAD = ["results.csv", "tables/comparison.csv", "tables/comparison.md", "tables/comparison.tex"]
+UNREAD = [
+    "results.csv",
+    *(f"tables/{name}" for name in (
+        "comparison.csv", "comparison.html", "comparison.md", "comparison.tex", "evidence.csv",
+        "samples.html", "samples.md", "verdict.md", "verdict.txt",
+    )),
+]  # fmt: skip
 
 
 def test_the_table_of_files_is_complete(made: Path) -> None:

@@ -154,7 +154,7 @@ def test_too_few_or_unpaired_samples_are_refused(name: str):
 @names
 def test_an_estimator_says_how_to_read_it(name: str):
     estimator = ESTIMATORS[name]
-    assert estimator.name == name and estimator.bound in {"lower bound", "neither bound"}
+    assert estimator.name == name and estimator.bound in {"lower bound", "not a bound"}
     assert all((estimator.kind, estimator.ceiling, estimator.source))
     described = estimator.described(Estimate(1.0, 0.5, 1.5, 200, 4.6 if name == "infonce" else None))
     assert described == {

@@ -32,8 +32,9 @@ def again(train: int) -> dict[str, int]:
 def test_every_output_exists(untouched: Any) -> None:
     folder = untouched.root / "results" / "tiny"
     files = ["results.parquet", "results.csv", "history.parquet", "tracked.json", "report.html", "grid.json"]
-    files += ["measures.parquet", "examples.parquet"]
-    files += [f"tables/comparison.{kind}" for kind in ("md", "csv", "tex")]
+    files += ["measures.parquet", "examples.parquet", "samples.parquet"]
+    files += [f"tables/comparison.{kind}" for kind in ("html", "md", "csv", "tex")]
+    files += [f"tables/samples.{kind}" for kind in ("md", "html")]
     files += [f"figures/{name}.{kind}" for name in FIGURES.names() for kind in ("png", "pdf", "txt")]
     for run in untouched.runs():
         names = ["config.json", "history.jsonl", "environment.json", "training.json", "metrics.json",
@@ -139,7 +140,7 @@ EDITS = {
         "evaluation/protocols.py", "def evaluate", "EDITED = 1\n\n\ndef evaluate",
         {"evaluate": 4, **AFTER_RUNS},
     ),
-    "a figure": ("figures/accuracy.py", "def draw", "EDITED = 1\n\n\ndef draw", {"figures": 1}),
+    "a figure": ("figures/accuracy.py", "def draw", "EDITED = 1\n\n\ndef draw", {"figures": 1, "track": 1}),
     "the store": ("tracking/mlflow_store.py", "import math", "import math, cmath", {"track": 1}),
     "an adapter": ("data/adapters/demo.py", "WRONG = 0.08", "WRONG = 0.09", {"prepare": 1, **again(4)}),
 }  # fmt: skip
@@ -168,7 +169,7 @@ def test_deleted_figure_is_drawn_again_without_training(grid: Any) -> None:
     figure = grid.root / "results/tiny/figures/accuracy.png"
     content, before = figure.read_bytes(), {path: path.stat().st_mtime_ns for path in runs_files(grid)}
     figure.unlink()
-    assert grid.plan() == {"figures": 1}
+    assert grid.plan() == {"figures": 1, "track": 1}
     found = grid.snakemake("--cores", "1", "figures")
     assert found.returncode == 0, found.stdout
     assert figure.read_bytes() == content, "the same figure, byte for byte"
@@ -200,9 +201,12 @@ def test_failing_run_leaves_the_others_finished(grid: Any) -> None:
     metrics = grid.root / "results/tiny/runs/demo/mini/dss/gold/1/0/metrics.json"
     metrics.unlink()  # one sound job is left to do
     shutil.rmtree(grid.root / "results/tiny/tables")
+    figure = grid.root / "results/tiny/figures/accuracy.png"
+    before = figure.read_bytes()
     found = grid.run("cotdistill", "reproduce", "--config", "tiny.yaml", "--cores", "2")
     assert found.returncode == 1
     assert metrics.is_file(), "the sound run goes on"
+    assert figure.read_bytes() != before
     lines = found.stdout.splitlines()
     at = lines.index("error: the grid did not finish:")
     assert lines[at + 1] == (
@@ -215,10 +219,15 @@ def test_failing_run_leaves_the_others_finished(grid: Any) -> None:
     assert "MISSING: 4 of 8 runs are not in these numbers: own/mini/dss/gold/1/0, " in table.read_text()
     assert "8 runs: 4 done, 4 waiting" in grid.run("cotdistill", "status", "--config", "tiny.yaml").stdout
 
+    # none of that stands as final, whoever is asked for it and however: the inputs are what they were
     grid.configure()
-    again = grid.snakemake("--cores", "1", "compare")
+    assert grid.plan() == AFTER_RUNS
+    assert grid.plan(str(table.relative_to(grid.root))) == {"collect": 1, "compare": 1}
+    again = grid.run("cotdistill", "reproduce", "--config", "tiny.yaml", "--cores", "1")
     assert again.returncode == 0, again.stdout
     assert "MISSING" not in table.read_text()
+    assert figure.read_bytes() == before, "the figure of the grid that had not failed yet, byte for byte"
+    assert grid.plan() == {}
 
 
 @pytest.mark.slow

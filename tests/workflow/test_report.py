@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -62,16 +63,26 @@ def report(untouched: Any) -> Path:
     return Path(untouched.root / "results/tiny/report.html")
 
 
-def opened(page: Path, folder: Path) -> tuple[dict[str, Any], list[str]]:
+@pytest.fixture(scope="module")
+def browser() -> str:
+    """The path of Chromium. Skipped without one, unless it is required."""
+    if CHROMIUM is None:
+        reason = "no Chromium on the PATH; Debian: apt-get install chromium"
+        if os.environ.get("COTDISTILL_REQUIRE_CHROMIUM") == "1":
+            pytest.fail(f"COTDISTILL_REQUIRE_CHROMIUM=1, but {reason}", pytrace=False)
+        pytest.skip(reason)
+    return CHROMIUM
+
+
+def opened(browser: str, page: Path, folder: Path) -> tuple[dict[str, Any], list[str]]:
     """What a headless browser saw of a page with WALK in it, and the lines on its console."""
-    assert CHROMIUM
     copy = folder / "report.html"
     text = page.read_text(encoding="utf-8")
     assert text.count("</body>") >= 1
     before, _, after = text.rpartition("</body>")
     copy.write_text(f"{before}{WALK}</body>{after}", encoding="utf-8")
     found = subprocess.run(
-        [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
+        [browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
          "--disable-background-networking", "--disable-component-update", "--disable-sync",
          "--enable-logging=stderr", f"--user-data-dir={folder / 'profile'}", "--window-size=1400,900",
          "--virtual-time-budget=60000", "--dump-dom", copy.as_uri()],
@@ -86,9 +97,8 @@ def opened(page: Path, folder: Path) -> tuple[dict[str, Any], list[str]]:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on the PATH")
-def test_browser_shows_every_figure_and_no_error(report: Path, tmp_path: Path) -> None:
-    seen, console = opened(report, tmp_path)
+def test_browser_shows_every_figure_and_no_error(browser: str, report: Path, tmp_path: Path) -> None:
+    seen, console = opened(browser, report, tmp_path)
     assert not console
     assert set(seen["figures"]) == set(FIGURES.names())
     assert all(width > 300 for width in seen["figures"].values()), seen["figures"]
@@ -102,14 +112,13 @@ def test_browser_shows_every_figure_and_no_error(report: Path, tmp_path: Path) -
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on the PATH")
-def test_browser_check_notices_an_error(report: Path, tmp_path: Path) -> None:
+def test_browser_check_notices_an_error(browser: str, report: Path, tmp_path: Path) -> None:
     broken = tmp_path / "broken"
     broken.mkdir()
     page = broken / "page.html"
     wrong = "<script>console.error('made up')</script><script>undefinedName.field</script></body>"
     page.write_text(wrong.join(report.read_text(encoding="utf-8").rsplit("</body>", 1)), encoding="utf-8")
-    console = opened(page, tmp_path)[1]
+    console = opened(browser, page, tmp_path)[1]
     assert any("made up" in line for line in console) and any("undefinedName" in line for line in console)
 
 

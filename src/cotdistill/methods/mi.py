@@ -18,8 +18,7 @@ class Settings(dss.Settings):
     """Settings of `mi`."""
 
     beta: Number = Field(0.1, ge=0)
-    """weight of the mutual-information term; 0 trains exactly as dss does and still logs the term (`released`
-    then without padding)"""
+    """weight of the mutual-information term; 0 trains exactly as dss does and still logs the term"""
     variant: Literal["released", "paper"] = "released"
     """released: what the published code computes; paper: the bound as derived"""
     pooling: Literal["max", "mean"] = "max"

@@ -1,0 +1,211 @@
+"""Measure this package against the published way: `python -m benchmarks.speed` from the root (`make bench`).
+
+Prints a Markdown table a part. Both ways alternate in one run, so that what slows the machine slows both;
+each cell has a process of its own. Without choices of cells a selection is measured, within `--minutes`; any
+choice (`--shapes`, `--methods`, ...) measures all combinations of it. See benchmarks/README.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarks.speed import processes, table
+from benchmarks.speed.students import DATA, METHODS, SHAPES, Cell
+
+ROOT = Path(__file__).parents[2]
+PARTS = ("steps", "memory", "evaluation", "start", "prepare", "workflow")
+RESULT = "result: "
+"""begins the line in which a child tells what it measured"""
+OUT_OF_MEMORY, NOT_MEASURED = "out of memory", "not measured"
+
+SELECTION = [
+    *(Cell("small", method, data, 16, "fp32") for data in DATA for method in METHODS),
+    *(Cell("small", method, "cqa", 64, "fp32") for method in METHODS),
+    *(Cell("small", method, "cqa", 16, "bf16") for method in ("dss", "mi-released")),
+    *(Cell("base", method, "cqa", 16, "fp32") for method in ("dss", "mi-released")),
+]
+"""what is measured where no cells are chosen, the most telling first"""
+
+
+def main() -> None:
+    """Measure the parts that are asked for."""
+    options = _parser().parse_args()
+    if options.child:
+        _child(Path(options.folder), json.loads(options.child))
+        return
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(options.folder or temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        found = measure(folder.resolve(), options)
+    if options.json:
+        Path(options.json).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.speed", description=__doc__)
+    add = parser.add_argument
+    add("--part", nargs="+", choices=PARTS, default=list(PARTS), help="what to measure (default: all)")
+    add("--shapes", nargs="+", choices=list(SHAPES), help="students")
+    add("--methods", nargs="+", choices=list(METHODS))
+    add("--data", nargs="+", choices=list(DATA))
+    add("--batch", nargs="+", type=int, metavar="N", help="examples a step")
+    add("--precision", nargs="+", choices=["fp32", "bf16"])
+    add("--rounds", type=int, default=5, help="pairs of steps a cell, at most (default: %(default)s)")
+    add("--seconds", type=float, default=45, help="after which a cell measures no further pair (%(default)s)")
+    add("--memory-rounds", type=int, default=1, help="pairs of processes a cell (default: %(default)s)")
+    add("--minutes", type=float, default=9,
+        help="after which the parts steps and memory each begin no further cell (default: %(default)s)")
+    add("--start-rounds", type=int, default=5, help="default: %(default)s")
+    add("--jobs", nargs="+", type=int, default=[2000, 10_000], help="of the dry runs (default: %(default)s)")
+    add("--workflow-rounds", type=int, default=1, help="dry runs of each size (default: %(default)s)")
+    add("--training-steps", type=int, default=50, help="before the evaluation (default: %(default)s)")
+    add("--json", metavar="FILE", help="also write all that was measured")
+    add("--folder", help="keep students and prepared data here, and use what is there (default: temporary)")
+    add("--child", help=argparse.SUPPRESS)
+    return parser
+
+
+def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """Everything that was asked for; prints each part's table when it is done."""
+    cells = chosen(options)
+    if {"steps", "memory", "evaluation"} & set(options.part):
+        shapes = sorted({cell.shape for cell in cells})
+        datasets = sorted({cell.data for cell in cells} | {"cqa"})
+        _told("prepare", {"work": "prepare", "shapes": shapes, "datasets": datasets}, folder)
+    parts: dict[str, Callable[[], Any]] = {
+        "steps": lambda: _steps(folder, cells, options),
+        "memory": lambda: _memory(folder, cells, options),
+        "evaluation": lambda: _evaluation(folder, cells, options),
+        "start": lambda: processes.start(folder, options.start_rounds),
+        "prepare": lambda: processes.prepare(folder),
+        "workflow": lambda: processes.workflow(folder, options.jobs, options.workflow_rounds),
+    }
+    shown = {name: value for name, value in vars(options).items() if name not in ("child", "folder")}
+    found: dict[str, Any] = {"options": shown}
+    for part in PARTS:
+        if part in options.part:
+            began = time.perf_counter()
+            found[part] = parts[part]()
+            text = getattr(table, part)(found[part])
+            print(f"\n## {part} ({time.perf_counter() - began:.0f} s)\n\n{text}", flush=True)
+    return found
+
+
+def chosen(options: argparse.Namespace) -> list[Cell]:
+    """The cells to measure: all combinations of what is chosen, or the selection."""
+    axes = (options.shapes, options.methods, options.data, options.batch, options.precision)
+    if not any(axes):
+        return list(SELECTION)
+    defaults: tuple[list[Any], ...] = (["small"], list(METHODS), list(DATA), [16], ["fp32"])
+    filled = [given or default for given, default in zip(axes, defaults, strict=True)]
+    return [Cell(*values) for values in itertools.product(*filled)]
+
+
+def _steps(folder: Path, cells: list[Cell], options: argparse.Namespace) -> list[dict[str, Any]]:
+    until = time.perf_counter() + 60 * options.minutes
+    order = {"work": "steps", "rounds": options.rounds, "seconds": options.seconds}
+
+    def one(cell: Cell) -> dict[str, Any]:
+        return _told(table.label(cell.dump()), {**order, "cell": cell.dump()}, folder)
+
+    return [_within(until, cell, one) for cell in cells]
+
+
+def _memory(folder: Path, cells: list[Cell], options: argparse.Namespace) -> list[dict[str, Any]]:
+    until = time.perf_counter() + 60 * options.minutes
+
+    def pair(cell: Cell) -> dict[str, Any]:
+        made: dict[str, Any] = {"cell": cell.dump(), "ours": [], "published": []}
+        for number in range(options.memory_rounds):
+            for way in ("published", "ours"):
+                order = {"work": "memory", "cell": cell.dump(), "way": way, "start": number}
+                made[way].append(_told(f"{table.label(cell.dump())}, {way}", order, folder))
+        return made
+
+    found = [_within(until, cell, pair) for cell in cells]
+    skipped = [{"error": NOT_MEASURED}]
+    return [{"ours": skipped, "published": skipped, **item} if "error" in item else item for item in found]
+
+
+def _evaluation(folder: Path, cells: list[Cell], options: argparse.Namespace) -> list[dict[str, Any]]:
+    shape = "small" if any(cell.shape == "small" for cell in cells) else cells[0].shape
+    precision = (options.precision or ["fp32"])[0]
+    cell = Cell(shape, "finetune", "cqa", 16, precision)
+    order = {"work": "evaluation", "cell": cell.dump(), "rounds": options.rounds, "seconds": options.seconds,
+             "steps": options.training_steps}  # fmt: skip
+    return [_told(table.label(cell.dump()), order, folder)]
+
+
+def _within(until: float, cell: Cell, work: Callable[[Cell], dict[str, Any]]) -> dict[str, Any]:
+    if time.perf_counter() > until:
+        return {"cell": cell.dump(), "error": NOT_MEASURED}
+    return work(cell)
+
+
+def _told(what: str, order: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """What a child process measured; `error` where it ran out of memory. Raises SystemExit for a fault."""
+    if sys.stderr.isatty():
+        print(f"{order['work']}: {what}", file=sys.stderr, flush=True)
+    command = [sys.executable, "-m", "benchmarks.speed", "--folder", str(folder)]
+    command += ["--child", json.dumps(order)]
+    # both ways use all cores, whatever the shell says
+    environment = {**processes.environment(), "OMP_NUM_THREADS": str(os.cpu_count()), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(command, env=environment, cwd=ROOT, text=True, capture_output=True)
+    for line in done.stdout.splitlines():
+        if line.startswith(RESULT):
+            return dict(json.loads(line.removeprefix(RESULT)))
+    if _ran_out(done.returncode, done.stderr):
+        return {"cell": order.get("cell"), "error": OUT_OF_MEMORY}
+    raise SystemExit(f"{order['work']}: {what}: the process exits {done.returncode}:\n{done.stderr[-3000:]}")
+
+
+def _ran_out(code: int, said: str) -> bool:
+    """Whether a process died for want of memory: it was killed (9), or its limit refused an allocation."""
+    phrases = ("can't allocate memory", "MemoryError", "out of memory", "OutOfMemoryError", "std::bad_alloc")
+    return code == -9 or (code != 0 and any(phrase in said for phrase in phrases))
+
+
+def _child(folder: Path, order: dict[str, Any]) -> None:
+    """Do one piece of work in this process and print what it found."""
+    from benchmarks.speed import answering, memory, steps, students
+
+    _modest()
+    threads = os.cpu_count() or 1
+    cell = Cell(**order["cell"]) if "cell" in order else None
+    if cell is None:
+        students.prepare(folder, order["shapes"], order["datasets"])
+        found: dict[str, Any] = {}
+    elif order["work"] == "steps":
+        found = steps.measure(folder, cell, order["rounds"], order["seconds"], threads)
+    elif order["work"] == "memory":
+        found = memory.measure(folder, cell, order["way"], order["start"], threads)
+    else:
+        found = answering.measure(folder, cell, order["rounds"], order["seconds"], threads, order["steps"])
+    print(f"{RESULT}{students.dumped(found)}", flush=True)
+
+
+def _modest() -> None:
+    """Fail before the machine does: at 90% of the memory that is free now, and first in line to be killed."""
+    import psutil
+    import torch
+
+    if Path("/proc/self/oom_score_adj").exists():
+        Path("/proc/self/oom_score_adj").write_text("1000")
+    if not torch.cuda.is_available():  # CUDA reserves more addresses than there is memory
+        most = int(0.9 * psutil.virtual_memory().available)
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,147 @@
+"""What the benchmark counts, chooses and prints. No test asserts a time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+SHAPE = {"d_model": 24, "d_ff": 40, "d_kv": 8, "num_heads": 2, "num_layers": 2}
+
+
+@pytest.mark.parametrize("gradients", [False, True])
+def test_flops_are_those_that_torch_counts(gradients: bool) -> None:
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from benchmarks.speed import flops
+    from benchmarks.speed.students import build
+
+    model = build(SHAPE, vocabulary=50)
+    inputs, labels = torch.randint(3, 50, (4, 7)), torch.randint(3, 50, (4, 5))
+    with FlopCounterMode(display=False) as counter:
+        loss = model(input_ids=inputs, labels=labels).loss
+        if gradients:
+            loss.backward()
+    expected = 4 * flops.forward(model.config, 7, 5)
+    assert counter.get_total_flops() == (3 if gradients else 1) * expected
+    assert flops.step(model.config, [([7] * 4, [5] * 4)], padded=False) == 3 * expected
+
+
+def test_padding_counts_where_it_is_computed() -> None:
+    from benchmarks.speed import flops
+    from benchmarks.speed.students import build
+
+    config = build(SHAPE, vocabulary=50).config
+    tasks = [([3, 7], [2, 5])]
+    assert flops.step(config, tasks, padded=True) == flops.step(config, [([7, 7], [5, 5])], padded=False)
+    assert flops.step(config, tasks, padded=True) > flops.step(config, tasks, padded=False)
+
+
+def test_what_is_computed_is_counted_for_a_plain_pass() -> None:
+    from benchmarks.speed import flops
+    from benchmarks.speed.students import build
+    from benchmarks.speed.ways import Computed
+
+    model = build(SHAPE, vocabulary=50)
+    inputs, labels = torch.randint(3, 50, (4, 7)), torch.randint(3, 50, (4, 5))
+    with Computed(model) as seen:
+        model(input_ids=inputs, labels=labels).loss.backward()
+    assert seen.positions == {"encoder": 28, "decoder": 20}
+    assert seen.flops == flops.step(model.config, [([7] * 4, [5] * 4)], padded=True)
+
+
+def test_products_added_in_place_are_counted() -> None:
+    from benchmarks.speed.students import build
+    from benchmarks.speed.ways import Computed
+
+    with Computed(build(SHAPE, vocabulary=50)) as seen:
+        torch.zeros(3, 5).addmm_(torch.ones(3, 4), torch.ones(4, 5))
+    assert seen.flops == 2 * 3 * 4 * 5
+
+
+def test_students_are_untied_and_unscaled() -> None:
+    from benchmarks.speed.students import SHAPES, build
+
+    model = build(SHAPES["tiny"], vocabulary=60)
+    assert model.lm_head.weight is not model.shared.weight
+    assert not model.config.scale_decoder_outputs
+    assert model.lm_head.weight.shape == (60, SHAPES["tiny"]["d_model"])
+
+
+def test_cells_are_a_selection_or_all_combinations() -> None:
+    from benchmarks.speed import __main__ as speed
+
+    plain = speed._parser().parse_args([])
+    assert speed.chosen(plain) == speed.SELECTION
+    options = speed._parser().parse_args(["--methods", "dss", "mi-paper", "--batch", "16", "64"])
+    cells = speed.chosen(options)
+    assert len(cells) == 8 and {cell.shape for cell in cells} == {"small"}
+
+
+def test_a_process_without_memory_is_told_from_other_faults() -> None:
+    from benchmarks.speed.__main__ import _ran_out
+
+    assert _ran_out(-9, "")
+    assert _ran_out(1, "RuntimeError: DefaultCPUAllocator: can't allocate memory: you tried to allocate")
+    assert not _ran_out(1, "ValueError: no such thing")
+    assert not _ran_out(0, "a warning about: out of memory")
+
+
+TOKENS = {"encoder": 30, "decoder": 10}
+CELL = {"shape": "small", "method": "dss", "data": "cqa", "batch": 10, "precision": "fp32"}
+
+
+def found() -> dict[str, Any]:
+    """A cell as a child reports it."""
+    return {
+        "cell": CELL, "seconds": {"published": [2.0, 6.0, 4.0], "ours": [1.0, 2.0, 1.0]},
+        "matrix_flops": [2e9, 2e9], "real_flops": [4e9] * 4, "padded_flops": [8e9] * 4,
+        "first_flops": {"published": 8e9, "ours": 4e9},
+        "first_positions": {"published": {"encoder": 40, "decoder": 20}, "ours": TOKENS},
+        "first_tokens": TOKENS,
+    }  # fmt: skip
+
+
+def cells_of(text: str, row: int) -> list[str]:
+    return [cell.strip() for cell in text.splitlines()[row].strip("|").split("|")]
+
+
+def test_the_table_of_steps_holds_paired_ratios_and_shares() -> None:
+    from benchmarks.speed import table
+
+    text = table.steps([found(), {"cell": CELL, "error": "out of memory"}])
+    row = cells_of(text, 2)
+    assert row[0] == "T5-small, dss, cqa, 10, fp32"
+    assert row[1] == "3.00 (2.00-4.00)"
+    assert row[2:5] == ["3", "10.00", "2.50"]
+    assert row[5:7] == ["25/50", "0/0"]
+    assert row[7:9] == ["1.0", "3.0"]  # 12 GFLOP of real tokens in 12 s, and in 4 s
+    assert row[9:] == ["50", "150", "100", "150"]
+    assert cells_of(text, 3)[1] == "out of memory"
+    assert len({line.count("|") for line in text.splitlines()}) == 1
+
+
+def test_the_table_of_memory_names_what_ran_out() -> None:
+    from benchmarks.speed import table
+
+    peaks = {"setup": 1000.0, "warm": 1500.0, "steps": 2000.0}
+    item = {"cell": CELL, "ours": [peaks], "published": [{**peaks, "steps": 5000.0}]}
+    gone = {"cell": CELL, "ours": [peaks], "published": [{"error": "out of memory"}]}
+    text = table.memory([item, gone])
+    row = cells_of(text, 2)
+    assert row[1:5] == ["0.40 (0.40-0.40)", "1", "2.00", "5.00"]
+    assert row[5:] == ["0.25 (0.25-0.25)", "1.00", "4.00"]
+    assert cells_of(text, 3)[1:5] == ["not measured", "0", "2.00", "out of memory"]
+
+
+def test_the_table_of_dry_runs_says_how_time_grows() -> None:
+    from benchmarks.speed import table
+
+    sizes = {
+        str(jobs): {"seconds": {"ours": [a], "bare": [b]}, "jobs": {"ours": jobs, "bare": jobs}}
+        for jobs, a, b in ((2000, 10.0, 8.0), (10_000, 60.0, 40.0))
+    }
+    text = table.workflow(sizes)
+    assert cells_of(text, 3)[4] == "1.50 (1.50-1.50)"
+    assert text.endswith("5.0 times the jobs take 6.00 (ours) and 5.00 (bare) times the time.")
