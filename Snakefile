@@ -1,5 +1,6 @@
 # The experiment: prepare -> train -> evaluate -> collect -> compare, figures, track.
 # Run it with `make reproduce`, or `snakemake --configfile config/demo.yaml`. Settings: config.yaml.
+from cotdistill.jobs import warm
 from cotdistill.workflow import Workflow
 
 if not workflow.configfiles:  # a config file given by hand replaces the paper's grid, it is not merged into it
@@ -18,6 +19,8 @@ report: "workflow/report/workflow.rst"
 
 onstart:
     grid.freeze()
+    if workflow.local_exec:
+        warm.begin()  # one import of torch for all jobs
 
 onerror:
     grid.partial()

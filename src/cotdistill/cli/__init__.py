@@ -12,11 +12,19 @@ from cotdistill.errors import UserError
 from cotdistill.jobs.stopping import PREEMPTED, Preempted
 
 FAILED = 1
+WARM = ("train", "evaluate")
+"""commands that a warm process may do, see `jobs.warm`"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command. The exit code is 0, 1 after one line that says what is wrong, or 75 if preempted."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
     options = parser().parse_args(arguments)
+    if options.run.__name__ in WARM:
+        from cotdistill.jobs import warm
+
+        if (code := warm.run(arguments)) is not None:
+            return code
     try:
         code = options.run(options) or 0
         sys.stdout.flush()  # a reader that went away is noticed here rather than at exit

@@ -1,0 +1,111 @@
+"""Jobs done by forks of a warm process: the same numbers, output, exit codes, and deaths."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cotdistill.config.grid import state_folder
+from cotdistill.jobs import warm
+from cotdistill.training.loop import train
+
+LONG = {"steps": 4000, "eval_every": 4000, "checkpoint_every": 5}
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: Any) -> Iterator[Path]:
+    path = tmp_path_factory.mktemp("warm") / "warm"
+    command = [sys.executable, "-m", "cotdistill.jobs.warm", str(path)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+    while not path.exists() and process.poll() is None:
+        time.sleep(0.01)
+    yield path
+    process.stdin.close()  # type: ignore[union-attr]
+    assert process.wait(60) == 0 and not path.parent.exists(), "it ends with who started it"
+
+
+def job(address: Path, *arguments: Any, **more: Any) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "cotdistill", *map(str, arguments)]
+    environment = {**os.environ, warm.ADDRESS: str(address)}
+    return subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **more
+    )
+
+
+def until(condition: Any) -> None:
+    end = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_a_warm_run_gives_the_same_bits(address: Path, tiny: Any, tmp_path: Path, numbers: Any):
+    more = {"evaluation": {"rationales": True}}
+    config, run = tiny.config_file(tmp_path / "warm", "mi", **more)
+    process = job(address, "train", "--config", config, "--run", run.id)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 0 and "colours" in err, err
+    whole = tiny.run(tmp_path / "cold", "mi", **more)
+    train(whole)
+    assert numbers(run) == numbers(whole)
+    process = job(address, "evaluate", "--config", config, "--run", run.id)
+    out, _ = process.communicate(timeout=120)
+    assert process.returncode == 0 and "strict" in out
+
+
+def test_the_job_does_not_import_torch_itself(address: Path, tiny: Any, tmp_path: Path):
+    config, run = tiny.config_file(tmp_path, "dss")
+    arguments = ["train", "--config", config, "--run", run.id]
+    command = [sys.executable, "-X", "importtime", "-m", "cotdistill", *arguments]
+    environment = {**os.environ, warm.ADDRESS: str(address)}
+    found = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert found.returncode == 0, found.stderr[-2000:]
+    imported = {line.split("|")[-1].strip() for line in found.stderr.splitlines()}
+    assert "cotdistill.jobs.warm" in imported and not imported & {"torch", "transformers", "numpy"}
+
+
+def test_errors_and_exit_codes_come_back(address: Path, tiny: Any, tmp_path: Path):
+    config, _ = tiny.config_file(tmp_path, "dss")
+    arguments = ("train", "--config", config.name, "--run", "no/such/run/gold/1/0")
+    process = job(address, *arguments, cwd=config.parent)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 1 and not out
+    assert err.startswith("error: ") and len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("sent", "code"), [("SIGTERM", 75), ("SIGUSR1", 75), ("SIGINT", 75), ("SIGKILL", -9)]
+)
+def test_signals_reach_the_work_and_it_dies_with_the_job(
+    address: Path, tiny: Any, tmp_path: Path, sent: str, code: int
+):
+    config, run = tiny.config_file(tmp_path, "dss", **LONG)
+    process = job(address, "train", "--config", config, "--run", run.id)
+    until(lambda: list(state_folder(run).glob("step-*")))
+    process.send_signal(signal.Signals[sent])
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == code, err
+    if code == 75:
+        assert f"stopped by {sent}" in err
+        return
+    # whoever takes the run over must not find it at work
+    time.sleep(1)
+    states = sorted(state_folder(run).glob("step-*"))
+    time.sleep(1)
+    assert sorted(state_folder(run).glob("step-*")) == states
+
+
+def test_without_a_warm_process_a_job_works_by_itself(tiny: Any, tmp_path: Path):
+    config, run = tiny.config_file(tmp_path, "finetune")
+    process = job(tmp_path / "gone", "train", "--config", config, "--run", run.id)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert (run.folder / "training.json").is_file()
