@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 from collections import defaultdict
 from pathlib import Path
@@ -31,7 +32,9 @@ def describe(experiment: Experiment) -> str:
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     table = "\n".join("  ".join(value.ljust(width) for value, width in zip(row, widths, strict=True)).rstrip()
                       for row in rows)
-    return f"{table}\n\n{_totals(list(cells.values()), seconds)}"
+    wall = minutes(experiment, seconds)
+    on = f"; {wall:.0f} minutes or so on the {_cores()} cores here" if wall is not None else ""
+    return f"{table}\n\n{_totals(list(cells.values()), seconds)}{on}"
 
 
 def _totals(cells: list[list[Run]], seconds: dict[str, float]) -> str:
@@ -44,6 +47,51 @@ def _totals(cells: list[list[Run]], seconds: dict[str, float]) -> str:
     missing = len(runs) - len(known)
     rest = f" (and {missing} runs of a kind not run before)" if missing else ""
     return f"{line}; about {sum(known):.2f} compute hours{rest}, from earlier runs of the same kind"
+
+
+def minutes(experiment: Experiment, seconds: dict[str, float]) -> float | None:
+    """Of the whole grid on this machine's cores, by what its jobs took before; None where unknown.
+
+    A run's time is that of its steps and what its jobs took beside them; the stages before and after
+    the runs add up.
+    """
+    runs = expand(experiment)
+    hours = [estimate(run, seconds) for run in runs]
+    times = Path(experiment.results, experiment.experiment, "benchmarks")
+    beside = [rest for run in runs if (rest := _beside(run, times)) is not None]
+    stages = [
+        job for stage in ("prepare", "collect", "compare", "figures", "track")
+        for path in [*times.glob(f"{stage}.tsv"), *times.glob(f"{stage}/**/*.tsv")]
+        if (job := _job_seconds(path)) is not None
+    ]  # fmt: skip
+    if None in hours or not beside or not stages:
+        return None
+    training = sum(hour * 3600 for hour in hours if hour is not None) + len(runs) * statistics.median(beside)
+    slots = max(1, _cores() // max(run.student.compute.threads for run in runs))
+    return (training / min(slots, len(runs)) + sum(stages)) / 60
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _beside(run: Run, times: Path) -> float | None:
+    """Seconds that a finished run's two jobs took beside its steps."""
+    jobs = [_job_seconds(Path(times, stage, f"{run.id}.tsv")) for stage in ("train", "evaluate")]
+    try:
+        wall = float(read_json(run.folder / "environment.json")["wall_s"])
+    except (UserError, KeyError, TypeError, ValueError):
+        return None
+    known = [job for job in jobs if job is not None]
+    return max(0.0, sum(known) - wall) if len(known) == len(jobs) else None
+
+
+def _job_seconds(path: Path) -> float | None:
+    """What Snakemake measured of a job."""
+    try:
+        return float(path.read_text(encoding="utf-8").splitlines()[1].split("\t")[0])
+    except (OSError, IndexError, ValueError):
+        return None
 
 
 def measured(results: Path) -> dict[str, float]:

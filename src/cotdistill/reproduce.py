@@ -128,7 +128,7 @@ def _print_results(experiment: Experiment, folder: Path) -> None:
     from cotdistill.results.compare import summary
 
     print(summary(experiment))
-    print(f"table    {folder / 'tables' / 'comparison.md'} (also .csv, .tex)")
+    print(f"table    {folder / 'tables' / 'comparison.md'} (also .html, .csv, .tex)")
     for figure in sorted((folder / "figures").glob("*.png")):
         print(f"figure   {figure} (also .pdf)")
     print(f"report   {folder / 'report.html'}")

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from cotdistill import plan as planning
 from cotdistill.config.grid import Run, expand, state_folder
 from cotdistill.config.load import load, parse
 from cotdistill.config.models import Experiment
@@ -167,3 +168,24 @@ def test_plan_of_the_finished_grid_knows_its_hours(untouched: Any) -> None:
 def test_finished_grid_is_done(untouched: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(untouched.root)
     assert [(s.state, s.step) for s in statuses(load("tiny.yaml"))] == [("done", 4)] * 4
+
+
+def test_plan_predicts_the_grid_s_minutes_from_its_earlier_jobs(runs: list[Run], monkeypatch: Any) -> None:
+    monkeypatch.setattr(planning, "_cores", lambda: 2)
+    times = Path(runs[0].experiment.results, runs[0].experiment.experiment, "benchmarks")
+
+    def took(job: str, seconds: float) -> None:
+        write(times / f"{job}.tsv", f"s\th:m:s\tmax_rss\n{seconds}\t0:00:00\t1\n")
+
+    for run in runs:
+        measure(run, 600)
+        assert "minutes" not in describe(experiment())
+        took(f"train/{run.id}", 640)
+        took(f"evaluate/{run.id}", 20)
+    took("collect", 30)
+    took("prepare/colours/small", 90)
+    # four runs of 600 s and 60 s beside their steps, two at once, and the stages
+    assert describe(experiment()).endswith("; 24 minutes or so on the 2 cores here")
+    write(times / "collect.tsv", "torn")
+    assert describe(experiment()).endswith("; 24 minutes or so on the 2 cores here")
+    assert "minutes" not in describe(experiment(training={"steps": 200, "batch_size": 128}))
