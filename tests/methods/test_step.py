@@ -73,8 +73,8 @@ def test_terms_and_gradients_are_those_of_plain_passes(
     values, gradients = plain.gradients(model, method, given_)
     if options == {"beta": 0}:
         del values["mutual_information"]  # logged without the padding that would change training
-    for piece, chunk, group in ((10**6, 10**9, 10**6), (300, 3000, 4), (1, 1, 1)):
-        monkeypatch.setattr(stepping, "PIECE", piece)
+    for memory, chunk, group in ((10**9, 10**9, 10**6), (10**6, 3000, 4), (1, 1, 1)):
+        monkeypatch.setattr(stepping, "MEMORY", memory)
         monkeypatch.setattr(stepping, "CHUNK", chunk)
         monkeypatch.setattr(stepping, "GROUP", group)
         model.zero_grad()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from itertools import accumulate
+from typing import Any
 
 import torch
 
@@ -19,8 +20,8 @@ from cotdistill.students.layout import Layout
 from cotdistill.training.batches import IGNORED, Batch
 from cotdistill.training.vocabulary import Chunk, OutputLayer
 
-PIECE = 8192
-"""tokens of both tasks, inputs and targets, that are passed through the student at once"""
+MEMORY = 2**31
+"""bytes of activations, about, that a pass through the student keeps for its gradient"""
 CHUNK = 2**24
 """logits of one chunk, 64 MB: larger ones are no quicker"""
 GROUP = 32
@@ -33,6 +34,10 @@ class Step:
     def __init__(self, model: torch.nn.Module, method: Method, precision: str = "fp32") -> None:
         self.model, self.method, self.precision = model, method, precision
         self.device = next(model.parameters()).device
+        config: Any = model.config
+        layer = 10 * config.d_model + 3 * config.d_ff  # float32 numbers of a token, of 4 bytes
+        self.most = max(1, MEMORY // (4 * layer * config.num_layers))
+        """tokens of all tasks, inputs and targets, that are passed through the student at once"""
 
     def gradients(
         self, batches: Mapping[str, Batch], seed: int, tokens: Mapping[str, int] | None = None,
@@ -49,7 +54,7 @@ class Step:
         dropout = Dropout(float(rate), seed, self.device)  # type: ignore[arg-type]
         layer = OutputLayer(self.model, self.precision)
         sums: dict[str, torch.Tensor] = {}
-        for rows in pieces(batches, self.method):
+        for rows in pieces(batches, self.method, self.most):
             piece = _Piece(batches, rows, self.method.needs, self.device, self.model._shift_right)  # type: ignore[arg-type]
             states = packed.decoder_states(self.model, piece.sequences, dropout, self.precision)
             into = torch.zeros_like(states)
@@ -106,8 +111,8 @@ def total(terms: Mapping[str, Term]) -> torch.Tensor:
     return loss
 
 
-def pieces(batches: Mapping[str, Batch], method: Method) -> list[list[int]]:
-    """The batch's rows by length, cut where the tokens of a piece would be more than PIECE.
+def pieces(batches: Mapping[str, Batch], method: Method, most: int) -> list[list[int]]:
+    """The batch's rows by length, cut where the tokens of a piece would be more than `most`.
 
     All in one where a term compares examples with each other.
     """
@@ -123,7 +128,7 @@ def pieces(batches: Mapping[str, Batch], method: Method) -> list[list[int]]:
     found: list[list[int]] = [[]]
     held = 0
     for row in rows:
-        if found[-1] and held + sizes[row] > PIECE:
+        if found[-1] and held + sizes[row] > most:
             found.append([])
             held = 0
         found[-1].append(row)
