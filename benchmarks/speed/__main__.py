@@ -61,6 +61,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--data", nargs="+", choices=list(DATA))
     add("--batch", nargs="+", type=int, metavar="N", help="examples a step")
     add("--precision", nargs="+", choices=["fp32", "bf16"])
+    add("--published-precision", choices=["fp32", "bf16"],
+        help="of the published way in the part steps, where it is to differ from the cell's")
     add("--rounds", type=int, default=5, help="pairs of steps a cell, at most (default: %(default)s)")
     add("--seconds", type=float, default=45, help="after which a cell measures no further pair (%(default)s)")
     add("--memory-rounds", type=int, default=1, help="pairs of processes a cell (default: %(default)s)")
@@ -114,7 +116,8 @@ def chosen(options: argparse.Namespace) -> list[Cell]:
 
 def _steps(folder: Path, cells: list[Cell], options: argparse.Namespace) -> list[dict[str, Any]]:
     until = time.perf_counter() + 60 * options.minutes
-    order = {"work": "steps", "rounds": options.rounds, "seconds": options.seconds}
+    order = {"work": "steps", "rounds": options.rounds, "seconds": options.seconds,
+             "published": options.published_precision}  # fmt: skip
 
     def one(cell: Cell) -> dict[str, Any]:
         return _told(table.label(cell.dump()), {**order, "cell": cell.dump()}, folder)
@@ -187,7 +190,9 @@ def _child(folder: Path, order: dict[str, Any]) -> None:
         students.prepare(folder, order["shapes"], order["datasets"])
         found: dict[str, Any] = {}
     elif order["work"] == "steps":
-        found = steps.measure(folder, cell, order["rounds"], order["seconds"], threads)
+        found = steps.measure(
+            folder, cell, order["rounds"], order["seconds"], threads, order["published"]
+        )
     elif order["work"] == "memory":
         found = memory.measure(folder, cell, order["way"], order["start"], threads)
     else:

@@ -16,11 +16,13 @@ LEAST = {"base": 2}
 """rounds that are measured whatever the time, 3 for other shapes"""
 
 
-def measure(folder: Path, cell: Cell, rounds: int, seconds: float, threads: int) -> dict[str, Any]:
+def measure(
+    folder: Path, cell: Cell, rounds: int, seconds: float, threads: int, published: str | None = None
+) -> dict[str, Any]:
     """Seconds of each way's steps on equal batches from equal weights, and what they computed.
 
     The first step of each is warm-up: what it computes is counted. Ends after `rounds` rounds more, or once
-    `seconds` are spent and `LEAST` rounds are done.
+    `seconds` are spent and `LEAST` rounds are done. published: its precision, the cell's without.
     """
     torch.set_num_threads(threads)
     least = LEAST.get(cell.shape, 3)
@@ -31,14 +33,14 @@ def measure(folder: Path, cell: Cell, rounds: int, seconds: float, threads: int)
     rate = ways.matrix_rate(cell.precision)
     with tempfile.TemporaryDirectory() as temporary:
         prepared = ours.trainer.generator.prepared
-        trainer = ways.published_trainer(run, prepared, Path(temporary), rows, len(numbers))
+        trainer = ways.published_trainer(run, prepared, Path(temporary), rows, len(numbers), precision=published)
         turns = Turns(ours, trainer.model, numbers, least, seconds)
         trainer.add_callback(ways.Steps(turns.after))
         trainer.train()
     tasks = [ours.lengths(number) for number in numbers[: 1 + len(turns.seconds["ours"])]]
     config = ours.model.config
     return {
-        "cell": cell.dump(), "seconds": turns.seconds, "threads": threads, "device": _name(),
+        "cell": cell.dump(), "published": published or cell.precision, "seconds": turns.seconds, "threads": threads, "device": _name(),
         "matrix_flops": [rate, ways.matrix_rate(cell.precision)],
         "real_flops": [flops.step(config, task, padded=False) for task in tasks],
         "padded_flops": [flops.step(config, task, padded=True) for task in tasks],

@@ -40,9 +40,14 @@ def steps(found: list[dict[str, Any]]) -> str:
     head = [CELL, "ratio (min-max)", "rounds", "ours ex/s", "published ex/s",
             "padding enc/dec %, published", "ours", "useful GFLOP/s, published", "ours",
             "of peak %, published", "ours", "computed, published", "ours"]  # fmt: skip
-    rows = [[label(item["cell"]), *_step(item)] for item in found]
+    rows = [[_against(item), *_step(item)] for item in found]
     width = len(head) - 1
     return markdown(head, [[row[0], *row[1:], *[""] * (width - len(row) + 1)] for row in rows])
+
+
+def _against(item: dict[str, Any]) -> str:
+    other = item.get("published", item["cell"]["precision"])
+    return label(item["cell"]) + ("" if other == item["cell"]["precision"] else f" against {other}")
 
 
 def _step(item: dict[str, Any]) -> list[str]:

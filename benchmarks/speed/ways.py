@@ -85,7 +85,8 @@ def full_steps(ours: Ours, batch: int, count: int) -> list[int]:
 
 
 def published_trainer(
-    run: Any, prepared: Any, folder: Path, rows: list[int], steps: int, log: bool = False
+    run: Any, prepared: Any, folder: Path, rows: list[int], steps: int, log: bool = False,
+    precision: str | None = None,
 ) -> published.OrderedTrainer:
     """The published way from the same weights, on the same texts, with the examples in this order."""
     from cotdistill.students import pretrained
@@ -96,7 +97,7 @@ def published_trainer(
     data = published.tokenise(rows_of(prepared, "train"), tokenizer, run.method.name)
     return published.trainer(
         model, tokenizer, data, run.method.name, folder, batch=training.batch_size, steps=steps,
-        precision=training.precision, rows=rows, log=log, rate=training.learning_rate,
+        precision=precision or training.precision, rows=rows, log=log, rate=training.learning_rate,
     )  # fmt: skip
 
 

@@ -192,7 +192,7 @@ def _sentences(row: dict[str, Any]) -> str:
     first = f"{said}: {measured}, corrected p {_p(row['p_holm'])}, {_count(n, 'seed')}."
     sentences = [first[:1].upper() + first[1:] if row["decision"] == "no evidence" else first]
     if row["low"] == row["high"] == 0:
-        return f"{first} Both were right on the very same examples, with every seed."
+        return f"{sentences[0]} Both were right on the very same examples, with every seed."
     if row["decision"] == "no evidence":
         if row["low"] > 0 or row["high"] < 0:
             sentences.append(f"The interval leaves out 0, but not after correction for {_compared(row)}.")
