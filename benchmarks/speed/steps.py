@@ -33,14 +33,17 @@ def measure(
     rate = ways.matrix_rate(cell.precision)
     with tempfile.TemporaryDirectory() as temporary:
         prepared = ours.trainer.generator.prepared
-        trainer = ways.published_trainer(run, prepared, Path(temporary), rows, len(numbers), precision=published)
+        trainer = ways.published_trainer(
+            run, prepared, Path(temporary), rows, len(numbers), precision=published
+        )
         turns = Turns(ours, trainer.model, numbers, least, seconds)
         trainer.add_callback(ways.Steps(turns.after))
         trainer.train()
     tasks = [ours.lengths(number) for number in numbers[: 1 + len(turns.seconds["ours"])]]
     config = ours.model.config
     return {
-        "cell": cell.dump(), "published": published or cell.precision, "seconds": turns.seconds, "threads": threads, "device": _name(),
+        "cell": cell.dump(), "published": published or cell.precision,
+        "seconds": turns.seconds, "threads": threads, "device": _name(),
         "matrix_flops": [rate, ways.matrix_rate(cell.precision)],
         "real_flops": [flops.step(config, task, padded=False) for task in tasks],
         "padded_flops": [flops.step(config, task, padded=True) for task in tasks],
