@@ -123,8 +123,8 @@ def test_equations_are_compared_by_value(tiny: Any, tmp_path: Path, monkeypatch:
     dataset = {"name": "sums", "adapter": "custom", "path": str(tmp_path / "data"), "answer": kind}
     run = type(tiny)(tiny.data).run(tmp_path, "finetune", dataset=dataset, steps=1)
     prepare(run.experiment, run.dataset, run.student, run.prepared)
-    written = [text for _, text, _ in EQUATIONS], [0.5] * len(EQUATIONS)
-    monkeypatch.setattr(Generator, "_generate", lambda self, model, task, split, longest, journal: written)
+    written = [(text, 0.5, []) for _, text, _ in EQUATIONS]
+    monkeypatch.setattr(Generator, "_batches", lambda self, model, split, journal, work: written)
     train(run)
     metrics = evaluate(run)
     verdicts = [line["correct"] for line in read_jsonl(run.folder / "predictions.jsonl")]

@@ -89,7 +89,7 @@ def test_a_signal_during_validation_keeps_the_step_to_be_validated(
 ) -> None:
     at = bench(**RARE)
     module = "cotdistill.evaluation.generate"
-    first = SIGNAL.format(module=module, name="Generator._generate", count=2, sent="SIGTERM")
+    first = SIGNAL.format(module=module, name="Generator.answers", count=2, sent="SIGTERM")
     assert at.end(at.start(first=first, pause=0)) == 75, at.said()
     assert at.said().endswith("stopped by SIGTERM, saved at step 8\n") and at.saved() == [8]
     history = (at.run.folder / "state" / at.run.hash / "history.jsonl").read_text()

@@ -33,7 +33,7 @@ SETTINGS: dict[str, Any] = {
     ],
     "methods": ["dss", {"name": "mi", "beta": 0.1}, {"name": "broken", "method": "mi", "beta": 1e38}],
     "seeds": [0],
-    "training": {"steps": 120, "batch_size": 8, "eval_every": 60, "log_every": 20, "checkpoint_every": 5,
+    "training": {"steps": 600, "batch_size": 8, "eval_every": 300, "log_every": 100, "checkpoint_every": 5,
                  "learning_rate": 0.003, "device": "cpu"},
     "evaluation": {"max_new_tokens": 4, "batch_size": 210},
 }  # fmt: skip

@@ -18,7 +18,7 @@ def test_prints_table_and_paths(untouched: Any) -> None:
     assert lines[0] == "running tiny.yaml through Snakemake (its own log: results/tiny/logs/snakemake.log)"
     table = text.split("table    ")[0]
     assert any("dss" in line for line in table.splitlines()[1:]) and "mi" in table
-    assert "table    results/tiny/tables/comparison.md (also .csv, .tex)" in lines
+    assert "table    results/tiny/tables/comparison.md (also .html, .csv, .tex)" in lines
     for name in FIGURES.names():
         assert f"figure   results/tiny/figures/{name}.png (also .pdf)" in lines
     assert "report   results/tiny/report.html" in lines
