@@ -17,6 +17,7 @@ NEUTRAL = ("config", "errors", "files", "registry", "cli", "fingerprint", "jobs"
 """modules (and packages) that carry settings, errors, files and a job's manners, not results"""
 
 
+@cache
 def fingerprint(*modules: str) -> str:
     """Digest (16 hex digits) of `modules` (names below the package) and all they import from it."""
     found = closure(*modules)

@@ -32,7 +32,7 @@ def edit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[
         forget()
 
     def forget() -> None:
-        for cached in (module._tree, module._code, module._imports):
+        for cached in (module._tree, module._code, module._imports, module.fingerprint):
             cached.cache_clear()
 
     forget()
