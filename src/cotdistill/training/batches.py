@@ -33,11 +33,6 @@ class Batch:
         parts = (self.input_ids, self.attention_mask, self.labels)
         return Batch(*(part[start:stop] for part in parts))
 
-    def to(self, device: torch.device) -> Batch:
-        """The same tensors on another device."""
-        parts = (self.input_ids, self.attention_mask, self.labels)
-        return Batch(*(part.to(device, non_blocking=True) for part in parts))
-
     @property
     def tokens(self) -> int:
         """Number of real target tokens."""

@@ -95,7 +95,8 @@ class Chunk:
             grad = self._through_pooling(self.pooled.grad, nll)
         else:
             grad = probabilities.mul_(nll)
-        grad.scatter_add_(1, self.targets, -nll)
+        # each position has one target: no sum whose order could differ on a GPU
+        grad[torch.arange(len(grad), device=grad.device), self.targets[:, 0]] -= nll[:, 0]
         if self.logits is not None and self.logits.grad is not None:
             grad += self._unpadded(self.logits.grad)
         into = self.layer.backward(self.states, grad)
