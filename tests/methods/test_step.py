@@ -13,6 +13,7 @@ from transformers import T5Config, T5ForConditionalGeneration
 
 from cotdistill import methods
 from cotdistill.methods import Method, Needs, Term, dss
+from cotdistill.students import layout as layouts
 from cotdistill.students.kernels import Dropout, attended
 from cotdistill.students.layout import Layout
 from cotdistill.training import step as stepping
@@ -76,7 +77,7 @@ def test_terms_and_gradients_are_those_of_plain_passes(
     for memory, chunk, group in ((10**9, 10**9, 10**6), (10**6, 3000, 4), (1, 1, 1)):
         monkeypatch.setattr(stepping, "MEMORY", memory)
         monkeypatch.setattr(stepping, "CHUNK", chunk)
-        monkeypatch.setattr(stepping, "GROUP", group)
+        monkeypatch.setattr(layouts, "GROUP", group)
         model.zero_grad()
         if method.learned is not None:
             method.learned.zero_grad()

@@ -19,10 +19,9 @@ from cotdistill.jobs import stopping
 from cotdistill.methods import Method, Task
 from cotdistill.students.greedy import Greedy
 from cotdistill.students.kernels import Dropout
-from cotdistill.students.layout import Layout
+from cotdistill.students.layout import Layout, groups_of
 from cotdistill.students.packed import Passes
 from cotdistill.training.batches import Collator
-from cotdistill.training.step import GROUP
 
 if TYPE_CHECKING:
     from transformers import T5ForConditionalGeneration
@@ -49,7 +48,7 @@ class Generator:
         """An answer for every example of the split, in its order. Raises Preempted when asked to stop.
 
         journal: keeps finished batches, so that an interrupted call goes on where it was. scored: with the
-        options' probabilities, in the order of `distinct_options`, where the evaluated task writes the label
+        options' probabilities, in the order of its `options`, where the evaluated task writes the label
         alone (with `single_task` the likelihood of a label would be that of one rationale before it).
 
         As published, the prediction is compared with the gold label as the tokenizer gives it back.
@@ -145,8 +144,7 @@ class Generator:
         """Text, its probability, and the options' log-likelihoods; the encoder runs once for all."""
         collator, precision = self._collator(split), self.run.training.precision
         inputs = [torch.from_numpy(collator.input_ids(task, row)) for row in rows]
-        groups = [min(GROUP, len(rows) - start) for start in range(0, len(rows), GROUP)]
-        layout = Layout([len(ids) for ids in inputs], groups, self.device)
+        layout = Layout([len(ids) for ids in inputs], groups_of(len(rows)), self.device)
         passes = Passes(model, Dropout(0.0, 0, self.device), precision)
         encoded = passes.encoder(passes.embedded(torch.cat(inputs).to(self.device)), layout)
         scores: list[list[float]] = [[] for _ in rows]

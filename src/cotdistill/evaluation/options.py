@@ -14,8 +14,8 @@ import torch
 
 from cotdistill.students.kernels import Dropout
 from cotdistill.students.layout import Layout
+from cotdistill.students.output import OutputLayer
 from cotdistill.students.packed import Passes
-from cotdistill.training.vocabulary import OutputLayer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, T5ForConditionalGeneration

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn import functional as F
 
+from cotdistill.students.kernels import normed, split
 from cotdistill.students.layout import Layout
+from cotdistill.students.output import OutputLayer
 
 if TYPE_CHECKING:
     from transformers import T5ForConditionalGeneration
@@ -37,13 +39,12 @@ class Greedy:
         stack: Any = model.decoder
         self.layers = [_Layer(block, encoded, whole, self.config, self.dtype) for block in stack.block]
         self.norm, self.relative = stack.final_layer_norm, stack.block[0].layer[0].SelfAttention
-        self.output = model.lm_head.weight.detach().to(self.dtype)
-        self.scale = self.config.d_model**-0.5 if self.config.scale_decoder_outputs else 1.0
+        self.output = OutputLayer(model, precision)
 
     def write(self, longest: int, end: int) -> list[tuple[list[int], float]]:
         """Of each input the tokens up to `end` or `longest`, and the sum of their log-probabilities."""
         rows = self.layers[0].rows
-        device = self.output.device
+        device = self.output.weight.device
         tokens = torch.full((rows,), int(self.config.decoder_start_token_id), device=device)
         written: list[list[int]] = [[] for _ in range(rows)]
         # summed in float64, whose exponential of a long unsure sequence does not underflow to 0
@@ -72,8 +73,7 @@ class Greedy:
         x = F.embedding(tokens, self.model.shared.weight)
         for layer in self.layers:
             x = layer.step(x, bias, self.unseen, position)
-        states = (_normed(self.norm, x) * self.scale).to(self.dtype)
-        return F.linear(states, self.output).float().log_softmax(-1)
+        return self.output.logits(_normed(self.norm, x, torch.float32)).log_softmax(-1)
 
     def _keep(self, rows: torch.Tensor) -> None:
         """Go on with these sequences alone."""
@@ -89,15 +89,15 @@ class _Layer:
     def __init__(
         self, block: Any, encoded: torch.Tensor, layout: Layout, config: Any, dtype: torch.dtype
     ) -> None:
-        own, cross, self.forward = block.layer[0], block.layer[1], block.layer[2]
+        own, cross, forward = block.layer
         self.heads, self.dtype, self.config = config.num_heads, dtype, config
-        self.norms = own.layer_norm, cross.layer_norm, self.forward.layer_norm
+        self.norms = own.layer_norm, cross.layer_norm, forward.layer_norm
         attention, reading = own.SelfAttention, cross.EncDecAttention
         self.joint = torch.cat([attention.q.weight, attention.k.weight, attention.v.weight]).to(dtype)
         self.out, self.cross_out, self.query = (
             each.weight.to(dtype) for each in (attention.o, reading.o, reading.q)
         )
-        inner = self.forward.DenseReluDense
+        inner = forward.DenseReluDense
         inputs = [inner.wi_0, inner.wi_1] if config.is_gated_act else [inner.wi]
         self.wide = torch.cat([each.weight for each in inputs]).to(dtype)
         self.narrow = inner.wo.weight.to(dtype)
@@ -106,25 +106,21 @@ class _Layer:
         self.rows = group.rows
         encoded = encoded.to(dtype)
         read = [F.linear(encoded, each.weight.to(dtype)) for each in (reading.k, reading.v)]
-        self.key, self.value = (self._heads(group.pad(each)) for each in read)
+        self.key, self.value = (split(group.pad(each), self.heads).contiguous() for each in read)
         self.past: torch.Tensor | None = None
         """(2, R, heads, room, d_kv): keys and values of what is written"""
-
-    def _heads(self, x: torch.Tensor) -> torch.Tensor:
-        """(R, T, heads * d_kv) to (R, heads, T, d_kv), whole in memory."""
-        return x.view(x.shape[0], x.shape[1], self.heads, -1).transpose(1, 2).contiguous()
 
     def step(
         self, x: torch.Tensor, bias: torch.Tensor, unseen: torch.Tensor | None, position: int
     ) -> torch.Tensor:
         """(R, d_model), the block's output at one position."""
-        states = _normed(self.norms[0], x).to(self.dtype)
+        states = _normed(self.norms[0], x, self.dtype)
         query, *new = F.linear(states, self.joint).view(len(x), 3, self.heads, -1).unbind(1)
         past = self._grown(torch.stack(new), position)
         x = x + F.linear(self._attend(query, past[0], past[1], bias, None), self.out)
-        query = F.linear(_normed(self.norms[1], x).to(self.dtype), self.query).view(len(x), self.heads, -1)
+        query = F.linear(_normed(self.norms[1], x, self.dtype), self.query).view(len(x), self.heads, -1)
         x = x + F.linear(self._attend(query, self.key, self.value, None, unseen), self.cross_out)
-        hidden = F.linear(_normed(self.norms[2], x).to(self.dtype), self.wide)
+        hidden = F.linear(_normed(self.norms[2], x, self.dtype), self.wide)
         if self.config.is_gated_act:
             gate, linear = hidden.chunk(2, -1)
             hidden = self.activation(gate) * linear
@@ -160,6 +156,5 @@ class _Layer:
         self.past, self.key, self.value = self.past[:, rows], self.key[rows], self.value[rows]
 
 
-def _normed(norm: Any, x: torch.Tensor) -> torch.Tensor:
-    scale = (x.square().mean(-1, keepdim=True) + norm.variance_epsilon).rsqrt_()
-    return (x * scale).mul_(norm.weight)
+def _normed(norm: Any, x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    return normed(x, norm.weight, norm.variance_epsilon, dtype)

@@ -168,7 +168,7 @@ class _Attended(torch.autograd.Function):
         ctx.bias = None if bias is None else (bias.shape, bias.dtype, bias.device)
         ctx.probabilities, results = [], []
         for q, k, mask in zip(queries.groups, keys.groups, masks, strict=True):
-            left, right = _split(q.pad(query), heads), _split(k.pad(key), heads)
+            left, right = split(q.pad(query), heads), split(k.pad(key), heads)
             scores = torch.matmul(left, right.transpose(2, 3)).float()
             if bias is not None:
                 scores += bias[..., : q.longest, : k.longest]
@@ -177,7 +177,7 @@ class _Attended(torch.autograd.Function):
             weights = scores.softmax(-1)
             ctx.probabilities.append(weights)
             seen = _kept(weights, mask).to(value.dtype)
-            results.append(q.unpad(_joined(torch.matmul(seen, _split(k.pad(value), heads)))))
+            results.append(q.unpad(_joined(torch.matmul(seen, split(k.pad(value), heads)))))
         # what makes up for the dropped scales the sums, not the many more weights
         return torch.cat(results).mul_(scale)
 
@@ -193,9 +193,9 @@ class _Attended(torch.autograd.Function):
         parts: list[tuple[torch.Tensor, ...]] = []
         saved = zip(queries.groups, keys.groups, ctx.masks, ctx.probabilities, strict=True)
         for q, k, mask, weights in saved:
-            left, right = _split(q.pad(query), ctx.heads), _split(k.pad(key), ctx.heads)
-            given = _split(q.pad(grad), ctx.heads)
-            into = torch.matmul(given, _split(k.pad(value), ctx.heads).transpose(2, 3)).float()
+            left, right = split(q.pad(query), ctx.heads), split(k.pad(key), ctx.heads)
+            given = split(q.pad(grad), ctx.heads)
+            into = torch.matmul(given, split(k.pad(value), ctx.heads).transpose(2, 3)).float()
             into = _kept(into, mask)
             into = torch.ops.aten._softmax_backward_data(into, weights, -1, torch.float32)
             if into_bias is not None:
@@ -213,7 +213,7 @@ class _Attended(torch.autograd.Function):
         return into_query, into_key, into_value, into_bias, None, None, None, None, None
 
 
-def _split(x: torch.Tensor, heads: int) -> torch.Tensor:
+def split(x: torch.Tensor, heads: int) -> torch.Tensor:
     """(R, T, heads * d_kv) to (R, heads, T, d_kv)."""
     return x.view(x.shape[0], x.shape[1], heads, -1).transpose(1, 2)
 

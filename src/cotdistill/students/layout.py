@@ -6,6 +6,14 @@ from collections.abc import Sequence
 
 import torch
 
+GROUP = 32
+"""sequences that attention pads to the longest of them"""
+
+
+def groups_of(count: int) -> list[int]:
+    """How many sequences each group of `count` sequences in their order holds."""
+    return [min(GROUP, count - start) for start in range(0, count, GROUP)]
+
 
 class Group:
     """Sequences next to each other that are padded together: (n, w) packed, (rows, longest, w) padded."""

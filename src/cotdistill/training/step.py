@@ -16,16 +16,15 @@ import torch
 from cotdistill.methods import Method, Needs, TaskOutput, Term
 from cotdistill.students import packed
 from cotdistill.students.kernels import Dropout
-from cotdistill.students.layout import Layout
+from cotdistill.students.layout import Layout, groups_of
+from cotdistill.students.output import OutputLayer
 from cotdistill.training.batches import IGNORED, Batch
-from cotdistill.training.vocabulary import Chunk, OutputLayer
+from cotdistill.training.vocabulary import Chunk
 
 MEMORY = 2**31
 """bytes of activations, about, that a pass through the student keeps for its gradient"""
 CHUNK = 2**24
 """logits of one chunk, 64 MB: larger ones are no quicker"""
-GROUP = 32
-"""sequences that attention pads to the longest of them"""
 
 
 class Step:
@@ -157,7 +156,7 @@ class _Piece:
             before.append(shifted(labels)[kept])
             input_lengths += real.sum(1).tolist()
             self.lengths += kept.sum(1).tolist()
-        groups = [min(GROUP, len(rows) - start) for start in range(0, len(rows), GROUP)] * len(batches)
+        groups = groups_of(len(rows)) * len(batches)
         self.labels = torch.cat(targets).to(device)
         self.sequences = packed.Sequences(
             torch.cat(inputs).to(device), torch.cat(before).to(device),
