@@ -45,7 +45,7 @@ class Dropout:
         if isinstance(self._stream, torch.Generator):
             words = torch.empty(count, dtype=torch.int64, device=self.device)
             return words.random_(torch.iinfo(torch.int64).min, None, generator=self._stream)
-        # numpy draws a word in a third of the time that torch needs on a CPU
+        # numpy draws a word in half the time that torch needs on a CPU
         return torch.from_numpy(self._stream.integers(0, 2**64, size=count, dtype=np.uint64).view(np.int64))
 
 

@@ -52,7 +52,6 @@ class Layout:
     def __init__(self, lengths: Sequence[int], groups: Sequence[int], device: torch.device) -> None:
         """groups: how many sequences each holds."""
         self.lengths = list(lengths)
-        self.total = sum(self.lengths)
         self.longest = max(self.lengths)
         self.groups: list[Group] = []
         start = 0

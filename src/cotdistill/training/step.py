@@ -24,7 +24,7 @@ from cotdistill.training.vocabulary import Chunk
 MEMORY = 2**31
 """bytes of activations, about, that a pass through the student keeps for its gradient"""
 CHUNK = 2**24
-"""logits of one chunk, 64 MB: larger ones are no quicker"""
+"""logits of one chunk, 64 MB: what the output layer holds at once"""
 
 
 class Step:
