@@ -1,9 +1,9 @@
 """Several jobs on this machine start from one process that has already imported what training needs.
 
-Importing torch and transformers takes some four seconds, much of a small run. Snakemake starts one warm process
-for all jobs of a local run (`begin`); a job's own process asks it for a fork that does the work (`run`),
-hands it its files, folder and environment, passes on signals, and ends as it ends. Where there is no warm
-process, or it does not answer, a job works by itself: the numbers are the same.
+Importing torch and transformers takes some four seconds, much of a small run. Snakemake starts one warm
+process for all jobs of a local run (`begin`); a job's own process asks it for a fork that does the work
+(`run`), hands it its files, folder and environment, passes on signals, and ends as it ends. Where there is no
+warm process, or it does not answer, a job works by itself: the numbers are the same.
 """
 
 from __future__ import annotations
