@@ -18,7 +18,7 @@ from grid import RUNS, Checkout, Job, Snakemake, run_id
 FIRST, SECOND, LEAN = map(run_id, RUNS)
 EVENTS = {FIRST: ["requeue", "preempt", "outage"], SECOND: ["time limit", "cancel"]}
 """run -> what happens to it, in this order, each at another start (LEAN starts with too little memory)"""
-OUTAGE = 14
+OUTAGE = 20
 """seconds without a controller: longer than the 10 that the Slurm plugin waits for an answer"""
 
 

@@ -16,8 +16,8 @@ from cotdistill.config.grid import Run, state_folder
 from cotdistill.methods import METHODS
 
 SIZES = {"steps": 40, "eval_every": 10, "log_every": 3, "checkpoint_every": 4, "batch_size": 4}
-SIGNALS = [signal.SIGKILL, signal.SIGTERM, signal.SIGUSR1, signal.SIGINT]
-KILLS = 4
+SIGNALS = [signal.SIGKILL, signal.SIGTERM, signal.SIGUSR1, signal.SIGKILL, signal.SIGINT]
+KILLS = 5
 """of each method's run in training, beside the deaths at named places"""
 TRIES = 20
 """starts of a run at most: some end before they are killed"""
