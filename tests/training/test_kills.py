@@ -71,7 +71,8 @@ def test_killed_at_random_points_a_run_ends_in_the_same_bits(
         sent = SIGNALS[hits % len(SIGNALS)]
         code = kill_at_random(forks, config, run, log, dice, sent, span)
         points.append((sent.name, code, states(run)))
-        assert code in (-sent, 75, 0), log.read_text()
+        # before it listens a signal ends it, which of an interrupt Python makes 130
+        assert code in (130 if sent == signal.SIGINT else -sent, 75, 0), log.read_text()
         # one more than are kept, where it was killed between writing a state and dropping the oldest
         assert len(states(run)) <= (3 if sent == signal.SIGKILL else 2) and not (code == 0 and states(run))
         hits += code != 0
