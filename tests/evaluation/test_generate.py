@@ -155,8 +155,8 @@ def written(model: Any, longest: int, lengths: list[int], precision: str = "fp32
     draw = torch.Generator().manual_seed(1)
     ids = torch.randint(3, model.config.vocab_size, (sum(lengths),), generator=draw)
     with torch.inference_mode():
-        encoded = passes.encoder(passes.embedded(ids), layout)
-        return ids.split(lengths), Greedy(model, encoded, layout, precision).write(longest, end)
+        read = passes.read(passes.encoder(passes.embedded(ids), layout))
+        return ids.split(lengths), Greedy(model, read, layout, precision).write(longest, end)
 
 
 def test_confidence_of_a_long_unsure_sequence_is_not_zero(unsure: Any):

@@ -22,13 +22,13 @@ from cotdistill.students.packed import Passes
 from cotdistill.training.loop import train
 
 CPU = torch.device("cpu")
-COLOURS = ["red", "dark blue", "green with grey dots", "red"]
+COLOURS = ["red", "dark blue", "green with grey dots", "dark blue with dots", "red"]
 NUMBERS = ["one", "two or three"]
 
 
 @pytest.fixture(scope="module")
 def root(tiny: Any, once: Any) -> Path:
-    """42 rows with options: some have four with a repetition, some two, some none."""
+    """42 rows with options: some have five with a repetition, some two, some none."""
 
     def build(folder: Path) -> None:
         for split in ("train", "valid", "test"):
@@ -98,7 +98,7 @@ def test_probabilities_are_those_of_a_pass_for_each_option(
     made = generator(run)
     found, texts = probabilities_of(made, model), options_of(made, model)
     rows = made.prepared.table("test").to_pylist()
-    assert {len(row) for row in found} == {0, 2, 3}
+    assert {len(row) for row in found} == {0, 2, 4}
     spread = 0.0
     for row, distinct, probabilities in zip(rows, texts, found, strict=True):
         assert distinct == list(dict.fromkeys(row["options"]))
@@ -117,7 +117,7 @@ def test_bf16_is_near(of: Any):
         assert second == pytest.approx(first, abs=0.05)
 
 
-def test_encoder_runs_once_over_each_input(of: Any, monkeypatch: Any):
+def test_encoder_runs_once_over_each_input_and_the_decoder_over_each_beginning(of: Any, monkeypatch: Any):
     run = of()
     model = students.load(run, Prepared(run.prepared).manifest["vocabulary"])
     sizes, passes, encoder, decoder = [], [], Passes.encoder, Passes.decoder
@@ -127,18 +127,19 @@ def test_encoder_runs_once_over_each_input(of: Any, monkeypatch: Any):
         return encoder(self, x, layout)
 
     def decode(self: Passes, x: Any, layout: Any, *more: Any) -> Any:
-        passes.append(len(layout.lengths))
+        passes.append(len(x))
         return decoder(self, x, layout, *more)
 
     monkeypatch.setattr(Passes, "encoder", encode)
     monkeypatch.setattr(Passes, "decoder", decode)
-    probabilities_of(generator(run), model)
+    made = generator(run)
+    probabilities_of(made, model)
     assert sizes == [3, 3, 2], "eight examples in threes, for generation and all options"
-    assert len(passes) <= 3 and sum(passes) == sum(len(set(row["options"])) for row in rows_of(run))
-
-
-def rows_of(run: Run) -> list[dict[str, Any]]:
-    return Prepared(run.prepared).table("test").to_pylist()
+    beginnings = 0
+    for row in made.prepared.table("test").to_pylist():
+        tokens = [made.tokenizer(option)["input_ids"] for option in row["options"]]
+        beginnings += len({tuple(ids[:end]) for ids in tokens for end in range(len(ids))})
+    assert len(passes) <= 3 and sum(passes) == beginnings
 
 
 def test_methods_that_write_more_than_the_label_have_no_option_scores(of: Any):

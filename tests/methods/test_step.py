@@ -14,6 +14,7 @@ from transformers import T5Config, T5ForConditionalGeneration
 from cotdistill import methods
 from cotdistill.methods import Method, Needs, Term, dss
 from cotdistill.students import layout as layouts
+from cotdistill.students import products
 from cotdistill.students.kernels import Dropout, attended
 from cotdistill.students.layout import Layout
 from cotdistill.training import step as stepping
@@ -74,7 +75,8 @@ def test_terms_and_gradients_are_those_of_plain_passes(
     values, gradients = plain.gradients(model, method, given_)
     if options == {"beta": 0}:
         del values["mutual_information"]  # logged without the padding that would change training
-    for memory, chunk, group in ((10**9, 10**9, 10**6), (10**6, 3000, 4), (1, 1, 1)):
+    for memory, chunk, group, least in ((10**9, 10**9, 10**6, 10**9), (10**6, 3000, 4, 0), (1, 1, 1, 10**9)):
+        monkeypatch.setattr(products, "LEAST", least)
         monkeypatch.setattr(stepping, "MEMORY", memory)
         monkeypatch.setattr(stepping, "CHUNK", chunk)
         monkeypatch.setattr(layouts, "GROUP", group)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import platform
 import selectors
 import signal
 import subprocess
@@ -32,6 +33,29 @@ with claim(1, ["a", "b"], Path(sys.argv[1]), wait=0.01) as (number,):
     print(number, flush=True)
     sys.stdin.read()
 """
+
+
+FAULTS = """
+import resource, sys, torch
+from cotdistill.training import devices
+if sys.argv[1] == "kept":
+    devices.reuse_memory()
+def touch():
+    torch.zeros(2**24).add_(1)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+before = touch()
+print(touch() - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's allocator alone is told")
+def test_memory_that_is_freed_is_used_again():
+    faults = {}
+    for how in ("given back", "kept"):
+        command = [sys.executable, "-c", FAULTS, how]
+        faults[how] = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    # where the kernel gives large pages by itself there is little to spare
+    assert faults["kept"] < 100 and (faults["given back"] > 10_000 or faults["given back"] < 1000)
 
 
 def test_cuda_without_a_gpu_is_refused(tiny: Any, tmp_path: Path, monkeypatch: Any):

@@ -27,6 +27,7 @@ def answer_test(run: Run) -> None:
     Raises Preempted when asked to stop; what is answered by then is kept.
     """
     devices.deterministic(run.student.compute.threads)
+    devices.reuse_memory()
     with devices.held(devices.choose(run.training.device)) as device:
         prepared, method = Prepared(run.prepared), methods.build(run.method.method, run.method.settings)
         answer_with(run, Generator(run, prepared, method, device))

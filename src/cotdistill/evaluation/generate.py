@@ -146,12 +146,12 @@ class Generator:
         inputs = [torch.from_numpy(collator.input_ids(task, row)) for row in rows]
         layout = Layout([len(ids) for ids in inputs], groups_of(len(rows)), self.device)
         passes = Passes(model, Dropout(0.0, 0, self.device), precision)
-        encoded = passes.encoder(passes.embedded(torch.cat(inputs).to(self.device)), layout)
+        read = passes.read(passes.encoder(passes.embedded(torch.cat(inputs).to(self.device)), layout))
         scores: list[list[float]] = [[] for _ in rows]
         if scored:
             choices = [list(self._choices(split)[row]) for row in rows]
-            scores = options.log_likelihoods(model, encoded, layout, choices, precision)
-        written = Greedy(model, encoded, layout, precision).write(longest, collator.end)
+            scores = options.log_likelihoods(model, read, layout, choices, precision)
+        written = Greedy(model, read, layout, precision).write(longest, collator.end)
         texts = [self._decode(ids) for ids, _ in written]
         return [
             (text, math.exp(log), own) for text, (_, log), own in zip(texts, written, scores, strict=True)

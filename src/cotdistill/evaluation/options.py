@@ -14,8 +14,8 @@ import torch
 
 from cotdistill.students.kernels import Dropout
 from cotdistill.students.layout import Layout
-from cotdistill.students.output import OutputLayer
-from cotdistill.students.packed import Passes
+from cotdistill.students.output import OutputLayer, exponentials
+from cotdistill.students.packed import Passes, Read, Shared
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, T5ForConditionalGeneration
@@ -53,38 +53,85 @@ def choices(
 
 @torch.inference_mode()
 def log_likelihoods(
-    model: T5ForConditionalGeneration, encoded: torch.Tensor, layout: Layout,
+    model: T5ForConditionalGeneration, read: Read, layout: Layout,
     candidates: Sequence[Sequence[Sequence[int]]], precision: str = "fp32",
 ) -> list[list[float]]:  # fmt: skip
     """log p(option | input) in nats, for every option (its token ids) of each of the R inputs.
 
-    encoded: (N, d_model), the packed inputs' encoder output. All options go through the decoder together,
-    teacher-forced; those of one input are one long sequence to its encoder output, which is read once.
+    read: what the decoder reads of the packed inputs. All options go through the decoder together,
+    teacher-forced; those of one input share what they begin with.
     """
-    flat = [list(ids) for options in candidates for ids in options]
-    if not flat:
+    if not any(candidates):
         return [[] for _ in candidates]
-    device = encoded.device
+    device = model.lm_head.weight.device
     # attention takes groups of the same inputs on both sides, so inputs without options stay out
     rows = [row for row, options in enumerate(candidates) if options]
-    own, kept = layout.of(rows)
-    own_layout = Layout(kept, [len(kept)], device)
-    lengths = [len(ids) for ids in flat]
+    if len(rows) < len(candidates):
+        own = layout.of(rows)[0].to(device)
+        read = [(key[own], value[own]) for key, value in read]
+    lengths = [layout.lengths[row] for row in rows]
+    trees = [_Tree(candidates[row]) for row in rows]
+    sizes = [len(tree.tokens) for tree in trees]
+    shared = _joined(trees, device)
     start = int(model.config.decoder_start_token_id)
-    before = torch.tensor([token for ids in flat for token in [start, *ids[:-1]]], device=device)
-    targets = torch.tensor([token for ids in flat for token in ids], device=device)
+    before = [token if token is not None else start for tree in trees for token in tree.tokens]
     passes = Passes(model, Dropout(0.0, 0, device), precision)
-    totals = [sum(map(len, candidates[row])) for row in rows]
     states = passes.decoder(
-        passes.embedded(before), Layout(lengths, [len(lengths)], device),
-        encoded[own.to(device)], own_layout, Layout(totals, [len(totals)], device),
+        passes.embedded(torch.tensor(before, device=device)), Layout(sizes, [len(sizes)], device),
+        read, Layout(lengths, [len(lengths)], device), shared,
     )  # fmt: skip
-    layer = OutputLayer(model, precision)
-    scores: list[torch.Tensor] = []
-    for part, target in zip(states.split(MOST), targets.split(MOST), strict=True):
-        scores.append(layer.logits(part).log_softmax(-1).gather(1, target[:, None])[:, 0].double())
-    left = iter(each.sum().item() for each in torch.cat(scores).split(lengths))
+    targets = torch.tensor([token for row in rows for ids in candidates[row] for token in ids], device=device)
+    logs = _logs(OutputLayer(model, precision), states, shared.places, targets)
+    left = iter(each.sum().item() for each in logs.split(shared.layout.lengths))
     return [[next(left) for _ in options] for options in candidates]
+
+
+class _Tree:
+    """The options of one input as a tree of tokens: a node is what the decoder has read up to there."""
+
+    def __init__(self, options: Sequence[Sequence[int]]) -> None:
+        self.tokens: list[int | None] = [None]
+        """what each node reads; the root reads the start token"""
+        self.paths: list[list[int]] = []
+        """of each option the nodes that its tokens are predicted at"""
+        nodes: dict[tuple[int, ...], int] = {(): 0}
+        for ids in options:
+            for end in range(1, len(ids)):
+                if tuple(ids[:end]) not in nodes:
+                    nodes[tuple(ids[:end])] = len(self.tokens)
+                    self.tokens.append(ids[end - 1])
+            self.paths.append([nodes[tuple(ids[:end])] for end in range(len(ids))])
+
+
+def _joined(trees: Sequence[_Tree], device: torch.device) -> Shared:
+    """Where the options' positions lie among the nodes of all trees, end to end."""
+    places: list[int] = []
+    start = 0
+    for tree in trees:
+        places += [start + node for path in tree.paths for node in path]
+        start += len(tree.tokens)
+    firsts: dict[int, int] = {}
+    for position, place in enumerate(places):
+        firsts.setdefault(place, position)
+    lengths = [len(path) for tree in trees for path in tree.paths]
+    first = torch.tensor([firsts[node] for node in range(start)], device=device)
+    layout = Layout(lengths, [len(lengths)], device)
+    return Shared(torch.tensor(places, device=device), first, layout)
+
+
+def _logs(
+    layer: OutputLayer, states: torch.Tensor, places: torch.Tensor, targets: torch.Tensor
+) -> torch.Tensor:
+    """(L,) float64, log p(target) at each position, whose state is that of its place."""
+    logs = torch.zeros(len(places), dtype=torch.float64, device=states.device)
+    for start in range(0, len(states), MOST):
+        logits = layer.logits(states[start : start + MOST])
+        own = ((places >= start) & (places < start + len(logits))).nonzero()[:, 0]
+        nodes = places[own] - start
+        chosen = logits[nodes, targets[own]]
+        highest, sums = exponentials(logits)
+        logs[own] = (chosen - (highest + sums.log())[nodes, 0]).double()
+    return logs
 
 
 def normalised(scores: Sequence[float]) -> list[float]:

@@ -9,7 +9,9 @@ from torch.nn import functional as F
 
 from cotdistill.students.kernels import normed, split
 from cotdistill.students.layout import Layout
-from cotdistill.students.output import OutputLayer
+from cotdistill.students.output import OutputLayer, exponentials
+from cotdistill.students.packed import Read
+from cotdistill.students.products import product
 
 if TYPE_CHECKING:
     from transformers import T5ForConditionalGeneration
@@ -24,20 +26,23 @@ class Greedy:
     """The most probable token, one position at a time, for R encoded inputs."""
 
     def __init__(
-        self, model: T5ForConditionalGeneration, encoded: torch.Tensor, layout: Layout,
-        precision: str = "fp32",
-    ) -> None:  # fmt: skip
-        """encoded: (N, d_model), the packed inputs' encoder output."""
+        self, model: T5ForConditionalGeneration, read: Read, layout: Layout, precision: str = "fp32"
+    ) -> None:
+        """read: what the decoder reads of the packed inputs."""
         self.model, self.config = model, model.config
         self.dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         rows = len(layout.lengths)
-        lengths = torch.tensor(layout.lengths, device=encoded.device)
-        whole = Layout(layout.lengths, [rows], encoded.device)
+        device = model.lm_head.weight.device
+        lengths = torch.tensor(layout.lengths, device=device)
+        (whole,) = Layout(layout.lengths, [rows], device).groups
         # -inf where an input has no token; (R, 1, 1, S)
-        unseen = torch.arange(whole.longest, device=encoded.device) >= lengths[:, None]
+        unseen = torch.arange(whole.longest, device=device) >= lengths[:, None]
         self.unseen = unseen[:, None, None, :] if bool(unseen.any()) else None
         stack: Any = model.decoder
-        self.layers = [_Layer(block, encoded, whole, self.config, self.dtype) for block in stack.block]
+        self.layers = [
+            _Layer(block, whole.pad(key), whole.pad(value), self.config, self.dtype)
+            for block, (key, value) in zip(stack.block, read, strict=True)
+        ]
         self.norm, self.relative = stack.final_layer_norm, stack.block[0].layer[0].SelfAttention
         self.output = OutputLayer(model, precision)
 
@@ -53,9 +58,10 @@ class Greedy:
         place = torch.arange(rows, device=device)  # of the sequences still in the caches
         going = torch.ones(rows, dtype=torch.bool, device=device)
         for position in range(longest):
-            log = self._step(tokens, bias[:, :, position : position + 1, : position + 1], position)
-            best, tokens = log.max(-1)
-            sums[place[going]] += best[going].double()
+            logits = self._step(tokens, bias[:, :, position : position + 1, : position + 1], position)
+            tokens = logits.argmax(-1)
+            _, total = exponentials(logits)
+            sums[place[going]] -= total[going, 0].double().log()
             for row, token in zip(place[going].tolist(), tokens[going].tolist(), strict=True):
                 written[row].append(token)
             going &= tokens != end
@@ -69,11 +75,11 @@ class Greedy:
         return list(zip(written, sums.tolist(), strict=True))
 
     def _step(self, tokens: torch.Tensor, bias: torch.Tensor, position: int) -> torch.Tensor:
-        """(R, V) log-probabilities of the next token."""
+        """(R, V) logits of the next token."""
         x = F.embedding(tokens, self.model.shared.weight)
         for layer in self.layers:
             x = layer.step(x, bias, self.unseen, position)
-        return self.output.logits(_normed(self.norm, x, torch.float32)).log_softmax(-1)
+        return self.output.logits(_normed(self.norm, x, torch.float32))
 
     def _keep(self, rows: torch.Tensor) -> None:
         """Go on with these sequences alone."""
@@ -87,8 +93,9 @@ class _Layer:
     """One decoder block: its weights side by side where they read the same, and its caches."""
 
     def __init__(
-        self, block: Any, encoded: torch.Tensor, layout: Layout, config: Any, dtype: torch.dtype
+        self, block: Any, key: torch.Tensor, value: torch.Tensor, config: Any, dtype: torch.dtype
     ) -> None:
+        """key, value: (R, S, heads * d_kv), of the inputs."""
         own, cross, forward = block.layer
         self.heads, self.dtype, self.config = config.num_heads, dtype, config
         self.norms = own.layer_norm, cross.layer_norm, forward.layer_norm
@@ -102,11 +109,8 @@ class _Layer:
         self.wide = torch.cat([each.weight for each in inputs]).to(dtype)
         self.narrow = inner.wo.weight.to(dtype)
         self.activation = inner.act
-        (group,) = layout.groups
-        self.rows = group.rows
-        encoded = encoded.to(dtype)
-        read = [F.linear(encoded, each.weight.to(dtype)) for each in (reading.k, reading.v)]
-        self.key, self.value = (split(group.pad(each), self.heads).contiguous() for each in read)
+        self.rows = len(key)
+        self.key, self.value = (split(each, self.heads).contiguous() for each in (key, value))
         self.past: torch.Tensor | None = None
         """(2, R, heads, room, d_kv): keys and values of what is written"""
 
@@ -115,18 +119,18 @@ class _Layer:
     ) -> torch.Tensor:
         """(R, d_model), the block's output at one position."""
         states = _normed(self.norms[0], x, self.dtype)
-        query, *new = F.linear(states, self.joint).view(len(x), 3, self.heads, -1).unbind(1)
+        query, *new = product(states, self.joint).view(len(x), 3, self.heads, -1).unbind(1)
         past = self._grown(torch.stack(new), position)
-        x = x + F.linear(self._attend(query, past[0], past[1], bias, None), self.out)
-        query = F.linear(_normed(self.norms[1], x, self.dtype), self.query).view(len(x), self.heads, -1)
-        x = x + F.linear(self._attend(query, self.key, self.value, None, unseen), self.cross_out)
-        hidden = F.linear(_normed(self.norms[2], x, self.dtype), self.wide)
+        x = x + product(self._attend(query, past[0], past[1], bias, None), self.out)
+        query = product(_normed(self.norms[1], x, self.dtype), self.query).view(len(x), self.heads, -1)
+        x = x + product(self._attend(query, self.key, self.value, None, unseen), self.cross_out)
+        hidden = product(_normed(self.norms[2], x, self.dtype), self.wide)
         if self.config.is_gated_act:
             gate, linear = hidden.chunk(2, -1)
             hidden = self.activation(gate) * linear
         else:
             hidden = self.activation(hidden)
-        return x + F.linear(hidden, self.narrow)
+        return x + product(hidden, self.narrow)
 
     def _grown(self, new: torch.Tensor, position: int) -> torch.Tensor:
         """The cache up to `position`, with new: (2, R, heads, d_kv) at its end."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch.nn import functional as F
+
+from cotdistill.students.products import product
 
 
 class OutputLayer:
@@ -20,15 +21,24 @@ class OutputLayer:
 
     def logits(self, states: torch.Tensor) -> torch.Tensor:
         """(n, V) float32 of (n, d_model)."""
-        return F.linear((states * self.scale).to(self.dtype), self._cast).float()
+        return product((states * self.scale).to(self.dtype), self._cast).float()
 
     def backward(self, states: torch.Tensor, grad: torch.Tensor) -> torch.Tensor:
         """Adds to the weights' gradient; returns the states', (n, d_model) float32. grad: (n, V)."""
         grad, scaled = grad.to(self.dtype), (states * self.scale).to(self.dtype)
         if self.weight.grad is None:
-            self.weight.grad = torch.zeros_like(self.weight)
-        if self.dtype == torch.float32:
+            self.weight.grad = (grad.T @ scaled).float()
+        elif self.dtype == torch.float32:
             self.weight.grad.addmm_(grad.T, scaled)
         else:
             self.weight.grad.add_(grad.T @ scaled)
-        return (grad @ self._cast).float().mul_(self.scale)
+        return product(grad, self._cast.T).float().mul_(self.scale)
+
+
+def exponentials(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Turns (n, V) logits in place into exp(logit - highest); returns the highest and the sums, (n, 1).
+
+    A softmax in the fewest passes over n * V numbers, and what is divided by is left to the caller.
+    """
+    highest = logits.amax(-1, keepdim=True)
+    return highest, logits.sub_(highest).exp_().sum(-1, keepdim=True)

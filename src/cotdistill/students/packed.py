@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from cotdistill.students.kernels import Dropout, added, attended, dropped, gated, normed
 from cotdistill.students.layout import Layout
+from cotdistill.students.products import linear
 
 if TYPE_CHECKING:
     from transformers import T5ForConditionalGeneration
@@ -39,8 +40,24 @@ def decoder_states(
     # one look-up, one gradient of the embeddings' size
     ids = torch.cat([batch.inputs, batch.decoder_inputs])
     inputs, decoder_inputs = passes.embedded(ids).split([len(batch.inputs), len(batch.decoder_inputs)])
-    encoded = passes.encoder(inputs, batch.input_layout)
-    return passes.decoder(decoder_inputs, batch.decoder_layout, encoded, batch.input_layout)
+    read = passes.read(passes.encoder(inputs, batch.input_layout))
+    return passes.decoder(decoder_inputs, batch.decoder_layout, read, batch.input_layout)
+
+
+Read = list[tuple[torch.Tensor, torch.Tensor]]
+"""what each decoder layer reads of the inputs: keys and values, (N, heads * d_kv)"""
+
+
+@dataclass(frozen=True)
+class Shared:
+    """Decoder sequences with equal beginnings, which are computed once."""
+
+    places: torch.Tensor
+    """(L,), for each position of all sequences end to end its token among the distinct ones"""
+    firsts: torch.Tensor
+    """(n,), for each distinct token a position that it stands at"""
+    layout: Layout
+    """of the L positions"""
 
 
 class Passes:
@@ -65,17 +82,22 @@ class Passes:
         with self.autocast():
             return self._encoder(x, layout)
 
-    def decoder(
-        self, x: torch.Tensor, layout: Layout, encoded: torch.Tensor, encoded_layout: Layout,
-        cross: Layout | None = None,
-    ) -> torch.Tensor:  # fmt: skip
-        """(N, d_model) float32, the decoder's last states.
+    def read(self, encoded: torch.Tensor) -> Read:
+        """What the decoder reads of (N, d_model), the encoder's output."""
+        layers = [block.layer[1].EncDecAttention for block in self.model.decoder.block]
+        with self.autocast():
+            return [(linear(encoded, each.k.weight), linear(encoded, each.v.weight)) for each in layers]
 
-        cross: x by the input that it reads, where several sequences next to each other share one; without
-        it each sequence has its own.
+    def decoder(
+        self, x: torch.Tensor, layout: Layout, read: Read, input_layout: Layout, shared: Shared | None = None
+    ) -> torch.Tensor:
+        """(n, d_model) float32, the decoder's last states.
+
+        layout: of x by the input that it reads. shared: where several sequences read one input, how they
+        lie among x; without it there is one sequence to an input.
         """
         with self.autocast():
-            return self._decoder(x, layout, encoded, encoded_layout, cross or layout).float()
+            return self._decoder(x, layout, read, input_layout, shared).float()
 
     def _encoder(self, x: torch.Tensor, layout: Layout) -> torch.Tensor:
         stack: Any = self.model.encoder
@@ -88,16 +110,16 @@ class Passes:
         return dropped(self._norm(stack.final_layer_norm, x), self.dropout)
 
     def _decoder(
-        self, x: torch.Tensor, layout: Layout, encoded: torch.Tensor, encoded_layout: Layout, cross: Layout
+        self, x: torch.Tensor, layout: Layout, read: Read, input_layout: Layout, shared: Shared | None
     ) -> torch.Tensor:
         stack: Any = self.model.decoder
-        bias = self._bias(stack, layout)
+        bias = self._bias(stack, shared.layout if shared else layout)
         later = torch.ones(bias.shape[2:], dtype=torch.bool, device=bias.device).triu(1)
         bias = bias.masked_fill(later, -torch.inf)
         x = dropped(x, self.dropout)
-        for block in stack.block:
-            x = self._self_attention(block.layer[0], x, bias, layout)
-            x = self._cross_attention(block.layer[1], x, cross, encoded, encoded_layout)
+        for block, (key, value) in zip(stack.block, read, strict=True):
+            x = self._self_attention(block.layer[0], x, bias, layout, shared)
+            x = self._cross_attention(block.layer[1], x, layout, key, value, input_layout)
             x = self._feed_forward(block.layer[2], x)
         norm = stack.final_layer_norm
         return dropped(normed(x, norm.weight, norm.variance_epsilon, torch.float32), self.dropout)
@@ -112,32 +134,37 @@ class Passes:
         return normed(x, module.weight, module.variance_epsilon, self.dtype)
 
     def _self_attention(
-        self, layer: Any, x: torch.Tensor, bias: torch.Tensor, layout: Layout
+        self, layer: Any, x: torch.Tensor, bias: torch.Tensor, layout: Layout, shared: Shared | None = None
     ) -> torch.Tensor:
         attention, states = layer.SelfAttention, self._norm(layer.layer_norm, x)
         projections = (attention.q, attention.k, attention.v)
-        query, key, value = (F.linear(states, each.weight) for each in projections)
+        query, key, value = (linear(states, each.weight) for each in projections)
+        if shared is not None:
+            query, key, value = (each[shared.places] for each in (query, key, value))
+            layout = shared.layout
         found = attended(query, key, value, bias, layout, layout, self.heads, self.dropout)
-        return added(x, F.linear(found, attention.o.weight), self.dropout)
+        if shared is not None:
+            found = found[shared.firsts]
+        return added(x, linear(found, attention.o.weight), self.dropout)
 
     def _cross_attention(
-        self, layer: Any, x: torch.Tensor, layout: Layout, encoded: torch.Tensor, encoded_layout: Layout
+        self, layer: Any, x: torch.Tensor, layout: Layout, key: torch.Tensor, value: torch.Tensor,
+        input_layout: Layout,
     ) -> torch.Tensor:
         attention, states = layer.EncDecAttention, self._norm(layer.layer_norm, x)
-        query = F.linear(states, attention.q.weight)
-        key, value = F.linear(encoded, attention.k.weight), F.linear(encoded, attention.v.weight)
-        found = attended(query, key, value, None, layout, encoded_layout, self.heads, self.dropout)
-        return added(x, F.linear(found, attention.o.weight), self.dropout)
+        query = linear(states, attention.q.weight)
+        found = attended(query, key, value, None, layout, input_layout, self.heads, self.dropout)
+        return added(x, linear(found, attention.o.weight), self.dropout)
 
     def _feed_forward(self, layer: Any, x: torch.Tensor) -> torch.Tensor:
         inner, states = layer.DenseReluDense, self._norm(layer.layer_norm, x)
         config = self.model.config
         if config.is_gated_act and config.dense_act_fn == "gelu_new":
             hidden = gated(
-                F.linear(states, inner.wi_0.weight), F.linear(states, inner.wi_1.weight), self.dropout
+                linear(states, inner.wi_0.weight), linear(states, inner.wi_1.weight), self.dropout
             )
         elif config.is_gated_act:
             hidden = dropped(inner.act(inner.wi_0(states)) * inner.wi_1(states), self.dropout)
         else:
             hidden = dropped(inner.act(inner.wi(states)), self.dropout)
-        return added(x, F.linear(hidden, inner.wo.weight), self.dropout)
+        return added(x, linear(hidden, inner.wo.weight), self.dropout)

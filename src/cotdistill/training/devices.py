@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import datetime
 import os
 import random
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -90,6 +92,24 @@ def deterministic(threads: int) -> None:
     torch.use_deterministic_algorithms(True)
     # the above also fills every new tensor, which costs a tenth of a small student's step
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+
+
+MMAP_THRESHOLD, TRIM_THRESHOLD = -3, -1
+"""names of glibc's `mallopt(3)`"""
+
+
+def reuse_memory() -> None:
+    """Have this process keep what it frees for its next tensors: a page that is new costs a fault.
+
+    On a CPU every large temporary would be mapped, faulted in and given back: a tenth of a small student's
+    time on a virtual machine. Linux with glibc; elsewhere nothing.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform.startswith("linux") else None
+    if mallopt is not None:
+        most = 2**31 - 1
+        mallopt(TRIM_THRESHOLD, most)
+        # older versions take no more than half of a thread's heap
+        mallopt(MMAP_THRESHOLD, most) or mallopt(MMAP_THRESHOLD, 2**25)
 
 
 def world_size() -> int:

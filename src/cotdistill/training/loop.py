@@ -49,6 +49,7 @@ def train(run: Run) -> None:
     """
     kind = devices.choose(run.training.device)
     devices.deterministic(run.student.compute.threads)
+    devices.reuse_memory()
     leader = devices.rank() == 0
     with contextlib.ExitStack() as stack:
         lease = Lease(lease_folder(run), until=lambda: outputs.trained(run))
@@ -189,7 +190,7 @@ class Trainer:
         rows = self.order.batch(step)
         whole = {task.name: self.collator.batch(task, rows) for task in self.method.tasks}
         tokens = {name: batch.tokens for name, batch in whole.items()}
-        self.optimizer.zero_grad(set_to_none=False)
+        self.optimizer.zero_grad()
         self.leaving.ask(stopping.asked() is not None)
         sums: torch.Tensor | None = None
         for start, stop in self._pieces(len(rows)):
@@ -232,7 +233,7 @@ class Trainer:
     def _term_names(self) -> list[str]:
         batch = {task.name: self.collator.batch(task, [0]) for task in self.method.tasks}
         names = list(self.step.gradients(batch, seed=0))
-        self.optimizer.zero_grad(set_to_none=False)
+        self.optimizer.zero_grad()
         return names
 
     def _rate(self, step: int) -> float:

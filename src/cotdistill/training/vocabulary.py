@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from cotdistill.methods import Needs, TaskOutput
-from cotdistill.students.output import OutputLayer
+from cotdistill.students.output import OutputLayer, exponentials
 from cotdistill.training.batches import IGNORED
 
 
@@ -32,12 +32,13 @@ class Chunk:
         self.targets = labels.clamp(min=0)[:, None]
         self.tokens = tokens
         logits = layer.logits(states)
-        log = logits.log_softmax(-1)
-        chosen = log.gather(1, self.targets)[:, 0].masked_fill(~self.real, 0.0)
-        self.cross_entropy = _leaf(-chosen.sum() / tokens)
-        self.probabilities = log.exp_()
-        self.pooled = _leaf(self._pooled()) if needs.pooling else None
         self.logits = _leaf(self._padded(logits)) if needs.logits else None
+        chosen = logits.gather(1, self.targets)
+        highest, self.sums = exponentials(logits)
+        self.probabilities = logits  # once divided by their sums, an example at a time where it is needed
+        chosen = (chosen - highest - self.sums.log())[:, 0].masked_fill(~self.real, 0.0)
+        self.cross_entropy = _leaf(-chosen.sum() / tokens)
+        self.pooled = _leaf(self._pooled()) if needs.pooling else None
         self.hidden = _leaf(self._padded(states)) if needs.hidden else None
         mask = self._padded(self.real[:, None])[..., 0]
         self.output = TaskOutput(self.cross_entropy, share, mask, self.pooled, self.hidden, self.logits)
@@ -56,7 +57,7 @@ class Chunk:
         return torch.cat([row[:length] for row, length in zip(padded, self.lengths, strict=True)])
 
     def _pooled(self) -> torch.Tensor:
-        own = [self.probabilities[example] for example in self._examples()]
+        own = (self.probabilities[example] / self.sums[example] for example in self._examples())
         return torch.stack([each.amax(0) if self.needs.pooling == "max" else each.mean(0) for each in own])
 
     def backward(self) -> torch.Tensor:
@@ -67,7 +68,7 @@ class Chunk:
         if self.pooled is not None and self.pooled.grad is not None:
             grad = self._through_pooling(self.pooled.grad, nll)
         else:
-            grad = probabilities.mul_(nll)
+            grad = probabilities.mul_(nll / self.sums)
         # each position has one target: no sum whose order could differ on a GPU
         grad[torch.arange(len(grad), device=grad.device), self.targets[:, 0]] -= nll[:, 0]
         if self.logits is not None and self.logits.grad is not None:
@@ -81,7 +82,7 @@ class Chunk:
         """The logits' gradient but for the targets': of probabilities that are pooled, then of a softmax."""
         assert self.pooled is not None
         for example, pooled, given in zip(self._examples(), self.pooled.detach(), grad, strict=True):
-            own = self.probabilities[example]
+            own = self.probabilities[example].div_(self.sums[example])
             if self.needs.pooling == "max":
                 # an entry's gradient goes to the positions that hold its maximum
                 weighted = (own == pooled) * (given * pooled)
