@@ -44,7 +44,9 @@ def touch():
     torch.zeros(2**24).add_(1)
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 before = touch()
-print(touch() - before)
+for _ in range(20):
+    after = touch()
+print(after - before)
 """
 
 
@@ -54,8 +56,9 @@ def test_memory_that_is_freed_is_used_again():
     for how in ("given back", "kept"):
         command = [sys.executable, "-c", FAULTS, how]
         faults[how] = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-    # where the kernel gives large pages by itself there is little to spare
-    assert faults["kept"] < 100 and (faults["given back"] > 10_000 or faults["given back"] < 1000)
+    pages = 2**26 // os.sysconf("SC_PAGE_SIZE")  # of one tensor; it takes a few to find their places
+    assert faults["kept"] < 5 * pages
+    assert faults["given back"] > 15 * pages or faults["given back"] < pages, "large pages are few"
 
 
 def test_cuda_without_a_gpu_is_refused(tiny: Any, tmp_path: Path, monkeypatch: Any):
