@@ -168,3 +168,38 @@ def answers(trainer: OrderedTrainer, data: Dataset, tokenizer: Any) -> list[str]
     found = trainer.predict(data, max_new_tokens=NEW_TOKENS, num_beams=1, do_sample=False).predictions
     ids = np.where(np.asarray(found) < 0, tokenizer.pad_token_id, found)
     return [text.strip() for text in tokenizer.batch_decode(ids, skip_special_tokens=True)]
+
+
+@torch.no_grad()
+def option_scores(
+    trainer: OrderedTrainer, data: Dataset, options: Sequence[Sequence[str]], tokenizer: Any, batch: int = 64
+) -> list[list[float]]:
+    """log p(option | input) of every example's options, in the order of the data.
+
+    The published codes have no such scores. This is how one would add them with the same library: padded
+    batches in file order, the encoder once a batch, and for each place among the options a forward pass of
+    the decoder with their tokens as labels.
+    """
+    model, device = trainer.model.eval(), trainer.args.device
+    bf16 = torch.autocast(device.type, torch.bfloat16, enabled=trainer.args.bf16)
+    found: list[list[float]] = [[] for _ in options]
+    for start in range(0, len(options), batch):
+        rows = range(start, min(start + batch, len(options)))
+        columns = {name: data[rows.start : rows.stop][name] for name in ("input_ids", "attention_mask")}
+        inputs = tokenizer.pad(columns, return_tensors="pt").to(device)
+        with bf16:
+            encoded = model.get_encoder()(**inputs)
+        for place in range(max(len(options[row]) for row in rows)):
+            texts = [options[row][place] if place < len(options[row]) else "" for row in rows]
+            labels = tokenizer(texts, padding=True, return_tensors="pt")
+            ids = labels["input_ids"].masked_fill(labels["attention_mask"] == 0, -100).to(device)
+            with bf16:
+                logits = model(
+                    encoder_outputs=encoded, attention_mask=inputs["attention_mask"], labels=ids
+                ).logits
+            logs = logits.float().log_softmax(-1).gather(2, ids.clamp(min=0)[..., None])[..., 0]
+            sums = (logs * (ids != -100)).sum(1).tolist()
+            for row, score in zip(rows, sums, strict=True):
+                if place < len(options[row]):
+                    found[row].append(score)
+    return found

@@ -11,23 +11,18 @@ import argparse
 import itertools
 import json
 import os
-import resource
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.speed import processes, table
+from benchmarks.speed import children, processes, table
+from benchmarks.speed.children import Found, told
 from benchmarks.speed.students import DATA, METHODS, SHAPES, Cell
 
-ROOT = Path(__file__).parents[2]
 PARTS = ("steps", "memory", "evaluation", "start", "prepare", "workflow")
-RESULT = "result: "
-"""begins the line in which a child tells what it measured"""
-OUT_OF_MEMORY, NOT_MEASURED = "out of memory", "not measured"
+NOT_MEASURED = "not measured"
 
 SELECTION = [
     *(Cell("small", method, data, 16, "fp32") for data in DATA for method in METHODS),
@@ -71,6 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--start-rounds", type=int, default=5, help="default: %(default)s")
     add("--jobs", nargs="+", type=int, default=[2000, 10_000], help="of the dry runs (default: %(default)s)")
     add("--workflow-rounds", type=int, default=1, help="dry runs of each size (default: %(default)s)")
+    add("--evaluation-rounds", type=int, default=2, help="passes over the test set (default: %(default)s)")
     add("--training-steps", type=int, default=50, help="before the evaluation (default: %(default)s)")
     add("--json", metavar="FILE", help="also write all that was measured")
     add("--folder", help="keep students and prepared data here, and use what is there (default: temporary)")
@@ -84,7 +80,7 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     if {"steps", "memory", "evaluation"} & set(options.part):
         shapes = sorted({cell.shape for cell in cells})
         datasets = sorted({cell.data for cell in cells} | {"cqa"})
-        _told("prepare", {"work": "prepare", "shapes": shapes, "datasets": datasets}, folder)
+        told("prepare", {"work": "prepare", "shapes": shapes, "datasets": datasets}, folder)
     parts: dict[str, Callable[[], Any]] = {
         "steps": lambda: _steps(folder, cells, options),
         "memory": lambda: _memory(folder, cells, options),
@@ -114,102 +110,72 @@ def chosen(options: argparse.Namespace) -> list[Cell]:
     return [Cell(*values) for values in itertools.product(*filled)]
 
 
-def _steps(folder: Path, cells: list[Cell], options: argparse.Namespace) -> list[dict[str, Any]]:
-    until = time.perf_counter() + 60 * options.minutes
-    order = {"work": "steps", "rounds": options.rounds, "seconds": options.seconds,
-             "published": options.published_precision}  # fmt: skip
+def _steps(folder: Path, cells: list[Cell], options: argparse.Namespace) -> list[Found]:
+    from benchmarks.speed import steps
 
-    def one(cell: Cell) -> dict[str, Any]:
-        return _told(table.label(cell.dump()), {**order, "cell": cell.dump()}, folder)
+    def one(cell: Cell) -> Found:
+        return steps.measure(
+            table.label(cell.dump()), folder, cell, options.rounds, options.seconds,
+            options.published_precision,
+        )  # fmt: skip
 
-    return [_within(until, cell, one) for cell in cells]
+    return _within(options.minutes, cells, one)
 
 
-def _memory(folder: Path, cells: list[Cell], options: argparse.Namespace) -> list[dict[str, Any]]:
-    until = time.perf_counter() + 60 * options.minutes
-
-    def pair(cell: Cell) -> dict[str, Any]:
-        made: dict[str, Any] = {"cell": cell.dump(), "ours": [], "published": []}
+def _memory(folder: Path, cells: list[Cell], options: argparse.Namespace) -> list[Found]:
+    def pair(cell: Cell) -> Found:
+        made: Found = {"cell": cell.dump(), "ours": [], "published": []}
         for number in range(options.memory_rounds):
             for way in ("published", "ours"):
                 order = {"work": "memory", "cell": cell.dump(), "way": way, "start": number}
-                made[way].append(_told(f"{table.label(cell.dump())}, {way}", order, folder))
+                made[way].append(told(f"{table.label(cell.dump())}, {way}", order, folder))
         return made
 
-    found = [_within(until, cell, pair) for cell in cells]
+    found = _within(options.minutes, cells, pair)
     skipped = [{"error": NOT_MEASURED}]
     return [{"ours": skipped, "published": skipped, **item} if "error" in item else item for item in found]
 
 
-def _evaluation(folder: Path, cells: list[Cell], options: argparse.Namespace) -> list[dict[str, Any]]:
+def _evaluation(folder: Path, cells: list[Cell], options: argparse.Namespace) -> list[Found]:
+    from benchmarks.speed import answering
+
     shape = "small" if any(cell.shape == "small" for cell in cells) else cells[0].shape
     precision = (options.precision or ["fp32"])[0]
     cell = Cell(shape, "finetune", "cqa", 16, precision)
-    order = {"work": "evaluation", "cell": cell.dump(), "rounds": options.rounds, "seconds": options.seconds,
-             "steps": options.training_steps}  # fmt: skip
-    return [_told(table.label(cell.dump()), order, folder)]
+    what = table.label(cell.dump())
+    return [
+        answering.measure(
+            what, folder, cell, options.evaluation_rounds, options.seconds, options.training_steps
+        )
+    ]
 
 
-def _within(until: float, cell: Cell, work: Callable[[Cell], dict[str, Any]]) -> dict[str, Any]:
-    if time.perf_counter() > until:
-        return {"cell": cell.dump(), "error": NOT_MEASURED}
-    return work(cell)
+def _within(minutes: float, cells: list[Cell], work: Callable[[Cell], Found]) -> list[Found]:
+    """What `work` finds for the cells, until the minutes are over."""
+    until = time.perf_counter() + 60 * minutes
+    return [
+        work(cell) if time.perf_counter() < until else {"cell": cell.dump(), "error": NOT_MEASURED}
+        for cell in cells
+    ]
 
 
-def _told(what: str, order: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """What a child process measured; `error` where it ran out of memory. Raises SystemExit for a fault."""
-    if sys.stderr.isatty():
-        print(f"{order['work']}: {what}", file=sys.stderr, flush=True)
-    command = [sys.executable, "-m", "benchmarks.speed", "--folder", str(folder)]
-    command += ["--child", json.dumps(order)]
-    # both ways use all cores, whatever the shell says
-    environment = {**processes.environment(), "OMP_NUM_THREADS": str(os.cpu_count()), "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(command, env=environment, cwd=ROOT, text=True, capture_output=True)
-    for line in done.stdout.splitlines():
-        if line.startswith(RESULT):
-            return dict(json.loads(line.removeprefix(RESULT)))
-    if _ran_out(done.returncode, done.stderr):
-        return {"cell": order.get("cell"), "error": OUT_OF_MEMORY}
-    raise SystemExit(f"{order['work']}: {what}: the process exits {done.returncode}:\n{done.stderr[-3000:]}")
-
-
-def _ran_out(code: int, said: str) -> bool:
-    """Whether a process died for want of memory: it was killed (9), or its limit refused an allocation."""
-    phrases = ("can't allocate memory", "MemoryError", "out of memory", "OutOfMemoryError", "std::bad_alloc")
-    return code == -9 or (code != 0 and any(phrase in said for phrase in phrases))
-
-
-def _child(folder: Path, order: dict[str, Any]) -> None:
-    """Do one piece of work in this process and print what it found."""
+def _child(folder: Path, order: Found) -> None:
+    """Do one piece of work in this process and tell what it found."""
     from benchmarks.speed import answering, memory, steps, students
 
-    _modest()
+    children.modest()
     threads = os.cpu_count() or 1
-    cell = Cell(**order["cell"]) if "cell" in order else None
-    if cell is None:
+    if order["work"] == "prepare":
         students.prepare(folder, order["shapes"], order["datasets"])
-        found: dict[str, Any] = {}
+        children.tell({})
+        return
+    cell = Cell(**order["cell"])
+    if order["work"] == "memory":
+        children.tell(memory.measure(folder, cell, order["way"], order["start"], threads))
     elif order["work"] == "steps":
-        found = steps.measure(
-            folder, cell, order["rounds"], order["seconds"], threads, order["published"]
-        )
-    elif order["work"] == "memory":
-        found = memory.measure(folder, cell, order["way"], order["start"], threads)
+        steps.serve(folder, order, cell, threads)
     else:
-        found = answering.measure(folder, cell, order["rounds"], order["seconds"], threads, order["steps"])
-    print(f"{RESULT}{students.dumped(found)}", flush=True)
-
-
-def _modest() -> None:
-    """Fail before the machine does: at 90% of the memory that is free now, and first in line to be killed."""
-    import psutil
-    import torch
-
-    if Path("/proc/self/oom_score_adj").exists():
-        Path("/proc/self/oom_score_adj").write_text("1000")
-    if not torch.cuda.is_available():  # CUDA reserves more addresses than there is memory
-        most = int(0.9 * psutil.virtual_memory().available)
-        resource.setrlimit(resource.RLIMIT_AS, (most, most))
+        answering.serve(folder, order, cell, threads)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ The student is one model for both, so its answers can be compared as well; they 
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 import time
 from pathlib import Path
@@ -13,52 +14,119 @@ from typing import Any
 import torch
 
 from benchmarks import published
-from benchmarks.speed import ways
+from benchmarks.speed import children, ways
+from benchmarks.speed.children import Child, Gone
 from benchmarks.speed.students import Cell, rows_of, run_of
+
+GENERATE, SCORE = "generate", "score"
 
 
 def measure(
-    folder: Path, cell: Cell, rounds: int, seconds: float, threads: int, steps: int = 50, rate: float = 1e-3
+    what: str, folder: Path, cell: Cell, rounds: int, seconds: float, steps: int = 50, rate: float = 1e-3
 ) -> dict[str, Any]:
     """Seconds of each way's pass over the test set, in turns, after `steps` steps at learning rate `rate`.
 
-    `published` generates, computes the loss and decodes; `ours` generates and compares; `ours with options`
-    also scores every example's options, which the published way does not do.
+    `published` generates, computes the loss and decodes; `published options` scores every example's options,
+    which the published codes do not do, as one would with the same library; `ours` generates and compares;
+    `ours with options` scores the options too.
     """
+    order = {"work": "evaluation", "cell": cell.dump(), "steps": steps, "rate": rate}
+    times: dict[str, list[float]] = {
+        name: [] for name in ("published", "published options", "ours", "ours with options")
+    }
+    with contextlib.ExitStack() as stack:
+
+        def start(way: str) -> Child:
+            child = Child(f"{what}, {way}", {**order, "way": way}, folder)
+            stack.callback(child.end)
+            child.told()  # it is ready
+            return child
+
+        try:
+            ours = start("ours")
+            theirs = start("published")  # reads the model that ours has trained
+            turns = {"published": (theirs, GENERATE), "ours": (ours, GENERATE),
+                     "published options": (theirs, SCORE), "ours with options": (ours, SCORE)}  # fmt: skip
+            began = time.perf_counter()
+            while len(times["ours"]) < rounds and (
+                len(times["ours"]) < 2 or time.perf_counter() - began < seconds
+            ):
+                found = {name: child.turn(work) for name, (child, work) in turns.items()}
+                for name, told in found.items():
+                    times[name].append(told["seconds"])
+        except Gone as gone:
+            return gone.found
+    answers, theirs_chosen = found["published"]["answers"], found["published options"]["chosen"]
+    return {
+        "cell": cell.dump(), "seconds": times, "examples": len(answers), "training_steps": steps,
+        "different": _different(answers, found["ours"]["answers"]),
+        "different_options": _different(theirs_chosen, found["ours with options"]["chosen"]),
+        "mean_answer_tokens": found["published"]["tokens"] / len(answers),
+    }  # fmt: skip
+
+
+def _different(first: list[str], second: list[str]) -> int:
+    return sum(a != b for a, b in zip(first, second, strict=True))
+
+
+def serve(folder: Path, order: dict[str, Any], cell: Cell, threads: int) -> None:
+    """In a child: one way's passes over the test set, a pass a turn."""
     torch.set_num_threads(threads)
-    run = run_of(folder, cell, steps=max(steps, 1), threads=threads, device=ways.device().type, rate=rate)
+    run = run_of(
+        folder, cell, steps=max(order["steps"], 1), threads=threads, device=ways.device().type,
+        rate=order["rate"],
+    )  # fmt: skip
+    (_ours if order["way"] == "ours" else _published)(run, cell, folder / "evaluated", order["steps"])
+
+
+def _ours(run: Any, cell: Cell, saved: Path, steps: int) -> None:
+    from cotdistill import students
+
     ours = ways.Ours(run)
     for number in range(1, steps + 1):
         ours.step(number)
-    generator, prepared = ours.trainer.generator, ours.trainer.generator.prepared
+    generator, model = ours.trainer.generator, ours.model
+    students.save(model, generator.tokenizer, saved)
+    # training is over: evaluation is measured in the memory that it needs itself
+    ours.trainer.optimizer.zero_grad()
+    children.tell({"ready": True})
+    for work in children.turns():
+        start = ways.synchronised()
+        with ways.deterministic():
+            answers = generator.answers(model, "test", scored=work == SCORE)
+        told = {"seconds": ways.synchronised() - start, "answers": [each.prediction for each in answers]}
+        if work == SCORE:
+            told["chosen"] = [_best(each.options, each.option_probabilities) for each in answers]
+        children.tell(told)
+
+
+def _best(options: list[str], scores: list[float]) -> str:
+    return options[max(range(len(options)), key=scores.__getitem__)] if options else ""
+
+
+def _published(run: Any, cell: Cell, saved: Path, steps: int) -> None:
+    from cotdistill.data.prepared import Prepared
+    from cotdistill.students import pretrained
+
+    prepared = Prepared(run.prepared)
     tokenizer, texts = prepared.tokenizer(), rows_of(prepared, "test")
+    options = prepared.table("test").column("options").to_pylist()
     data = published.tokenise(texts, tokenizer, cell.method)
-    times: dict[str, list[float]] = {"published": [], "ours": [], "ours with options": []}
     with tempfile.TemporaryDirectory() as temporary:
         trainer = published.trainer(
-            ours.model, tokenizer, data, cell.method, Path(temporary), batch=cell.batch, steps=1,
-            precision=cell.precision,
+            pretrained.load(str(saved)), tokenizer, data, cell.method, Path(temporary), batch=cell.batch,
+            steps=1, precision=cell.precision,
         )  # fmt: skip
-        began = time.perf_counter()
-        while True:
+        children.tell({"ready": True})
+        for work in children.turns():
             start = ways.synchronised()
-            theirs = published.answers(trainer, data, tokenizer)
-            times["published"].append(ways.synchronised() - start)
-            start = ways.synchronised()
-            with ways.deterministic():
-                own = [answer.prediction for answer in generator.answers(ours.model, "test")]
-            times["ours"].append(ways.synchronised() - start)
-            start = ways.synchronised()
-            with ways.deterministic():
-                scored = generator.answers(ours.model, "test", scored=True)
-            times["ours with options"].append(ways.synchronised() - start)
-            over = time.perf_counter() - began > seconds
-            if len(times["ours"]) >= rounds or (over and len(times["ours"]) >= 2):
-                break
-    lengths = [len(ids) for ids in tokenizer(theirs, add_special_tokens=False)["input_ids"]]
-    return {
-        "cell": cell.dump(), "seconds": times, "examples": len(theirs), "training_steps": steps,
-        "options": any(answer.options for answer in scored),
-        "different": sum(a != b for a, b in zip(theirs, own, strict=True)),
-        "mean_answer_tokens": sum(lengths) / len(lengths),
-    }  # fmt: skip
+            if work == SCORE:
+                scores = published.option_scores(trainer, data, options, tokenizer)
+                told: dict[str, Any] = {"seconds": ways.synchronised() - start}
+                told["chosen"] = [_best(*pair) for pair in zip(options, scores, strict=True)]
+            else:
+                answers = published.answers(trainer, data, tokenizer)
+                told = {"seconds": ways.synchronised() - start, "answers": answers}
+                lengths = tokenizer(answers, add_special_tokens=False)["input_ids"]
+                told["tokens"] = sum(map(len, lengths))
+            children.tell(told)

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.speed import ways
+from benchmarks.speed import children, ways
 from benchmarks.speed.students import Cell, run_of
 
 STEPS = 3
@@ -18,18 +18,24 @@ STEPS = 3
 def measure(folder: Path, cell: Cell, way: str, start: int, threads: int) -> dict[str, Any]:
     """Peaks in MB after `setup`, after the first step (`warm`) and after the last (`steps`).
 
-    start: the number of the first step's batch, equal for both ways. Expects a process of its own.
+    start: the number of the first step's batch, equal for both ways. Expects a process of its own. Where that
+    runs out of memory: `error`, and what it held `at_least`.
     """
     torch.set_num_threads(threads)
     run = run_of(folder, cell, threads=threads, device=ways.device().type)
     work = _ours if way == "ours" else _published
-    return {"cell": cell.dump(), "way": way, "start": start, **work(run, cell, start)}
+    try:
+        return {"cell": cell.dump(), "way": way, "start": start, **work(run, cell, start)}
+    except (RuntimeError, MemoryError) as error:
+        if not children.ran_out(1, f"{type(error).__name__}: {error}"):
+            raise
+        return {"error": children.OUT_OF_MEMORY, "at_least": ways.peak_memory()}
 
 
 def _ours(run: Any, cell: Cell, start: int) -> dict[str, float]:
     ours = ways.Ours(run)
     peaks = {"setup": ways.peak_memory()}
-    for number in ways.full_steps(ours, cell.batch, start + STEPS)[start:]:
+    for number in ways.full_steps(ours.trainer.order, cell.batch, start + STEPS)[start:]:
         ours.step(number)
         peaks.setdefault("warm", ways.peak_memory())
     return {**peaks, "steps": ways.peak_memory()}
@@ -39,7 +45,7 @@ def _published(run: Any, cell: Cell, start: int) -> dict[str, float]:
     from cotdistill.data.prepared import Prepared
 
     prepared = Prepared(run.prepared)
-    rows = _rows(run, prepared.manifest["sizes"]["train"], start)
+    rows = ways.rows_of_steps(run, prepared, start, STEPS)
     peaks: dict[str, float] = {}
 
     def after(number: int) -> bool:
@@ -52,19 +58,3 @@ def _published(run: Any, cell: Cell, start: int) -> dict[str, float]:
         trainer.add_callback(ways.Steps(after))
         trainer.train()
     return {**peaks, "steps": ways.peak_memory()}
-
-
-def _rows(run: Any, size: int, start: int) -> list[int]:
-    """The examples that our way sees in the same steps."""
-    from cotdistill.data.splits import subset
-    from cotdistill.training.batches import Order
-
-    batch = run.training.batch_size
-    order = Order(subset(size, run.fraction, run.seed, run.dataset.name), batch, run.dataset.name, run.seed)
-    full: list[Any] = []
-    step = 0
-    while len(full) < start + STEPS:
-        step += 1
-        if len(order.batch(step)) == batch:
-            full.append(order.batch(step))
-    return [int(row) for rows in full[start:] for row in rows]

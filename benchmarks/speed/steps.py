@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 import time
 from pathlib import Path
@@ -9,7 +10,8 @@ from typing import Any
 
 import torch
 
-from benchmarks.speed import flops, ways
+from benchmarks.speed import children, flops, ways
+from benchmarks.speed.children import Child, Gone
 from benchmarks.speed.students import Cell, run_of
 
 LEAST = {"base": 2}
@@ -17,69 +19,107 @@ LEAST = {"base": 2}
 
 
 def measure(
-    folder: Path, cell: Cell, rounds: int, seconds: float, threads: int, published: str | None = None
+    what: str, folder: Path, cell: Cell, rounds: int, seconds: float, published: str | None = None
 ) -> dict[str, Any]:
     """Seconds of each way's steps on equal batches from equal weights, and what they computed.
 
     The first step of each is warm-up: what it computes is counted. Ends after `rounds` rounds more, or once
     `seconds` are spent and `LEAST` rounds are done. published: its precision, the cell's without.
     """
-    torch.set_num_threads(threads)
     least = LEAST.get(cell.shape, 3)
-    run = run_of(folder, cell, threads=threads, device=ways.device().type)
-    ours = ways.Ours(run)
-    numbers = ways.full_steps(ours, cell.batch, 1 + max(rounds, least))
-    rows = [row for number in numbers for row in ours.rows(number)]
-    rate = ways.matrix_rate(cell.precision)
-    with tempfile.TemporaryDirectory() as temporary:
-        prepared = ours.trainer.generator.prepared
-        trainer = ways.published_trainer(
-            run, prepared, Path(temporary), rows, len(numbers), precision=published
-        )
-        turns = Turns(ours, trainer.model, numbers, least, seconds)
-        trainer.add_callback(ways.Steps(turns.after))
-        trainer.train()
-    tasks = [ours.lengths(number) for number in numbers[: 1 + len(turns.seconds["ours"])]]
-    config = ours.model.config
+    order = {"work": "steps", "cell": cell.dump(), "published": published, "rounds": max(rounds, least)}
+    times: dict[str, list[float]] = {"published": [], "ours": []}
+    with contextlib.ExitStack() as stack:
+        made = {way: Child(f"{what}, {way}", {**order, "way": way}, folder) for way in times}
+        for child in made.values():
+            stack.callback(child.end)
+        try:
+            for child in made.values():
+                child.told()  # it is ready
+                child.turn()
+            until = time.perf_counter() + seconds
+            while len(times["ours"]) < rounds and (
+                len(times["ours"]) < least or time.perf_counter() < until
+            ):
+                for way, child in made.items():
+                    times[way].append(child.turn()["seconds"])
+            ours, theirs = made["ours"].last(), made["published"].last()
+        except Gone as gone:
+            return gone.found
     return {
-        "cell": cell.dump(), "published": published or cell.precision,
-        "seconds": turns.seconds, "threads": threads, "device": _name(),
-        "matrix_flops": [rate, ways.matrix_rate(cell.precision)],
-        "real_flops": [flops.step(config, task, padded=False) for task in tasks],
-        "padded_flops": [flops.step(config, task, padded=True) for task in tasks],
-        "first_flops": {name: made.flops for name, made in turns.computed.items()},
-        "first_positions": {name: made.positions for name, made in turns.computed.items()},
-        "first_tokens": _real(tasks[0]),
+        "cell": cell.dump(), "published": published or cell.precision, "seconds": times, **ours["facts"],
+        "first_flops": {"ours": ours["flops"], "published": theirs["flops"]},
+        "first_positions": {"ours": ours["positions"], "published": theirs["positions"]},
     }  # fmt: skip
 
 
-class Turns:
-    """Our step after each published one, both timed."""
+def serve(folder: Path, order: dict[str, Any], cell: Cell, threads: int) -> None:
+    """In a child: one way's steps, a step a turn; then what its first step computed."""
+    torch.set_num_threads(threads)
+    run = run_of(folder, cell, threads=threads, device=ways.device().type)
+    if order["way"] == "ours":
+        _ours(run, cell, order["rounds"])
+    else:
+        _published(run, cell, order["rounds"], order["published"])
 
-    def __init__(self, ours: ways.Ours, model: Any, numbers: list[int], least: int, seconds: float) -> None:
-        """model: the published way's; numbers: of our steps; least: rounds whatever the time."""
-        self.ours, self.numbers, self.least = ours, numbers, least
-        self.seconds: dict[str, list[float]] = {"published": [], "ours": []}
-        self.computed = {"published": ways.Computed(model), "ours": ways.Computed(ours.model)}
-        self.computed["published"].__enter__()
-        self.until = time.perf_counter() + seconds
-        self.mark = 0.0
 
-    def after(self, number: int) -> bool:
-        """When the published way has done its step `number` (from 0). Returns whether to go on."""
-        theirs = ways.synchronised() - self.mark
-        if number == 0:
-            self.computed["published"].__exit__(None, None, None)
-            with self.computed["ours"]:
-                self.ours.step(self.numbers[0])
-        else:
+def _ours(run: Any, cell: Cell, rounds: int) -> None:
+    ours = ways.Ours(run)
+    numbers = ways.full_steps(ours.trainer.order, cell.batch, 1 + rounds)
+    rate = ways.matrix_rate(cell.precision)
+    computed = ways.Computed(ours.model)
+    children.tell({"ready": True})
+    done = 0
+    for _ in children.turns():
+        with contextlib.ExitStack() as stack:
+            if not done:
+                stack.enter_context(ways.torch_products())
+                stack.enter_context(computed)
             start = ways.synchronised()
-            self.ours.step(self.numbers[number])
-            self.seconds["ours"].append(ways.synchronised() - start)
-            self.seconds["published"].append(theirs)
-        self.mark = ways.synchronised()
-        enough = len(self.seconds["ours"]) >= self.least and self.mark > self.until
-        return not enough and number + 1 < len(self.numbers)
+            ours.step(numbers[done])
+            children.tell({"seconds": ways.synchronised() - start})
+        done += 1
+    tasks = [ours.lengths(number) for number in numbers[:done]]
+    config = ours.model.config
+    facts = {
+        "threads": torch.get_num_threads(), "device": _name(),
+        "matrix_flops": [rate, ways.matrix_rate(cell.precision)],
+        "real_flops": [flops.step(config, task, padded=False) for task in tasks],
+        "padded_flops": [flops.step(config, task, padded=True) for task in tasks],
+        "first_tokens": _real(tasks[0]),
+    }  # fmt: skip
+    children.tell({"facts": facts, "flops": computed.flops, "positions": computed.positions})
+
+
+def _published(run: Any, cell: Cell, rounds: int, precision: str | None) -> None:
+    """The trainer's own loop, its data loading included, which waits for its turn after each step."""
+    from cotdistill.data.prepared import Prepared
+
+    prepared = Prepared(run.prepared)
+    rows = ways.rows_of_steps(run, prepared, 0, 1 + rounds)
+    work, computed, mark = children.turns(), None, 0.0
+
+    def after(number: int) -> bool:
+        nonlocal mark
+        if computed is not None and number == 0:
+            computed.__exit__(None, None, None)
+        children.tell({"seconds": ways.synchronised() - mark})
+        more = next(work, None) is not None
+        mark = ways.synchronised()
+        return more
+
+    with tempfile.TemporaryDirectory() as temporary:
+        trainer = ways.published_trainer(
+            run, prepared, Path(temporary), rows, 1 + rounds, precision=precision
+        )
+        trainer.add_callback(ways.Steps(after))
+        computed = ways.Computed(trainer.model)
+        children.tell({"ready": True})
+        next(work)
+        mark = ways.synchronised()
+        computed.__enter__()
+        trainer.train()
+    children.tell({"flops": computed.flops, "positions": computed.positions})
 
 
 def _real(tasks: list[tuple[list[int], list[int]]]) -> dict[str, int]:

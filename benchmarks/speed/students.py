@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -130,8 +129,3 @@ def rows_of(prepared: Any, split: str) -> dict[str, list[str]]:
     """Texts of a prepared split, as the published way reads them: `input`, `label`, `rationale`."""
     table = prepared.table(split)
     return {name: table.column(name).to_pylist() for name in ("input", "label", "rationale")}
-
-
-def dumped(value: Any) -> str:
-    """One line of JSON."""
-    return json.dumps(value, separators=(",", ":"))

@@ -88,7 +88,7 @@ def memory(found: list[dict[str, Any]]) -> str:
     for item in found:
         ours, theirs = item["ours"], item["published"]
         pairs = [(a, b) for a, b in zip(ours, theirs, strict=True) if "error" not in a and "error" not in b]
-        ratio = spread([a["steps"] / b["steps"] for a, b in pairs])
+        ratio = _bound(ours, theirs) or spread([a["steps"] / b["steps"] for a, b in pairs])
         above = spread([_above(a) / _above(b) for a, b in pairs])
         rows.append([
             label(item["cell"]), ratio, len(pairs), _most(ours), _most(theirs), above,
@@ -97,36 +97,47 @@ def memory(found: list[dict[str, Any]]) -> str:
     return markdown(head, rows)
 
 
+def _bound(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> str:
+    """What the ratio is below, where the published way ran out of memory: it held less than it needs."""
+    held = [item["at_least"] for item in theirs if "at_least" in item]
+    if len(held) < len(theirs) or any("error" in item for item in ours):
+        return ""
+    return f"below {max(item['steps'] for item in ours) / min(held):.2f}"
+
+
 def _above(peaks: dict[str, float]) -> float:
     """MB that training took beyond what was resident at most before its first step."""
     return max(peaks["steps"] - peaks["setup"], 1.0)
 
 
 def _most(rounds: list[dict[str, Any]], above: bool = False) -> str:
-    errors = [item["error"] for item in rounds if "error" in item]
-    if errors:
-        return str(errors[0])
+    gone = [item for item in rounds if "error" in item]
+    if gone:
+        held = f" at {gone[0]['at_least'] / 1000:.2f}" if "at_least" in gone[0] and not above else ""
+        return f"{gone[0]['error']}{held}"
     return f"{max(_above(item) if above else item['steps'] for item in rounds) / 1000:.2f}"
 
 
 def evaluation(found: list[dict[str, Any]]) -> str:
-    """Part `evaluation`."""
-    head = [CELL, "generation: ratio (min-max)", "with options: ratio (min-max)",
-            "rounds", "ours ex/s", "with options ex/s", "published ex/s", "different answers"]  # fmt: skip
+    """Part `evaluation`: a row for each comparison of the two ways."""
+    head = [CELL, "ratio (min-max)", "rounds", "ours ex/s", "published ex/s", "different"]
     rows: list[list[object]] = []
     for item in found:
         if "error" in item:
             rows.append([label(item["cell"]), item["error"], *[""] * (len(head) - 2)])
             continue
         seconds, count = item["seconds"], item["examples"]
-        ratios = [
-            [a / b for a, b in zip(seconds["published"], seconds[way], strict=True)]
-            for way in ("ours", "ours with options")
-        ]
-        ways = ("ours", "ours with options", "published")
-        speeds = [f"{count / statistics.median(seconds[way]):.1f}" for way in ways]
-        different = f"{item['different']} of {count}"
-        rows.append([label(item["cell"]), *map(spread, ratios), len(ratios[0]), *speeds, different])
+        both = [sum(pair) for pair in zip(seconds["published"], seconds["published options"], strict=True)]
+        plain, scored = seconds["ours"], seconds["ours with options"]
+        answers, chosen = (f"{item[name]} of {count}" for name in ("different", "different_options"))
+        for name, ours, theirs, different in (
+            ("generation", plain, seconds["published"], answers),
+            ("generation and option scores", scored, both, chosen),
+            ("generation and option scores, against generation", scored, seconds["published"], ""),
+        ):
+            ratios = [b / a for a, b in zip(ours, theirs, strict=True)]
+            speeds = [f"{count / statistics.median(each):.1f}" for each in (ours, theirs)]
+            rows.append([f"{label(item['cell'])}: {name}", spread(ratios), len(ratios), *speeds, different])
     return markdown(head, rows)
 
 

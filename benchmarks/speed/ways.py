@@ -35,8 +35,10 @@ class Ours:
     """This package's trainer, driven a step at a time: the one place that knows how it is called."""
 
     def __init__(self, run: Any) -> None:
+        from cotdistill.training import devices
         from cotdistill.training.loop import Trainer
 
+        devices.reuse_memory()
         logging.getLogger("transformers").setLevel(logging.ERROR)
         self.trainer = Trainer(run, device())
         self.model = self.trainer.model
@@ -47,15 +49,11 @@ class Ours:
         with deterministic():
             return self.trainer._step(number)
 
-    def rows(self, number: int) -> list[int]:
-        """The examples of that step."""
-        return [int(row) for row in self.trainer.order.batch(number)]
-
     def lengths(self, number: int) -> list[tuple[list[int], list[int]]]:
         """Tokens of each example's input and target in that step, for each task."""
         made = []
         for task in self.trainer.method.tasks:
-            collator, rows = self.trainer.collator, self.rows(number)
+            collator, rows = self.trainer.collator, self.trainer.order.batch(number)
             inputs = [len(collator.input_ids(task, row)) for row in rows]
             made.append((inputs, [len(collator.target_ids(task, row)) for row in rows]))
         return made
@@ -73,15 +71,38 @@ def deterministic() -> Iterator[None]:
         torch.use_deterministic_algorithms(False)
 
 
-def full_steps(ours: Ours, batch: int, count: int) -> list[int]:
+@contextlib.contextmanager
+def torch_products() -> Iterator[None]:
+    """All products by torch's own functions, which are what its counters know."""
+    from cotdistill.students import products
+
+    least, products.LEAST = products.LEAST, 2**62
+    try:
+        yield
+    finally:
+        products.LEAST = least
+
+
+def full_steps(order: Any, batch: int, count: int) -> list[int]:
     """The first `count` steps whose batch is full; the last of an epoch is smaller."""
     numbers: list[int] = []
     step = 0
     while len(numbers) < count:
         step += 1
-        if len(ours.rows(step)) == batch:
+        if len(order.batch(step)) == batch:
             numbers.append(step)
     return numbers
+
+
+def rows_of_steps(run: Any, prepared: Any, start: int, count: int) -> list[int]:
+    """The examples that our way sees in its full steps from `start` on, end to end."""
+    from cotdistill.data.splits import subset
+    from cotdistill.training.batches import Order
+
+    batch, name = run.training.batch_size, run.dataset.name
+    size = prepared.manifest["sizes"]["train"]
+    order = Order(subset(size, run.fraction, run.seed, name), batch, name, run.seed)
+    return [int(row) for step in full_steps(order, batch, start + count)[start:] for row in order.batch(step)]
 
 
 def published_trainer(

@@ -53,7 +53,7 @@ def test_twenty_steps_of_ours_follow_the_published_trainer(run_of: Any, tmp_path
 
     run = run_of(method, batch_size=13, steps=20)
     ours = Ours(run)
-    order = [row for number in range(1, 21) for row in ours.rows(number)]
+    order = [int(row) for number in range(1, 21) for row in ours.trainer.order.batch(number)]
     prepared = ours.trainer.generator.prepared
     theirs = published_trainer(run, prepared, tmp_path / "published", order, 20, log=True)
     theirs.train()
@@ -100,3 +100,26 @@ def test_both_ways_answer_alike(run_of: Any, tmp_path: Path) -> None:
     theirs = trainer.predict(data, max_new_tokens=14, num_beams=1, do_sample=False).predictions
     texts = [text.strip() for text in tokenizer.batch_decode(theirs, skip_special_tokens=True)]
     assert [answer.prediction for answer in generator.answers(ours.model, "test")] == texts
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_published_option_scores_are_those_of_one_pass_an_option(run_of: Any, tmp_path: Path) -> None:
+    from benchmarks import published
+    from benchmarks.speed.students import rows_of
+    from benchmarks.speed.ways import Ours
+
+    ours = Ours(run_of("finetune", steps=1))
+    prepared = ours.trainer.generator.prepared
+    tokenizer, texts = prepared.tokenizer(), rows_of(prepared, "test")
+    data = published.tokenise(texts, tokenizer, "finetune")
+    trainer = published.trainer(ours.model, tokenizer, data, "finetune", tmp_path, batch=8, steps=1)
+    options = [["red", "dark blue", "two or three"][: row % 4] for row in range(len(texts["input"]))]
+    found = published.option_scores(trainer, data, options, tokenizer, batch=3)
+    assert [len(scores) for scores in found] == [len(row) for row in options]
+    for text, row, scores in zip(texts["input"], options, found, strict=True):
+        ids = torch.tensor([tokenizer(text)["input_ids"]])
+        for option, score in zip(row, scores, strict=True):
+            labels = torch.tensor([tokenizer(option)["input_ids"]])
+            loss = ours.model(input_ids=ids, labels=labels).loss
+            assert score == pytest.approx(-float(loss) * labels.shape[1], rel=1e-4)

@@ -80,12 +80,12 @@ def test_cells_are_a_selection_or_all_combinations() -> None:
 
 
 def test_a_process_without_memory_is_told_from_other_faults() -> None:
-    from benchmarks.speed.__main__ import _ran_out
+    from benchmarks.speed.children import ran_out
 
-    assert _ran_out(-9, "")
-    assert _ran_out(1, "RuntimeError: DefaultCPUAllocator: can't allocate memory: you tried to allocate")
-    assert not _ran_out(1, "ValueError: no such thing")
-    assert not _ran_out(0, "a warning about: out of memory")
+    assert ran_out(-9, "")
+    assert ran_out(1, "RuntimeError: DefaultCPUAllocator: can't allocate memory: you tried to allocate")
+    assert not ran_out(1, "ValueError: no such thing")
+    assert not ran_out(0, "a warning about: out of memory")
 
 
 TOKENS = {"encoder": 30, "decoder": 10}
@@ -122,7 +122,7 @@ def test_the_table_of_steps_holds_paired_ratios_and_shares() -> None:
     assert len({line.count("|") for line in text.splitlines()}) == 1
 
 
-def test_the_table_of_memory_names_what_ran_out() -> None:
+def test_the_table_of_memory_names_whatran_out() -> None:
     from benchmarks.speed import table
 
     peaks = {"setup": 1000.0, "warm": 1500.0, "steps": 2000.0}
@@ -133,6 +133,21 @@ def test_the_table_of_memory_names_what_ran_out() -> None:
     assert row[1:5] == ["0.40 (0.40-0.40)", "1", "2.00", "5.00"]
     assert row[5:] == ["0.25 (0.25-0.25)", "1.00", "4.00"]
     assert cells_of(text, 3)[1:5] == ["not measured", "0", "2.00", "out of memory"]
+    held = {"cell": CELL, "ours": [peaks], "published": [{"error": "out of memory", "at_least": 8000.0}]}
+    assert cells_of(table.memory([held]), 2)[1:5] == ["below 0.25", "0", "2.00", "out of memory at 8.00"]
+
+
+def test_the_table_of_evaluation_compares_like_with_like() -> None:
+    from benchmarks.speed import table
+
+    seconds = {"published": [60.0, 40.0], "published options": [30.0, 20.0], "ours": [20.0, 10.0],
+               "ours with options": [30.0, 20.0]}  # fmt: skip
+    item = {"cell": CELL, "seconds": seconds, "examples": 100, "different": 0, "different_options": 1}
+    text = table.evaluation([item, {"cell": CELL, "error": "out of memory"}])
+    assert cells_of(text, 2)[1:] == ["3.50 (3.00-4.00)", "2", "6.7", "2.0", "0 of 100"]
+    assert cells_of(text, 3)[1:] == ["3.00 (3.00-3.00)", "2", "4.0", "1.3", "1 of 100"]
+    assert cells_of(text, 4)[1] == "2.00 (2.00-2.00)"
+    assert cells_of(text, 5)[1] == "out of memory"
 
 
 def test_the_table_of_dry_runs_says_how_time_grows() -> None:
