@@ -50,7 +50,8 @@ def prepare(options: Options) -> None:
     if options.student not in students:
         raise unknown("student", options.student, students)
     folder = prepared_folder(experiment, options.dataset, options.student)
-    print(f"prepared {run(experiment, datasets[options.dataset], students[options.student], folder)}")
+    anew = run(experiment, datasets[options.dataset], students[options.student], folder)
+    print(f"prepared {folder}" if anew else f"{folder}: already prepared, nothing to do")
 
 
 def train(options: Options) -> int:

@@ -1,19 +1,21 @@
 """One (dataset, student) pair, parsed and tokenised once into Arrow and shared by every run.
 
-A prepared folder holds `train.arrow`, `valid.arrow`, `test.arrow` (the public columns, and token ids
-of input, label, teacher_label and rationale without special tokens), `tokenizer/` and `manifest.json`.
+A prepared folder holds `train.arrow`, `valid.arrow`, `test.arrow` (the public columns, and token ids of
+input, label, teacher_label, rationale and options without special tokens), `tokenizer/`, `manifest.json`.
 Ids carry no prefix and no end token, so one folder serves every method: tasks are put together from
 them at training time. Preparing checks that this gives the very ids of the put-together text.
 """
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cotdistill.errors import UserError
 from cotdistill.files import atomic, digest, file_sha256, read_sealed, sealed, tree_sha256, write_json
+from cotdistill.fingerprint import fingerprint
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,14 +30,22 @@ CHUNK = 2_000
 """rows tokenised and written at once: bounds memory on e-SNLI's half a million rows"""
 
 
-def prepare(experiment: Experiment, dataset: DatasetEntry, student: StudentEntry, folder: Path) -> Path:
-    """Parse and tokenise a pair into `folder`, atomically. Raises UserError on bad data or student."""
+def prepare(experiment: Experiment, dataset: DatasetEntry, student: StudentEntry, folder: Path) -> bool:
+    """Parse and tokenise a pair into `folder`, atomically; whether there was anything to do.
+
+    What stands there is kept where it is sound and made by this code from the same rows and settings. Raises
+    UserError on bad data or student.
+    """
     from cotdistill import data, students
     from cotdistill.data.adapters import ADAPTERS
     from cotdistill.data.splits import data_checksum, teacher_accuracy
 
     answer = dataset.answer or ADAPTERS.module(dataset.adapter).ADAPTER.answer
     splits = data.load(dataset.adapter, experiment.data_root, path=dataset.path)
+    checksum = data_checksum(splits)
+    key = digest([settings_of(dataset, student), code_of(dataset), checksum])
+    if _current(folder, key, student):
+        return False
     with atomic(folder) as part:
         part.mkdir()
         train = splits["train"]
@@ -50,7 +60,8 @@ def prepare(experiment: Experiment, dataset: DatasetEntry, student: StudentEntry
             "adapter": dataset.adapter,
             "student": student.name,
             "answer": answer,
-            "checksum": data_checksum(splits),
+            "key": key,
+            "checksum": checksum,
             "sizes": {split: len(splits[split]) for split in SPLITS},
             "vocabulary": len(tokenizer),
             "tokens": tokens,
@@ -58,7 +69,40 @@ def prepare(experiment: Experiment, dataset: DatasetEntry, student: StudentEntry
             "files": tree_sha256(part),
         }
         write_json(part / "manifest.json", sealed(manifest))
-    return folder
+    return True
+
+
+def settings_of(dataset: DatasetEntry, student: StudentEntry) -> str:
+    """Digest of the settings that prepared data depend on."""
+    keep = {"adapter", "path", "answer", "pretrained", "scratch"}
+    # a scratch student's tokenizer is trained on the methods' prefixes too
+    texts = literals() if student.scratch else []
+    return digest([*(entry.model_dump(include=keep) for entry in (dataset, student)), texts])
+
+
+def code_of(dataset: DatasetEntry) -> str:
+    """Fingerprint of the code that prepared data depend on."""
+    return fingerprint("data.prepared", f"data.adapters.{dataset.adapter}")
+
+
+def _current(folder: Path, key: str, student: StudentEntry) -> bool:
+    """Whether `folder` is what preparing would make."""
+    from cotdistill import students
+
+    try:
+        manifest = Prepared(folder).manifest
+        files = {name: sha for name, sha in tree_sha256(folder).items() if name != "manifest.json"}
+    except (UserError, OSError):
+        return False
+    if manifest["key"] != key or manifest["files"] != files:
+        return False
+    if student.scratch is not None:
+        return True
+    # a pretrained student's tokenizer is not ours: it may have become another
+    with tempfile.TemporaryDirectory() as temporary:
+        students.prepare(student, [], Path(temporary, "tokenizer"))
+        now = tree_sha256(Path(temporary))
+    return now == {name: sha for name, sha in files.items() if name.startswith("tokenizer/")}
 
 
 def literals() -> list[str]:
@@ -86,6 +130,8 @@ def _write(rows: Any, tokenizer: PreTrainedTokenizerBase, path: Path) -> dict[st
                 ids = _ids(tokenizer, columns[column])
                 lengths[column] += [len(row) for row in ids]
                 arrays[f"{column}_ids"] = pa.array(ids, pa.list_(pa.int32()))
+            options = _option_ids(tokenizer, columns["options"])
+            arrays["options_ids"] = pa.array(options, pa.list_(pa.list_(pa.int32())))
             batch = pa.record_batch(arrays)
             writer = writer or pa.ipc.new_stream(handle, batch.schema)
             writer.write_batch(batch)
@@ -98,6 +144,13 @@ def _ids(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]
     # an empty list is an error to the tokenizer, and long texts are cut when tasks are put together
     ids = tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"] if texts else []
     return ids
+
+
+def _option_ids(tokenizer: PreTrainedTokenizerBase, rows: list[list[str]]) -> list[list[list[int]]]:
+    """Ids of every row's options; each distinct text is tokenised once."""
+    texts = list(dict.fromkeys(text for row in rows for text in row))
+    ids = dict(zip(texts, _ids(tokenizer, texts), strict=True))
+    return [[ids[text] for text in row] for row in rows]
 
 
 def _check_joins(rows: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> None:
@@ -134,6 +187,8 @@ class Prepared:
         self.folder = Path(folder)
         remedy = f"remove {self.folder} to prepare again"
         self.manifest: dict[str, Any] = read_sealed(self.folder / "manifest.json", remedy)
+        if "key" not in self.manifest:
+            raise UserError(f"{self.folder}: prepared by an older version of this package; {remedy}")
         self._sound: set[str] = set()
 
     @property

@@ -96,8 +96,9 @@ class Generator:
     @cache  # noqa: B019
     def _choices(self, split: str) -> list[options.Choices]:
         table = self.prepared.table(split)
-        found, golds = (table.column(name).to_pylist() for name in ("options", "label"))
-        return options.choices(found, golds, self.tokenizer, self.run.training.max_target_tokens)
+        found, ids, golds = (table.column(name).to_pylist() for name in ("options", "options_ids", "label"))
+        end = int(self.tokenizer.eos_token_id)
+        return options.choices(found, ids, golds, end, self.run.training.max_target_tokens)
 
     def teacher_rationales(self, split: str) -> list[str]:
         """The teacher's rationale of every example, in full; empty where its output could not be read."""

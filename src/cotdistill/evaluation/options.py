@@ -18,7 +18,7 @@ from cotdistill.students.output import OutputLayer, exponentials
 from cotdistill.students.packed import Passes, Read, Shared
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase, T5ForConditionalGeneration
+    from transformers import T5ForConditionalGeneration
 
 Choices = dict[tuple[int, ...], str]
 """the distinct options of one example: token ids, end token included, and the text"""
@@ -28,25 +28,22 @@ MOST = 1024
 
 
 def choices(
-    options: Sequence[Sequence[str]], golds: Sequence[str], tokenizer: PreTrainedTokenizerBase, longest: int
-) -> list[Choices]:
+    options: Sequence[Sequence[str]], ids: Sequence[Sequence[Sequence[int]]], golds: Sequence[str],
+    end: int, longest: int,
+) -> list[Choices]:  # fmt: skip
     """The distinct options of every example, in the order in which they first stand.
 
-    They are tokenised as labels are, and cut with their end token at `longest` tokens. Options that the
-    tokenizer cannot tell apart are one; its text is the gold label's if that is among them.
+    ids: their tokens without the end token `end`, with which they are cut at `longest` tokens, as labels are.
+    Options that the tokenizer cannot tell apart are one; its text is the gold label's if that is among them.
     """
-    texts = list(dict.fromkeys(text for row in options for text in row))
-    end = int(tokenizer.eos_token_id)
-    # an empty list is an error to the tokenizer
-    rows = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"] if texts else []
-    ids = {text: (*row[: longest - 1], end) for text, row in zip(texts, rows, strict=True)}
     found = []
-    for row, gold in zip(options, golds, strict=True):
+    for row, tokens, gold in zip(options, ids, golds, strict=True):
+        cut = [(*each[: longest - 1], end) for each in tokens]
         one: Choices = {}
-        for text in row:
-            one.setdefault(ids[text], text)
+        for own, text in zip(cut, row, strict=True):
+            one.setdefault(own, text)
         if gold in row:
-            one[ids[gold]] = gold
+            one[cut[row.index(gold)]] = gold
         found.append(one)
     return found
 

@@ -1,0 +1,114 @@
+"""Preparing twice does nothing the second time, unless something that it depends on is another."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cotdistill.data import prepared
+from cotdistill.data.prepared import Prepared, prepare
+from cotdistill.errors import UserError
+from cotdistill.files import tree_sha256
+
+
+@pytest.fixture
+def pair(tiny: Any, tmp_path: Path) -> Any:
+    """Prepares the tiny pair, with data of its own, into a folder of the test; whether it did anything."""
+    data = tmp_path / "data"
+    data.mkdir()
+    for path in tiny.data.glob("*.jsonl"):
+        (data / path.name).write_bytes(path.read_bytes())
+
+    folder = tmp_path / "prepared"
+
+    def again(**more: Any) -> bool:
+        run = type(tiny)(data).run(tmp_path / "results", **more)
+        return prepare(run.experiment, run.dataset, run.student, folder)
+
+    again.data, again.folder = data, folder  # type: ignore[attr-defined]
+    return again
+
+
+def test_second_time_tokenises_nothing_and_changes_nothing(pair: Any, monkeypatch: Any):
+    assert pair()
+    before = tree_sha256(pair.folder)
+    monkeypatch.setattr(prepared, "_ids", lambda *_: pytest.fail("tokenised again"))
+    assert not pair()
+    assert tree_sha256(pair.folder) == before
+
+
+def test_other_rows_are_prepared(pair: Any):
+    pair()
+    file = pair.data / "train.jsonl"
+    lines = file.read_text().splitlines()
+    first = json.loads(lines[0])
+    lines[0] = json.dumps({**first, "rationale": first["rationale"] + " indeed"})
+    file.write_text("\n".join(lines) + "\n")
+    assert pair() and not pair()
+
+
+def test_another_student_or_code_is_prepared(pair: Any, monkeypatch: Any):
+    pair()
+    assert pair(student={"name": "small", "scratch": {"vocabulary": 150}})
+    monkeypatch.setattr(prepared, "code_of", lambda dataset: "other code")
+    assert pair(student={"name": "small", "scratch": {"vocabulary": 150}})
+
+
+@pytest.mark.parametrize("harm", ["a byte", "a file gone", "no manifest"])
+def test_what_is_not_sound_is_prepared(pair: Any, harm: str):
+    pair()
+    if harm == "a byte":
+        path = pair.folder / "test.arrow"
+        path.write_bytes(path.read_bytes()[:-1] + b"x")
+    else:
+        (pair.folder / ("train.arrow" if harm == "a file gone" else "manifest.json")).unlink()
+    assert pair()
+    assert len(Prepared(pair.folder).table("test")) == 8
+
+
+def test_another_tokenizer_in_a_pretrained_folder_is_prepared(pair: Any, tiny: Any, tmp_path: Path):
+    from cotdistill import students
+    from cotdistill.config.models import ScratchStudent
+    from cotdistill.students import scratch
+
+    tokenizer = students.load_tokenizer(tiny.prepared / "tokenizer")
+    hub = tmp_path / "hub"
+    students.save(scratch.build(ScratchStudent(vocabulary=250), 250, 0), tokenizer, hub)
+    student = {"name": "hub", "pretrained": str(hub)}
+    assert pair(student=student) and not pair(student=student)
+    pieces = json.loads((hub / "tokenizer.json").read_text())
+    pieces["model"]["vocab"][10][1] -= 1.0  # a piece is less probable than it was
+    (hub / "tokenizer.json").write_text(json.dumps(pieces))
+    assert pair(student=student)
+
+
+def test_a_folder_of_an_older_version_is_named(pair: Any):
+    from cotdistill.files import sealed, write_json
+
+    pair()
+    path = pair.folder / "manifest.json"
+    old = {name: value for name, value in Prepared(pair.folder).manifest.items() if name != "key"}
+    write_json(path, sealed(old))
+    with pytest.raises(UserError, match="prepared by an older version of this package; remove"):
+        Prepared(pair.folder)
+    assert pair()
+
+
+def test_options_are_tokenised_with_the_data(pair: Any):
+    for split in ("train", "valid", "test"):
+        file = pair.data / f"{split}.jsonl"
+        rows = [json.loads(line) for line in file.read_text().splitlines()]
+        for number, row in enumerate(rows):
+            if number % 2:
+                row["options"] = [row["label"], "dark blue"]
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    pair()
+    made = Prepared(pair.folder)
+    tokenizer = made.tokenizer()
+    for row in made.table("test").to_pylist():
+        assert row["options_ids"] == [
+            tokenizer(text, add_special_tokens=False)["input_ids"] for text in row["options"]
+        ]
