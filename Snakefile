@@ -1,5 +1,9 @@
 # The experiment: prepare -> train -> evaluate -> collect -> compare, figures, track.
 # Run it with `make reproduce`, or `snakemake --configfile config/demo.yaml`. Settings: config.yaml.
+import gc
+
+gc.disable()  # no garbage arises while jobs are planned; to look for it among so many objects takes long
+
 from cotdistill.jobs import warm
 from cotdistill.workflow import Workflow
 
@@ -9,7 +13,7 @@ if not workflow.configfiles:  # a config file given by hand replaces the paper's
 grid = Workflow(config, where=", ".join(map(str, workflow.configfiles)))
 
 wildcard_constraints:
-    dataset="[^/]+", student="[^/]+", method="[^/]+", labels="[^/]+", fraction="[^/]+", seed="[^/]+",
+    dataset="[^/]+", student="[^/]+", cell="[^/]+/[^/]+/[^/]+/[^/]+",  # method, labels, fraction, seed
 
 include: "workflow/rules/prepare.smk"
 include: "workflow/rules/train.smk"
@@ -18,6 +22,7 @@ include: "workflow/rules/results.smk"
 report: "workflow/report/workflow.rst"
 
 onstart:
+    gc.enable()
     grid.freeze()
     if workflow.local_exec:
         warm.begin()  # one import of torch for all jobs

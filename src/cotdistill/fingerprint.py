@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -21,7 +22,7 @@ NEUTRAL = ("config", "errors", "files", "registry", "cli", "fingerprint", "jobs"
 def fingerprint(*modules: str) -> str:
     """Digest (16 hex digits) of `modules` (names below the package) and all they import from it."""
     found = closure(*modules)
-    text = "\n".join(f"{module} {_code(module)}" for module in sorted(found))
+    text = "\n".join(f"{module} {_read(module)[0]}" for module in sorted(found))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -33,49 +34,51 @@ def closure(*modules: str) -> set[str]:
         module = waiting.pop()
         if module not in found and module.split(".")[0] not in NEUTRAL:
             found.add(module)
-            waiting += _imports(module)
+            waiting += _read(module)[1]
     return found
 
 
 @cache
-def _tree(module: str) -> ast.Module:
+def _read(module: str) -> tuple[str, tuple[str, ...]]:
+    """Digest of a module's code, and what it imports from this package.
+
+    Its tree is not kept: Snakemake, which asks, would have the garbage collector go through it all day.
+    """
     base = PACKAGE.joinpath(*module.split(".")) if module else PACKAGE
     path = base / "__init__.py" if base.is_dir() else base.with_suffix(".py")
     tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
-    for node in ast.walk(tree):
+    names: set[str] = set()
+    for node in _statements(tree):
         body = getattr(node, "body", None)
         if isinstance(body, list):
             # a string that stands alone is a docstring; an empty body would not be valid code
             kept = [item for item in body if not _is_text(item)]
             node.body = kept or [ast.Pass()]  # type: ignore[attr-defined]
-    return tree
-
-
-def _is_text(node: ast.AST) -> bool:
-    value = node.value if isinstance(node, ast.Expr) else None
-    return isinstance(value, ast.Constant) and isinstance(value.value, str)
-
-
-@cache
-def _code(module: str) -> str:
-    code = hashlib.sha256(ast.dump(_tree(module)).encode())
-    data = PACKAGE.joinpath(*module.split(".")).with_suffix(".yaml")
-    if data.is_file():  # a module reads the data file of its name, as results/reported does
-        code.update(data.read_bytes())
-    return code.hexdigest()
-
-
-@cache
-def _imports(module: str) -> tuple[str, ...]:
-    names: set[str] = set()
-    for node in ast.walk(_tree(module)):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             # `from package import name`: the name may be a module or something inside the package
             names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
     own = {name.removeprefix("cotdistill.") for name in names if name.startswith("cotdistill.")}
-    return tuple(sorted(name for name in own if _exists(name)))
+    code = hashlib.sha256(ast.dump(tree).encode())
+    data = base.with_suffix(".yaml")
+    if data.is_file():  # a module reads the data file of its name, as results/reported does
+        code.update(data.read_bytes())
+    return code.hexdigest(), tuple(sorted(name for name in own if _exists(name)))
+
+
+def _statements(node: ast.AST) -> Iterator[ast.AST]:
+    """A tree's nodes that are or hold statements: the few that matter here, and no expression."""
+    yield node
+    for part in ("body", "orelse", "finalbody", "handlers", "cases"):
+        inner = getattr(node, part, None)
+        for child in inner if isinstance(inner, list) else ():
+            yield from _statements(child)
+
+
+def _is_text(node: ast.AST) -> bool:
+    value = node.value if isinstance(node, ast.Expr) else None
+    return isinstance(value, ast.Constant) and isinstance(value.value, str)
 
 
 def _exists(module: str) -> bool:

@@ -5,12 +5,14 @@ Kept out of the rule files so that it can be imported and tested without Snakema
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from cotdistill.config.grid import AXES, Run, expand, prepared_folder
@@ -40,6 +42,18 @@ PASSES = "partial.txt"
 OVERHEAD_MB = 300
 """memory of the two Snakemakes that a cluster job runs around its command"""
 
+WILDCARDS = ("dataset", "student", "cell")
+"""of a run's rules; `cell` is the rest of its id: Snakemake's work on a job grows with their number"""
+
+
+def signed(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function` with its signature at hand, which Snakemake asks for several times a job."""
+    def asked(wildcards: Any, **more: Any) -> Any:
+        return function(wildcards, **more)
+
+    asked.__signature__ = inspect.signature(function)  # type: ignore[attr-defined]
+    return asked
+
 
 class Workflow:
     """A grid as Snakemake sees it. `config` is Snakemake's merged config."""
@@ -49,18 +63,19 @@ class Workflow:
         self.experiment = parse(json.loads(json.dumps(config)), where)
         self.runs = {run.id: run for run in expand(self.experiment)}
         self.folder = f"{self.experiment.results}/{self.experiment.experiment}"
-        self.axes = AXES
         self.grid = f"{self.folder}/grid.json"
-        self.run = f"{self.folder}/runs/" + "/".join(f"{{{axis}}}" for axis in AXES)
+        self._resolved: dict[tuple[str, ...], dict[str, Any]] = {}
+        self.axes, self.wildcards = AXES, WILDCARDS
+        self.run = f"{self.folder}/runs/" + "/".join(f"{{{name}}}" for name in WILDCARDS)
         self.prepared = str(prepared_folder(self.experiment, "{dataset}", "{student}"))
 
-    def log(self, stage: str, *axes: str) -> str:
-        """The log file of a stage's job; `axes` are the wildcards that tell its jobs apart."""
-        return "/".join([self.folder, "logs", stage, *(f"{{{axis}}}" for axis in axes)]) + ".log"
+    def log(self, stage: str, *wildcards: str) -> str:
+        """The log file of a stage's job; `wildcards` are those that tell its jobs apart."""
+        return "/".join([self.folder, "logs", stage, *(f"{{{name}}}" for name in wildcards)]) + ".log"
 
-    def benchmark(self, stage: str, *axes: str) -> str:
+    def benchmark(self, stage: str, *wildcards: str) -> str:
         """The file of wall time and memory of a stage's job."""
-        return self.log(stage, *axes).replace("/logs/", "/benchmarks/").removesuffix("log") + "tsv"
+        return self.log(stage, *wildcards).replace("/logs/", "/benchmarks/").removesuffix("log") + "tsv"
 
     def freeze(self) -> None:
         """Write the resolved grid for the jobs to read: editing the config file cannot change them midway."""
@@ -108,25 +123,36 @@ class Workflow:
 
     def of_runs(self, *names: str) -> list[str]:
         """The named files of every run."""
-        return [str(run.folder / name) for run in self.runs.values() for name in names]
+        return [f"{run.folder}/{name}" for run in self.runs.values() for name in names]
 
     def find(self, wildcards: Any) -> Run:
-        """The run that a job's wildcards name."""
+        """The run that a job's wildcards name, or what else has a value for every axis."""
+        if hasattr(wildcards, "cell"):
+            return self.runs[f"{wildcards.dataset}/{wildcards.student}/{wildcards.cell}"]
         return self.runs["/".join(getattr(wildcards, axis) for axis in AXES)]
 
-    def run_hash(self, wildcards: Any) -> str:
-        """Parameter: the hash of the run's resolved config; a change trains again."""
-        return self.find(wildcards).hash
+    def job(self, stage: str, **settings: Any) -> Callable[[Any], dict[str, Any]]:
+        """Parameter, one for all that a run's job needs: its id, arguments, and what else has it done again.
 
-    def run_code(self, stage: str) -> Callable[[Any], str]:
-        """Parameter: the fingerprint of a stage's code and of the run's method."""
-        def code(wildcards: Any) -> str:
+        arguments: with the hash of the run's resolved config; code: the fingerprint of the stage's code and
+        of the run's method; settings: those of the stage that are not in the hash.
+        """
+        def parameter(wildcards: Any) -> dict[str, Any]:
             run = self.find(wildcards)
             # evaluating reads from a rationale the label that it states, as the dataset's adapter knows how
             adapter = [f"data.adapters.{run.dataset.adapter}"] if stage == "evaluate" else []
-            return fingerprint(*MODULES[stage], f"methods.{run.method.method}", *adapter)
+            code = fingerprint(*MODULES[stage], f"methods.{run.method.method}", *adapter)
+            arguments = f"--config {self.grid} --run {run.id} --expect {self._hash(run)}"
+            return {"id": run.id, "arguments": arguments, "code": code, **settings}
 
-        return code
+        return signed(parameter)
+
+    def _hash(self, run: Run) -> str:
+        """`run.hash`, of settings that are resolved once for all runs which differ in other axes alone."""
+        key = (run.dataset.name, run.student.name, run.method.name)
+        if key not in self._resolved:
+            self._resolved[key] = run.config
+        return digest({**self._resolved[key], **run.axes})
 
     def data_settings(self, wildcards: Any) -> str:
         """Parameter: digest of the settings that the prepared data depend on."""
@@ -160,6 +186,19 @@ class Workflow:
         """Parameter: digest of top-level settings (and of the list of runs) that a stage depends on."""
         chosen = self.experiment.model_dump(mode="json", include=set(keys))
         return digest([chosen, list(self.runs)])  # in their order, which is that of tables and figures
+
+    def asks(self, resource: Callable[..., int]) -> Any:
+        """A resource (`threads` to `runtime_evaluate`) as rules take it: a number where all runs agree.
+
+        Else a function, which costs Snakemake more; one that knows attempts always is.
+        """
+        if "attempt" in inspect.signature(resource).parameters:
+            return signed(resource)
+        # resources depend on dataset and student alone: a run of each pair tells
+        names = {(run.dataset.name, run.student.name): run.id.split("/", 2) for run in self.runs.values()}
+        jobs = (dict(zip(WILDCARDS, name, strict=True)) for name in names.values())
+        values = {resource(SimpleNamespace(**job)) for job in jobs}
+        return values.pop() if len(values) == 1 else signed(resource)
 
     def threads(self, wildcards: Any) -> int:
         """CPU threads of one training job."""

@@ -32,7 +32,7 @@ def edit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[
         forget()
 
     def forget() -> None:
-        for cached in (module._tree, module._code, module._imports, module.fingerprint):
+        for cached in (module._read, module.fingerprint):
             cached.cache_clear()
 
     forget()
@@ -128,3 +128,43 @@ def test_the_data_file_of_a_module_counts(edit: Callable[[str, str, str], None])
     edit("results/reported.yaml", "verified: false", "verified: true")
     assert fingerprint(*MODULES["compare"]) != before
     assert fingerprint(*MODULES["train"]) == training
+
+
+IMPORTS = '''
+"""Words."""
+import cotdistill.a
+if True:
+    import cotdistill.b
+else:
+    from cotdistill import c
+try:
+    from cotdistill.d import x
+except ImportError:
+    import cotdistill.e
+finally:
+    with open(x):
+        import cotdistill.f
+match x:
+    case 1:
+        import cotdistill.g
+class Thing:
+    """Words."""
+    async def method(self):
+        """Words."""
+        for _ in x:
+            while x:
+                import cotdistill.h
+'''
+
+
+def test_imports_are_found_wherever_they_stand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PACKAGE", tmp_path)
+    for name in "abcdefgh":
+        (tmp_path / f"{name}.py").write_text("")
+    (tmp_path / "whole.py").write_text(IMPORTS)
+    (tmp_path / "other.py").write_text(IMPORTS.replace("Words", "Other words"))
+    module._read.cache_clear()
+    whole, other = module._read("whole"), module._read("other")
+    module._read.cache_clear()
+    assert whole[1] == tuple("abcdefgh")
+    assert whole == other, "no docstring counts, however deep"

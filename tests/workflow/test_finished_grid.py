@@ -177,6 +177,39 @@ def test_deleted_figure_is_drawn_again_without_training(grid: Any) -> None:
     assert grid.plan() == {}
 
 
+RUN = "demo/mini/dss/gold/1/0"
+
+
+def test_removed_files_of_a_run_are_made_again(grid: Any) -> None:
+    run = grid.root / "results/tiny/runs" / RUN
+    assert grid.plan(f"results/tiny/runs/{RUN}/metrics.json") == {}
+    for name in ("results.csv", "tables/comparison.md"):  # else nothing asks for the runs
+        (grid.root / "results/tiny" / name).unlink()
+    (run / "predictions.jsonl").unlink()
+    assert grid.plan() == {"evaluate": 1, **AFTER_RUNS}
+    shutil.rmtree(run)
+    assert grid.plan() == again(1)
+
+
+def test_every_file_of_a_run_is_snakemakes_to_delete(grid: Any) -> None:
+    found = grid.snakemake("--cores", "1", "--delete-all-output")
+    assert found.returncode == 0, found.stdout
+    left = {path.name for path in (grid.root / "results/tiny/runs").rglob("*") if path.is_file()}
+    declared = {"config.json", "history.jsonl", "environment.json", "training.json", "metrics.json",
+                "predictions.jsonl", "model.safetensors"}  # fmt: skip
+    assert not left & declared
+    assert grid.plan() == {"prepare": 1, **again(4)}
+
+
+def test_garbage_is_collected_while_jobs_run(grid: Any) -> None:
+    with open(grid.root / "Snakefile", "a") as snakefile:
+        snakefile.write('\nonsuccess:\n    print("collected:", gc.isenabled())\n')
+    (grid.root / "results/tiny/tables/verdict.txt").unlink()
+    found = grid.snakemake("--cores", "1", "compare")
+    assert found.returncode == 0, found.stdout
+    assert "collected: True" in found.stdout
+
+
 def test_retrained_run_replaces_the_old_one(grid: Any) -> None:
     grid.configure(methods=["dss", {"name": "mi", "beta": 0.2}], seeds=[0])
     changed = grid.root / "results/tiny/runs/demo/mini/mi/gold/1/0"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from cotdistill.config.grid import AXES
+from cotdistill.config.grid import AXES, Run
 from cotdistill.data import release
 from cotdistill.errors import UserError
 from cotdistill.workflow import Workflow
@@ -52,19 +53,82 @@ def test_gpus_and_threads_of_a_job(device: str, processes: int, gpus: int) -> No
 
 
 def test_wildcards_name_the_run_and_no_setting() -> None:
-    assert workflow().run == "results/e/runs/{dataset}/{student}/{method}/{labels}/{fraction}/{seed}"
+    assert workflow().run == "results/e/runs/{dataset}/{student}/{cell}"
     assert workflow().axes == AXES
     changed = workflow(training={"steps": 7}, methods=["dss", {"name": "mi", "beta": 3}])
     assert list(changed.runs) == list(workflow().runs)
-    for path in (changed.prepared, changed.log("train", *AXES), changed.benchmark("prepare", "dataset")):
-        assert {part.split("}")[0] for part in path.split("{")[1:]} <= set(AXES)
-    assert changed.run_hash(wildcards()) != workflow().run_hash(wildcards())
+    log, benchmark = changed.log("train", *changed.wildcards), changed.benchmark("prepare", "dataset")
+    for path in (changed.run, changed.prepared, log, benchmark):
+        assert {part.split("}")[0] for part in path.split("{")[1:]} <= {*AXES, "cell"}
+    assert changed.job("train")(wildcards()) != workflow().job("train")(wildcards())
 
 
 def test_every_run_is_found_by_its_wildcards() -> None:
     grid = workflow(fractions=[0.5, 1.0], labels=["gold", "teacher"])
     for run in grid.runs.values():
         assert grid.find(wildcards(**dict(zip(AXES, run.id.split("/"), strict=True)))) is run
+        assert grid.find(job_of(run)) is run
+
+
+def job_of(run: Run) -> SimpleNamespace:
+    """The wildcards of a run's jobs."""
+    dataset, student, cell = run.id.split("/", 2)
+    return SimpleNamespace(dataset=dataset, student=student, cell=cell)
+
+
+MIXED: dict[str, Any] = {
+    "datasets": ["demo", {"name": "more", "adapter": "demo", "training": {"steps": 7}}],
+    "students": [STUDENT, {"name": "wide", "scratch": {"d_model": 32}, "training": {"batch_size": 2}}],
+    "methods": ["dss", {"name": "strong", "method": "mi", "beta": 2}, {"name": "weak", "method": "mi"}],
+    "labels": ["gold", "teacher"], "fractions": [0.25, 1.0],
+}  # fmt: skip
+
+
+def test_a_job_expects_the_hash_of_its_run() -> None:
+    grid = workflow(**MIXED)
+    train, evaluate = grid.job("train"), grid.job("evaluate", bins=10)
+    assert len(grid.runs) == 96
+    for run in grid.runs.values():
+        arguments = f"--config results/e/grid.json --run {run.id} --expect {run.hash}"
+        assert (train(job_of(run))["id"], train(job_of(run))["arguments"]) == (run.id, arguments)
+        assert (evaluate(job_of(run))["arguments"], evaluate(job_of(run))["bins"]) == (arguments, 10)
+        assert train(job_of(run))["code"] != evaluate(job_of(run))["code"]
+
+
+def test_code_of_a_job_is_that_of_its_method() -> None:
+    grid = workflow(**MIXED)
+    codes: dict[str, set[str]] = {}
+    for run in grid.runs.values():
+        codes.setdefault(run.method.name, set()).add(grid.job("train")(job_of(run))["code"])
+    assert all(len(found) == 1 for found in codes.values())
+    assert codes["strong"] == codes["weak"] != codes["dss"]
+
+
+def test_what_all_runs_ask_for_is_a_number() -> None:
+    grid = workflow(training={"device": "cuda", "gpus": 2})
+    resources = (grid.threads, grid.threads_evaluate, grid.gpu, grid.gpu_evaluate)
+    assert [grid.asks(resource) for resource in resources] == [6, 3, 2, 1]
+    # retries ask for more, so these stay functions
+    assert [grid.asks(grid.mem_mb)(wildcards(), attempt=attempt) for attempt in (1, 2)] == [1300, 2300]
+    assert grid.asks(grid.runtime_evaluate)(wildcards(), attempt=2) == 30
+
+
+def test_what_runs_ask_for_in_different_ways_is_a_function() -> None:
+    other = {"name": "wide", "scratch": {}, "compute": {"threads": 8}, "training": {"gpus": 2}}
+    grid = workflow(students=[STUDENT, other], training={"device": "cuda"})
+    threads, gpu = grid.asks(grid.threads), grid.asks(grid.gpu)
+    for run in grid.runs.values():
+        wide = run.student.name == "wide"
+        assert (threads(job_of(run)), gpu(job_of(run))) == ((16, 2) if wide else (3, 1))
+
+
+def test_snakemake_is_told_the_arguments_of_each_function() -> None:
+    grid = workflow(students=[STUDENT, {"name": "wide", "scratch": {}, "compute": {"threads": 8}}])
+    twice = ["wildcards", "attempt"]
+    names = {"mem_mb": twice, "runtime": twice, "threads": ["wildcards"]}
+    for name, expected in names.items():
+        assert list(inspect.signature(grid.asks(getattr(grid, name))).parameters) == expected
+    assert list(inspect.signature(grid.job("train")).parameters) == ["wildcards"]
 
 
 def test_bad_grid_is_refused_before_the_first_job() -> None:

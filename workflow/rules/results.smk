@@ -23,7 +23,7 @@ if grid.judged:
 rule collect:
     input:
         grid.judged,
-        grid.of_runs("metrics.json", "predictions.jsonl", "history.jsonl", "environment.json", "config.json"),
+        grid.of_runs("metrics.json", "predictions.jsonl"),
     output:
         results=f"{grid.folder}/results.parquet",
         csv=f"{grid.folder}/results.csv",

@@ -7,62 +7,56 @@ rule train:
     input:
         rules.prepare.output.manifest,
     output:
+        f"{grid.run}/training.json",  # what is asked for comes first: Snakemake tries one after the other
         f"{grid.run}/config.json",
         f"{grid.run}/history.jsonl",
         f"{grid.run}/environment.json",
         directory(f"{grid.run}/model"),
         directory(f"{grid.run}/model_last"),
-        marker=f"{grid.run}/training.json",
     params:
-        grid=grid.grid,
-        hash=grid.run_hash,
-        code=grid.run_code("train"),
-        id=lambda w: grid.find(w).id,
+        job=grid.job("train"),
     log:
-        grid.log("train", *grid.axes),
+        grid.log("train", *grid.wildcards),
     benchmark:
-        grid.benchmark("train", *grid.axes)
-    threads: grid.threads
+        grid.benchmark("train", *grid.wildcards)
+    threads: grid.asks(grid.threads)
     resources:
-        cpus_per_task=grid.threads,  # `threads` is cut to the cores of the machine that submits
-        gpu=grid.gpu,
-        mem_mb=grid.mem_mb,
-        runtime=grid.runtime,
+        cpus_per_task=grid.asks(grid.threads),  # `threads` is cut to the cores of the machine that submits
+        gpu=grid.asks(grid.gpu),
+        mem_mb=grid.asks(grid.mem_mb),
+        runtime=grid.asks(grid.runtime),
     conda:
         "../../environment.yml"
     message:
-        "train {params.id}"
+        "train {params.job[id]}"
     shell:
-        "exec cotdistill train --config {params.grid} --run {params.id} --expect {params.hash} > {log} 2>&1"
+        "exec cotdistill train {params.job[arguments]} > {log} 2>&1"
 
 
 rule evaluate:
     input:
-        rules.train.output,
+        rules.train.output[0],
     output:
         metrics=f"{grid.run}/metrics.json",
         predictions=f"{grid.run}/predictions.jsonl",
     params:
-        grid=grid.grid,
-        hash=grid.run_hash,
-        code=grid.run_code("evaluate"),
-        rationales=grid.experiment.evaluation.rationales,
-        bins=grid.experiment.evaluation.bins,
-        id=lambda w: grid.find(w).id,
+        job=grid.job(
+            "evaluate", rationales=grid.experiment.evaluation.rationales, bins=grid.experiment.evaluation.bins
+        ),
     log:
-        grid.log("evaluate", *grid.axes),
+        grid.log("evaluate", *grid.wildcards),
     benchmark:
-        grid.benchmark("evaluate", *grid.axes)
-    threads: grid.threads_evaluate
+        grid.benchmark("evaluate", *grid.wildcards)
+    threads: grid.asks(grid.threads_evaluate)
     priority: 1  # a run that is trained is finished before the next is begun
     resources:
-        cpus_per_task=grid.threads_evaluate,
-        gpu=grid.gpu_evaluate,
-        mem_mb=grid.mem_mb,
-        runtime=grid.runtime_evaluate,
+        cpus_per_task=grid.asks(grid.threads_evaluate),
+        gpu=grid.asks(grid.gpu_evaluate),
+        mem_mb=grid.asks(grid.mem_mb),
+        runtime=grid.asks(grid.runtime_evaluate),
     conda:
         "../../environment.yml"
     message:
-        "evaluate {params.id}"
+        "evaluate {params.job[id]}"
     shell:
-        "exec cotdistill evaluate --config {params.grid} --run {params.id} --expect {params.hash} > {log} 2>&1"
+        "exec cotdistill evaluate {params.job[arguments]} > {log} 2>&1"
