@@ -103,8 +103,7 @@ def prepare(folder: Path, shapes: list[str], datasets: list[str]) -> None:
         students.save(build(SHAPES[shape]), tokenizer, folder / "students" / shape)
     for shape, data in itertools.product(shapes, datasets):
         run = run_of(folder, Cell(shape, "dss", data, 16, "fp32"))
-        if not (run.prepared / "manifest.json").is_file():
-            prepare_pair(run.experiment, run.dataset, run.student, run.prepared)
+        prepare_pair(run.experiment, run.dataset, run.student, run.prepared)
 
 
 def _tokenizer(folder: Path) -> Any:
