@@ -19,6 +19,7 @@ from cotdistill.students import greedy as decoding
 from cotdistill.students.greedy import Greedy
 from cotdistill.students.kernels import Dropout
 from cotdistill.students.layout import Layout
+from cotdistill.students.output import OutputLayer
 from cotdistill.students.packed import Passes
 from cotdistill.training.loop import train
 
@@ -118,19 +119,20 @@ def test_methods_without_a_rationale_task_generate_none(trained: Callable[[str],
 def test_single_task_reads_its_label_from_the_generated_text(
     trained: Callable[[str], Run], monkeypatch: Any
 ):
-    made = generator(trained("single_task"))
+    run = trained("single_task")
+    made, model = generator(run), students.load_saved(run.folder / "model")
     table = made.prepared.table("test").to_pylist()
     texts = [f"because. So the answer is: {row['label']}" for row in table]
     texts[1] = "I never say it: red"
     seen = []
 
-    def batch(model: Any, task: Any, split: str, rows: list[int], longest: int, scored: bool) -> Any:
+    def batch(student: Any, task: Any, split: str, rows: list[int], longest: int, scored: bool) -> Any:
         seen.append((task.name, split, longest))
         return [(texts[row], 0.5, []) for row in rows]
 
     monkeypatch.setattr(made, "_batch", batch)
     monkeypatch.setattr(made, "_batches", lambda model, split, journal, work: work(list(range(len(texts)))))
-    answers = made.answers(None, "test")  # type: ignore[arg-type]
+    answers = made.answers(model, "test")
     # what holds a rationale may be as long as a target
     assert seen == [("rationale_label", "test", made.run.training.max_target_tokens)]
     assert [answer.correct for answer in answers] == [number != 1 for number in range(8)]
@@ -156,7 +158,8 @@ def written(model: Any, longest: int, lengths: list[int], precision: str = "fp32
     ids = torch.randint(3, model.config.vocab_size, (sum(lengths),), generator=draw)
     with torch.inference_mode():
         read = passes.read(passes.encoder(passes.embedded(ids), layout))
-        return ids.split(lengths), Greedy(model, read, layout, precision).write(longest, end)
+        greedy = Greedy(model, OutputLayer(model, precision, fixed=True), precision)
+        return ids.split(lengths), greedy.write(read, layout, longest, end)
 
 
 def test_confidence_of_a_long_unsure_sequence_is_not_zero(unsure: Any):

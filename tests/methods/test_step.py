@@ -174,16 +174,21 @@ def test_masks_keep_the_rate_and_the_mean(rate: float):
 
 
 @settings(deadline=None)
-@given(st.lists(st.integers(1, 6), min_size=1, max_size=9), st.data())
-def test_a_layout_pads_and_unpads(lengths: list[int], data: Any):
+@given(st.lists(st.integers(1, 6), min_size=1, max_size=9), st.integers(1, 3), st.data())
+def test_a_layout_splits_and_joins(lengths: list[int], heads: int, data: Any):
     cut = data.draw(st.integers(0, len(lengths)))
     layout = Layout(lengths, [size for size in (cut, len(lengths) - cut) if size], CPU)
-    packed = torch.arange(1.0, sum(lengths) * 2 + 1).view(-1, 2)
-    assert torch.equal(torch.cat([group.unpad(group.pad(packed)) for group in layout.groups]), packed)
-    start, rows = 0, [row for group in layout.groups for row in group.pad(packed)]
-    for length, row in zip(lengths, rows, strict=True):
-        assert torch.equal(row[:length], packed[start : start + length]) and not row[length:].any()
-        start += length
+    packed = torch.arange(1.0, sum(lengths) * heads * 2 + 1).view(-1, heads * 2)
+    for zeros in (False, True):
+        whole = [group.split(packed, heads, zeros) for group in layout.groups]
+        joined = [group.join(each) for group, each in zip(layout.groups, whole, strict=True)]
+        assert torch.equal(torch.cat(joined), packed)
+        start, rows = 0, [row for each in whole for row in each]
+        for length, row in zip(lengths, rows, strict=True):
+            own = packed[start : start + length].view(length, heads, 2).transpose(0, 1)
+            assert torch.equal(row[:, :length], own)
+            assert not zeros or not row[:, length:].any()
+            start += length
 
 
 def test_the_gradient_of_attention_is_right():

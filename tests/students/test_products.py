@@ -14,6 +14,7 @@ from cotdistill.students import products
 @pytest.fixture(params=[0, 10**12], ids=["quicker", "torch"])
 def least(request: Any, monkeypatch: Any) -> None:
     monkeypatch.setattr(products, "LEAST", request.param)
+    monkeypatch.setattr(products, "LEAST_WEIGHT", request.param)
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (7, 5, 3), (300, 64, 48), (65, 33, 1000)])
@@ -25,6 +26,18 @@ def test_product_is_that_of_float64(least: None, shape: tuple[int, int, int]):
         found = products.product(x, given)
         assert found.dtype == torch.float32
         torch.testing.assert_close(found.double(), x.double() @ weight.double().T, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("rows", [1, 7, 64, 65])
+def test_a_fixed_weight_gives_the_same_products(least: None, rows: int):
+    torch.manual_seed(0)
+    weight = torch.nn.Parameter(torch.randn(1000, 33))
+    fixed = products.Fixed(weight)
+    for each in (rows, 2 * rows):
+        x = torch.randn(each, 33)
+        torch.testing.assert_close(fixed(x).double(), x.double() @ weight.double().T, rtol=1e-5, atol=1e-4)
+    low = products.Fixed(weight.bfloat16())
+    assert low(x.bfloat16()).dtype == torch.bfloat16
 
 
 def test_gradients_are_those_of_a_linear_layer(least: None):

@@ -20,6 +20,7 @@ from cotdistill.methods import Method, Task
 from cotdistill.students.greedy import Greedy
 from cotdistill.students.kernels import Dropout
 from cotdistill.students.layout import Layout, groups_of
+from cotdistill.students.output import OutputLayer
 from cotdistill.students.packed import Passes
 from cotdistill.training.batches import Collator
 
@@ -58,8 +59,9 @@ class Generator:
         scored = scored and label_alone and any(self._choices(split))
         evaluation, training = self.run.experiment.evaluation, self.run.training
         longest = evaluation.max_new_tokens if label_alone else training.max_target_tokens
+        student = _Student(model, training.precision)
         found = self._batches(
-            model, split, journal, lambda rows: self._batch(model, task, split, rows, longest, scored)
+            model, split, journal, lambda rows: self._batch(student, task, split, rows, longest, scored)
         )
         ids, inputs, golds, readable = self._references(split)
         answers = []
@@ -81,8 +83,9 @@ class Generator:
         if task is None:
             return None
         longest = self.run.training.max_target_tokens
+        student = _Student(model, self.run.training.precision)
         found = self._batches(
-            model, split, journal, lambda rows: self._batch(model, task, split, rows, longest, False)
+            model, split, journal, lambda rows: self._batch(student, task, split, rows, longest, False)
         )
         return [text for text, _, _ in found]
 
@@ -139,21 +142,30 @@ class Generator:
 
     @torch.inference_mode()
     def _batch(
-        self, model: T5ForConditionalGeneration, task: Task, split: str, rows: list[int], longest: int,
-        scored: bool,
-    ) -> list[Generated]:  # fmt: skip
+        self, student: _Student, task: Task, split: str, rows: list[int], longest: int, scored: bool
+    ) -> list[Generated]:
         """Text, its probability, and the options' log-likelihoods; the encoder runs once for all."""
-        collator, precision = self._collator(split), self.run.training.precision
+        collator, passes = self._collator(split), student.passes
         inputs = [torch.from_numpy(collator.input_ids(task, row)) for row in rows]
         layout = Layout([len(ids) for ids in inputs], groups_of(len(rows)), self.device)
-        passes = Passes(model, Dropout(0.0, 0, self.device), precision)
         read = passes.read(passes.encoder(passes.embedded(torch.cat(inputs).to(self.device)), layout))
         scores: list[list[float]] = [[] for _ in rows]
         if scored:
             choices = [list(self._choices(split)[row]) for row in rows]
-            scores = options.log_likelihoods(model, read, layout, choices, precision)
-        written = Greedy(model, read, layout, precision).write(longest, collator.end)
+            scores = options.log_likelihoods(passes, student.output, read, layout, choices)
+        written = student.greedy.write(read, layout, longest, collator.end)
         texts = [self._decode(ids) for ids, _ in written]
         return [
             (text, math.exp(log), own) for text, (_, log), own in zip(texts, written, scores, strict=True)
         ]
+
+
+class _Student:
+    """What answers with a model whose weights stay as they are."""
+
+    def __init__(self, model: T5ForConditionalGeneration, precision: str) -> None:
+        device = model.lm_head.weight.device
+        self.passes = Passes(model, Dropout(0.0, 0, device), precision)
+        with torch.inference_mode():
+            self.output = OutputLayer(model, precision, fixed=True)
+            self.greedy = Greedy(model, self.output, precision)

@@ -8,17 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 
-from cotdistill.students.kernels import Dropout
 from cotdistill.students.layout import Layout
 from cotdistill.students.output import OutputLayer, exponentials
 from cotdistill.students.packed import Passes, Read, Shared
-
-if TYPE_CHECKING:
-    from transformers import T5ForConditionalGeneration
 
 Choices = dict[tuple[int, ...], str]
 """the distinct options of one example: token ids, end token included, and the text"""
@@ -50,8 +45,8 @@ def choices(
 
 @torch.inference_mode()
 def log_likelihoods(
-    model: T5ForConditionalGeneration, read: Read, layout: Layout,
-    candidates: Sequence[Sequence[Sequence[int]]], precision: str = "fp32",
+    passes: Passes, output: OutputLayer, read: Read, layout: Layout,
+    candidates: Sequence[Sequence[Sequence[int]]],
 ) -> list[list[float]]:  # fmt: skip
     """log p(option | input) in nats, for every option (its token ids) of each of the R inputs.
 
@@ -60,7 +55,7 @@ def log_likelihoods(
     """
     if not any(candidates):
         return [[] for _ in candidates]
-    device = model.lm_head.weight.device
+    device = output.weight.device
     # attention takes groups of the same inputs on both sides, so inputs without options stay out
     rows = [row for row, options in enumerate(candidates) if options]
     if len(rows) < len(candidates):
@@ -70,15 +65,14 @@ def log_likelihoods(
     trees = [_Tree(candidates[row]) for row in rows]
     sizes = [len(tree.tokens) for tree in trees]
     shared = _joined(trees, device)
-    start = int(model.config.decoder_start_token_id)
+    start = int(passes.model.config.decoder_start_token_id)
     before = [token if token is not None else start for tree in trees for token in tree.tokens]
-    passes = Passes(model, Dropout(0.0, 0, device), precision)
     states = passes.decoder(
         passes.embedded(torch.tensor(before, device=device)), Layout(sizes, [len(sizes)], device),
         read, Layout(lengths, [len(lengths)], device), shared,
     )  # fmt: skip
     targets = torch.tensor([token for row in rows for ids in candidates[row] for token in ids], device=device)
-    logs = _logs(OutputLayer(model, precision), states, shared.places, targets)
+    logs = _logs(output, states, shared.places, targets)
     left = iter(each.sum().item() for each in logs.split(shared.layout.lengths))
     return [[next(left) for _ in options] for options in candidates]
 

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn import functional as F
 
-from cotdistill.students.kernels import normed, split
+from cotdistill.students.kernels import normed
 from cotdistill.students.layout import Layout
 from cotdistill.students.output import OutputLayer, exponentials
 from cotdistill.students.packed import Read
-from cotdistill.students.products import product
+from cotdistill.students.products import Fixed
 
 if TYPE_CHECKING:
     from transformers import T5ForConditionalGeneration
@@ -23,33 +23,30 @@ KEPT = 0.75
 
 
 class Greedy:
-    """The most probable token, one position at a time, for R encoded inputs."""
+    """The most probable token, one position at a time. The model's weights must stay as they are."""
 
     def __init__(
-        self, model: T5ForConditionalGeneration, read: Read, layout: Layout, precision: str = "fp32"
+        self, model: T5ForConditionalGeneration, output: OutputLayer, precision: str = "fp32"
     ) -> None:
-        """read: what the decoder reads of the packed inputs."""
-        self.model, self.config = model, model.config
-        self.dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-        rows = len(layout.lengths)
-        device = model.lm_head.weight.device
-        lengths = torch.tensor(layout.lengths, device=device)
-        (whole,) = Layout(layout.lengths, [rows], device).groups
-        # -inf where an input has no token; (R, 1, 1, S)
-        unseen = torch.arange(whole.longest, device=device) >= lengths[:, None]
-        self.unseen = unseen[:, None, None, :] if bool(unseen.any()) else None
+        self.model, self.config, self.output = model, model.config, output
+        dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         stack: Any = model.decoder
-        self.layers = [
-            _Layer(block, whole.pad(key), whole.pad(value), self.config, self.dtype)
-            for block, (key, value) in zip(stack.block, read, strict=True)
-        ]
+        self.layers = [_Layer(block, self.config, dtype) for block in stack.block]
         self.norm, self.relative = stack.final_layer_norm, stack.block[0].layer[0].SelfAttention
-        self.output = OutputLayer(model, precision)
+        self.unseen: torch.Tensor | None = None
+        """true where an input has no token, (R, 1, 1, S); None where all are of one length"""
 
-    def write(self, longest: int, end: int) -> list[tuple[list[int], float]]:
-        """Of each input the tokens up to `end` or `longest`, and the sum of their log-probabilities."""
-        rows = self.layers[0].rows
+    def write(self, read: Read, layout: Layout, longest: int, end: int) -> list[tuple[list[int], float]]:
+        """Of each of R inputs the tokens up to `end` or `longest`, and the sum of their log-probabilities.
+
+        read: what the decoder reads of the packed inputs.
+        """
+        rows = len(layout.lengths)
         device = self.output.weight.device
+        (whole,) = Layout(layout.lengths, [rows], device).groups
+        self.unseen = None if whole.padding is None else whole.padding[:, None, None, :]
+        for layer, (key, value) in zip(self.layers, read, strict=True):
+            layer.begin(*(whole.split(each, self.config.num_heads) for each in (key, value)))
         tokens = torch.full((rows,), int(self.config.decoder_start_token_id), device=device)
         written: list[list[int]] = [[] for _ in range(rows)]
         # summed in float64, whose exponential of a long unsure sequence does not underflow to 0
@@ -92,45 +89,49 @@ class Greedy:
 class _Layer:
     """One decoder block: its weights side by side where they read the same, and its caches."""
 
-    def __init__(
-        self, block: Any, key: torch.Tensor, value: torch.Tensor, config: Any, dtype: torch.dtype
-    ) -> None:
-        """key, value: (R, S, heads * d_kv), of the inputs."""
+    key: torch.Tensor
+    value: torch.Tensor
+    """(R, heads, S, d_kv), of the inputs"""
+
+    def __init__(self, block: Any, config: Any, dtype: torch.dtype) -> None:
         own, cross, forward = block.layer
         self.heads, self.dtype, self.config = config.num_heads, dtype, config
         self.norms = own.layer_norm, cross.layer_norm, forward.layer_norm
         attention, reading = own.SelfAttention, cross.EncDecAttention
-        self.joint = torch.cat([attention.q.weight, attention.k.weight, attention.v.weight]).to(dtype)
-        self.out, self.cross_out, self.query = (
-            each.weight.to(dtype) for each in (attention.o, reading.o, reading.q)
-        )
         inner = forward.DenseReluDense
         inputs = [inner.wi_0, inner.wi_1] if config.is_gated_act else [inner.wi]
-        self.wide = torch.cat([each.weight for each in inputs]).to(dtype)
-        self.narrow = inner.wo.weight.to(dtype)
+
+        def fixed(*layers: Any) -> Fixed:
+            return Fixed(torch.cat([each.weight for each in layers]).to(dtype))
+
+        self.joint, self.out = fixed(attention.q, attention.k, attention.v), fixed(attention.o)
+        self.query, self.cross_out = fixed(reading.q), fixed(reading.o)
+        self.wide, self.narrow = fixed(*inputs), fixed(inner.wo)
         self.activation = inner.act
-        self.rows = len(key)
-        self.key, self.value = (split(each, self.heads).contiguous() for each in (key, value))
         self.past: torch.Tensor | None = None
         """(2, R, heads, room, d_kv): keys and values of what is written"""
+
+    def begin(self, key: torch.Tensor, value: torch.Tensor) -> None:
+        """Forget what was written, and read these inputs."""
+        self.key, self.value, self.past = key, value, None
 
     def step(
         self, x: torch.Tensor, bias: torch.Tensor, unseen: torch.Tensor | None, position: int
     ) -> torch.Tensor:
         """(R, d_model), the block's output at one position."""
         states = _normed(self.norms[0], x, self.dtype)
-        query, *new = product(states, self.joint).view(len(x), 3, self.heads, -1).unbind(1)
+        query, *new = self.joint(states).view(len(x), 3, self.heads, -1).unbind(1)
         past = self._grown(torch.stack(new), position)
-        x = x + product(self._attend(query, past[0], past[1], bias, None), self.out)
-        query = product(_normed(self.norms[1], x, self.dtype), self.query).view(len(x), self.heads, -1)
-        x = x + product(self._attend(query, self.key, self.value, None, unseen), self.cross_out)
-        hidden = product(_normed(self.norms[2], x, self.dtype), self.wide)
+        x = x + self.out(self._attend(query, past[0], past[1], bias, None))
+        query = self.query(_normed(self.norms[1], x, self.dtype)).view(len(x), self.heads, -1)
+        x = x + self.cross_out(self._attend(query, self.key, self.value, None, unseen))
+        hidden = self.wide(_normed(self.norms[2], x, self.dtype))
         if self.config.is_gated_act:
             gate, linear = hidden.chunk(2, -1)
             hidden = self.activation(gate) * linear
         else:
             hidden = self.activation(hidden)
-        return x + product(hidden, self.narrow)
+        return x + self.narrow(hidden)
 
     def _grown(self, new: torch.Tensor, position: int) -> torch.Tensor:
         """The cache up to `position`, with new: (2, R, heads, d_kv) at its end."""

@@ -106,10 +106,10 @@ class _Normed(torch.autograd.Function):
         x, weight, scale = ctx.saved_tensors
         grad = grad.float()
         unit = x * scale
-        weighted = grad * weight
-        along = (weighted * unit).mean(-1, keepdim=True)
-        into = torch.addcmul(weighted, unit, along, value=-1).mul_(scale)
-        return into, grad.mul(unit).sum(0), None, None
+        both = grad * unit
+        along = (both @ weight)[:, None] / x.shape[1]
+        into = torch.addcmul(grad * weight, unit, along, value=-1).mul_(scale)
+        return into, both.sum(0), None, None
 
 
 def gated(gate: torch.Tensor, linear: torch.Tensor, dropout: Dropout) -> torch.Tensor:
@@ -169,7 +169,7 @@ class _Attended(torch.autograd.Function):
         ctx.bias = None if bias is None else (bias.shape, bias.dtype, bias.device)
         ctx.probabilities, results = [], []
         for q, k, mask in zip(queries.groups, keys.groups, masks, strict=True):
-            left, right = split(q.pad(query), heads), split(k.pad(key), heads)
+            left, right = q.split(query, heads), k.split(key, heads)
             scores = torch.matmul(left, right.transpose(2, 3)).float()
             if bias is not None:
                 scores += bias[..., : q.longest, : k.longest]
@@ -178,7 +178,7 @@ class _Attended(torch.autograd.Function):
             weights = scores.softmax(-1)
             ctx.probabilities.append(weights)
             seen = _kept(weights, mask).to(value.dtype)
-            results.append(q.unpad(_joined(torch.matmul(seen, split(k.pad(value), heads)))))
+            results.append(q.join(torch.matmul(seen, k.split(value, heads))))
         # what makes up for the dropped scales the sums, not the many more weights
         return torch.cat(results).mul_(scale)
 
@@ -194,9 +194,9 @@ class _Attended(torch.autograd.Function):
         parts: list[tuple[torch.Tensor, ...]] = []
         saved = zip(queries.groups, keys.groups, ctx.masks, ctx.probabilities, strict=True)
         for q, k, mask, weights in saved:
-            left, right = split(q.pad(query), ctx.heads), split(k.pad(key), ctx.heads)
-            given = split(q.pad(grad), ctx.heads)
-            into = torch.matmul(given, split(k.pad(value), ctx.heads).transpose(2, 3)).float()
+            left, right = q.split(query, ctx.heads), k.split(key, ctx.heads)
+            given = q.split(grad, ctx.heads, zeros=True)  # so that padding gives nothing to anyone
+            into = torch.matmul(given, k.split(value, ctx.heads).transpose(2, 3)).float()
             into = _kept(into, mask)
             into = torch.ops.aten._softmax_backward_data(into, weights, -1, torch.float32)
             if into_bias is not None:
@@ -204,24 +204,14 @@ class _Attended(torch.autograd.Function):
             into = into.to(query.dtype)
             seen = _kept(weights, mask).to(value.dtype)
             parts.append((
-                q.unpad(_joined(torch.matmul(into, right))),
-                k.unpad(_joined(torch.matmul(into.transpose(2, 3), left))),
-                k.unpad(_joined(torch.matmul(seen.transpose(2, 3), given))),
+                q.join(torch.matmul(into, right)),
+                k.join(torch.matmul(into.transpose(2, 3), left)),
+                k.join(torch.matmul(seen.transpose(2, 3), given)),
             ))
         into_query, into_key, into_value = (
             torch.cat(each) if len(each) > 1 else each[0] for each in zip(*parts, strict=True)
         )
         return into_query, into_key, into_value, into_bias, None, None, None, None, None
-
-
-def split(x: torch.Tensor, heads: int) -> torch.Tensor:
-    """(R, T, heads * d_kv) to (R, heads, T, d_kv)."""
-    return x.view(x.shape[0], x.shape[1], heads, -1).transpose(1, 2)
-
-
-def _joined(x: torch.Tensor) -> torch.Tensor:
-    """(R, heads, T, d_kv) to (R, T, heads * d_kv)."""
-    return x.transpose(1, 2).flatten(2)
 
 
 def _kept(x: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:

@@ -16,34 +16,57 @@ def groups_of(count: int) -> list[int]:
 
 
 class Group:
-    """Sequences next to each other that are padded together: (n, w) packed, (rows, longest, w) padded."""
+    """Sequences next to each other that are padded together, for attention: each head by itself.
+
+    Packed: (n, heads * d_kv). Padded: (rows, heads, longest, d_kv), made in one pass over the numbers.
+    """
 
     def __init__(self, lengths: torch.Tensor, start: int, device: torch.device) -> None:
         """lengths: (rows,); start: the first token's place among all packed ones."""
         self.rows, self.longest = len(lengths), int(lengths.max())
-        size = int(lengths.sum())
-        self.tokens = slice(start, start + size)
+        self.size = int(lengths.sum())
+        self.tokens = slice(start, start + self.size)
+        real = torch.arange(self.longest) < lengths[:, None]
+        self._places = (real.flatten().cumsum(0).view_as(real) - 1).to(device)
+        self._real = real.to(device)
         self.padding: torch.Tensor | None = None
         """(rows, longest), true where there is no token; None where there is one everywhere"""
-        if size < self.rows * self.longest:
-            real = torch.arange(self.longest) < lengths[:, None]
-            place = torch.where(real, real.flatten().cumsum(0).view_as(real) - 1, size).flatten()
-            self._packed = real.flatten().nonzero()[:, 0].to(device)
-            self._padded = place.to(device)
-            self.padding = ~real.to(device)
+        if self.size < self.rows * self.longest:
+            self.padding = ~self._real
+        self._indices: dict[tuple[int, str], torch.Tensor] = {}
 
-    def pad(self, packed: torch.Tensor) -> torch.Tensor:
-        """(rows, longest, w) of this group's tokens in (N, w), 0 where there is none."""
-        own = packed[self.tokens]
-        if self.padding is not None:
-            # a row of zeros at the end, for all that is padding: quicker than writing into a zeroed tensor
-            own = torch.cat([own, own.new_zeros(1, own.shape[1])]).index_select(0, self._padded)
-        return own.view(self.rows, self.longest, -1)
+    def split(self, packed: torch.Tensor, heads: int, zeros: bool = False) -> torch.Tensor:
+        """(rows, heads, longest, d_kv) of this group's tokens in (N, heads * d_kv).
 
-    def unpad(self, padded: torch.Tensor) -> torch.Tensor:
-        """(n, w), the tokens of (rows, longest, w)."""
-        flat = padded.reshape(self.rows * self.longest, -1)
-        return flat if self.padding is None else flat.index_select(0, self._packed)
+        Padding holds numbers of other tokens, or `zeros`.
+        """
+        flat = packed[self.tokens].reshape(self.size * heads, -1)
+        if zeros and self.padding is not None:
+            flat = torch.cat([flat, flat.new_zeros(1, flat.shape[1])])
+        found = flat.index_select(0, self._index(heads, "zeros" if zeros else "any"))
+        return found.view(self.rows, heads, self.longest, -1)
+
+    def join(self, padded: torch.Tensor) -> torch.Tensor:
+        """(n, heads * d_kv), the tokens of (rows, heads, longest, d_kv)."""
+        heads = padded.shape[1]
+        flat = padded.reshape(self.rows * heads * self.longest, -1)
+        return flat.index_select(0, self._index(heads, "join")).view(self.size, -1)
+
+    def _index(self, heads: int, kind: str) -> torch.Tensor:
+        """Where each head of each place comes from, computed once: all layers ask for the same."""
+        if (heads, kind) not in self._indices:
+            device = self._places.device
+            head = torch.arange(heads, device=device)
+            if kind == "join":
+                row, column = self._real.nonzero(as_tuple=True)
+                index = (row[:, None] * heads + head) * self.longest + column[:, None]
+            else:
+                index = self._places[:, None, :] * heads + head[:, None]
+                if self.padding is not None:
+                    nothing = self.size * heads if kind == "zeros" else 0
+                    index = index.masked_fill(self.padding[:, None, :], nothing)
+            self._indices[heads, kind] = index.flatten()
+        return self._indices[heads, kind]
 
 
 class Layout:

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
 
-from cotdistill.students.products import product
+from cotdistill.students.products import Fixed, product
 
 
 class OutputLayer:
     """The weights between the decoder's states and the logits, and their gradient."""
 
-    def __init__(self, model: torch.nn.Module, precision: str) -> None:
+    def __init__(self, model: torch.nn.Module, precision: str, fixed: bool = False) -> None:
+        """fixed: the weights stay as they are while this is used, for many products."""
         self.weight: torch.nn.Parameter = model.lm_head.weight  # type: ignore[union-attr,assignment]
         config: Any = model.config
         self.scale = config.d_model**-0.5 if config.scale_decoder_outputs else 1.0
         self.dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         self._cast = self.weight.detach().to(self.dtype)
+        self._product = Fixed(self._cast) if fixed else partial(product, weight=self._cast)
 
     def logits(self, states: torch.Tensor) -> torch.Tensor:
         """(n, V) float32 of (n, d_model)."""
-        return product((states * self.scale).to(self.dtype), self._cast).float()
+        return self._product((states * self.scale).to(self.dtype)).float()
 
     def backward(self, states: torch.Tensor, grad: torch.Tensor) -> torch.Tensor:
         """Adds to the weights' gradient; returns the states', (n, d_model) float32. grad: (n, V)."""

@@ -15,6 +15,8 @@ from torch.nn import functional as F
 
 LEAST = 2**28
 """multiplications, below which making oneDNN's code for a new shape (under 1 ms) does not pay"""
+LEAST_WEIGHT = 2**17
+"""numbers in a weight that stays, below which it does not pay either"""
 
 
 def product(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
@@ -33,6 +35,26 @@ def linear(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         return product(x, weight)
     result: torch.Tensor = _Linear.apply(x, weight)
     return result
+
+
+class Fixed:
+    """x @ weight.T by a weight that stays as it is for many products: laid out once, as oneDNN reads it.
+
+    That doubles the speed of generation, whose few rows are multiplied with all weights at each position.
+    """
+
+    def __init__(self, weight: torch.Tensor) -> None:
+        self.weight = weight.detach()
+        self._laid_out: torch.Tensor | None = None
+        if weight.dtype == torch.float32 and weight.numel() >= LEAST_WEIGHT and _onednn(weight.device.type):
+            self._laid_out = torch.ops.mkldnn._reorder_linear_weight(self.weight)
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """(n, k) to (n, m). No gradient."""
+        if self._laid_out is None:
+            return F.linear(x, self.weight)
+        result: torch.Tensor = torch.ops.mkldnn._linear_pointwise(x, self._laid_out, None, "none", [], "")
+        return result
 
 
 class _Linear(torch.autograd.Function):
