@@ -25,12 +25,14 @@ PARTS = ("steps", "memory", "evaluation", "start", "prepare", "workflow")
 NOT_MEASURED = "not measured"
 
 SELECTION = [
-    *(Cell("small", method, data, 16, "fp32") for data in DATA for method in METHODS),
     *(Cell("small", method, "cqa", 64, "fp32") for method in METHODS),
-    *(Cell("small", method, "cqa", 16, "bf16") for method in ("dss", "mi-released")),
-    *(Cell("base", method, "cqa", 16, "fp32") for method in ("dss", "mi-released")),
+    Cell("small", "mi-paper", "cqa", 64, "bf16"),
+    *(Cell("small", method, data, 16, "fp32") for data in DATA for method in METHODS),
+    *(Cell("base", method, "cqa", 16, "fp32") for method in ("dss", "mi-paper")),
 ]
-"""what is measured where no cells are chosen, the most telling first"""
+"""whose steps are measured where no cells are chosen, the most telling first"""
+HEAVY = [Cell("small", "mi-paper", "cqa", 64, "fp32"), Cell("base", "mi-paper", "cqa", 64, "fp32")]
+"""whose memory is"""
 
 
 def main() -> None:
@@ -61,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--rounds", type=int, default=5, help="pairs of steps a cell, at most (default: %(default)s)")
     add("--seconds", type=float, default=45, help="after which a cell measures no further pair (%(default)s)")
     add("--memory-rounds", type=int, default=1, help="pairs of processes a cell (default: %(default)s)")
-    add("--minutes", type=float, default=9,
+    add("--minutes", type=float, default=30,
         help="after which the parts steps and memory each begin no further cell (default: %(default)s)")
     add("--start-rounds", type=int, default=5, help="default: %(default)s")
     add("--jobs", nargs="+", type=int, default=[2000, 10_000], help="of the dry runs (default: %(default)s)")
@@ -83,7 +85,7 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
         told("prepare", {"work": "prepare", "shapes": shapes, "datasets": datasets}, folder)
     parts: dict[str, Callable[[], Any]] = {
         "steps": lambda: _steps(folder, cells, options),
-        "memory": lambda: _memory(folder, cells, options),
+        "memory": lambda: _memory(folder, chosen(options, HEAVY), options),
         "evaluation": lambda: _evaluation(folder, cells, options),
         "start": lambda: processes.start(folder, options.start_rounds),
         "prepare": lambda: processes.prepare(folder),
@@ -100,11 +102,11 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     return found
 
 
-def chosen(options: argparse.Namespace) -> list[Cell]:
+def chosen(options: argparse.Namespace, selection: list[Cell] = SELECTION) -> list[Cell]:
     """The cells to measure: all combinations of what is chosen, or the selection."""
     axes = (options.shapes, options.methods, options.data, options.batch, options.precision)
     if not any(axes):
-        return list(SELECTION)
+        return list(selection)
     defaults: tuple[list[Any], ...] = (["small"], list(METHODS), list(DATA), [16], ["fp32"])
     filled = [given or default for given, default in zip(axes, defaults, strict=True)]
     return [Cell(*values) for values in itertools.product(*filled)]

@@ -14,6 +14,8 @@ from benchmarks.speed import children, flops, ways
 from benchmarks.speed.children import Child, Gone
 from benchmarks.speed.students import Cell, run_of
 
+WARM = 2
+"""steps of each way before those that are measured: memory finds its places, and the first is counted"""
 LEAST = {"base": 2}
 """rounds that are measured whatever the time, 3 for other shapes"""
 
@@ -23,20 +25,22 @@ def measure(
 ) -> dict[str, Any]:
     """Seconds of each way's steps on equal batches from equal weights, and what they computed.
 
-    The first step of each is warm-up: what it computes is counted. Ends after `rounds` rounds more, or once
-    `seconds` are spent and `LEAST` rounds are done. published: its precision, the cell's without.
+    The first steps of each are warm-up: what the very first computes is counted. Ends after `rounds` rounds
+    more, or once `seconds` are spent and `LEAST` rounds are done. published: its precision, the cell's without.
     """
     least = LEAST.get(cell.shape, 3)
     order = {"work": "steps", "cell": cell.dump(), "published": published, "rounds": max(rounds, least)}
     times: dict[str, list[float]] = {"published": [], "ours": []}
     with contextlib.ExitStack() as stack:
-        made = {way: Child(f"{what}, {way}", {**order, "way": way}, folder) for way in times}
-        for child in made.values():
-            stack.callback(child.end)
+        made: dict[str, Child] = {}
         try:
+            for way in times:  # one after the other, so that neither is disturbed
+                made[way] = Child(f"{what}, {way}", {**order, "way": way}, folder)
+                stack.callback(made[way].end)
+                made[way].told()  # it is ready
             for child in made.values():
-                child.told()  # it is ready
-                child.turn()
+                for _ in range(WARM):
+                    child.turn()
             until = time.perf_counter() + seconds
             while len(times["ours"]) < rounds and (
                 len(times["ours"]) < least or time.perf_counter() < until
@@ -65,7 +69,7 @@ def serve(folder: Path, order: dict[str, Any], cell: Cell, threads: int) -> None
 
 def _ours(run: Any, cell: Cell, rounds: int) -> None:
     ours = ways.Ours(run)
-    numbers = ways.full_steps(ours.trainer.order, cell.batch, 1 + rounds)
+    numbers = ways.full_steps(ours.trainer.order, cell.batch, WARM + rounds)
     rate = ways.matrix_rate(cell.precision)
     computed = ways.Computed(ours.model)
     children.tell({"ready": True})
@@ -79,7 +83,8 @@ def _ours(run: Any, cell: Cell, rounds: int) -> None:
             ours.step(numbers[done])
             children.tell({"seconds": ways.synchronised() - start})
         done += 1
-    tasks = [ours.lengths(number) for number in numbers[:done]]
+    # the step that was counted, and those that were measured
+    tasks = [ours.lengths(number) for number in [numbers[0], *numbers[WARM:done]]]
     config = ours.model.config
     facts = {
         "threads": torch.get_num_threads(), "device": _name(),
@@ -96,7 +101,7 @@ def _published(run: Any, cell: Cell, rounds: int, precision: str | None) -> None
     from cotdistill.data.prepared import Prepared
 
     prepared = Prepared(run.prepared)
-    rows = ways.rows_of_steps(run, prepared, 0, 1 + rounds)
+    rows = ways.rows_of_steps(run, prepared, 0, WARM + rounds)
     work, computed, mark = children.turns(), None, 0.0
 
     def after(number: int) -> bool:
@@ -110,7 +115,7 @@ def _published(run: Any, cell: Cell, rounds: int, precision: str | None) -> None
 
     with tempfile.TemporaryDirectory() as temporary:
         trainer = ways.published_trainer(
-            run, prepared, Path(temporary), rows, 1 + rounds, precision=precision
+            run, prepared, Path(temporary), rows, WARM + rounds, precision=precision
         )
         trainer.add_callback(ways.Steps(after))
         computed = ways.Computed(trainer.model)
