@@ -25,8 +25,9 @@ def measure(
 ) -> dict[str, Any]:
     """Seconds of each way's steps on equal batches from equal weights, and what they computed.
 
-    The first steps of each are warm-up: what the very first computes is counted. Ends after `rounds` rounds
-    more, or once `seconds` are spent and `LEAST` rounds are done. published: its precision, the cell's without.
+    The first steps of each are warm-up: what the very first computes is counted. Ends after `rounds`
+    rounds more, or once `seconds` are spent and `LEAST` rounds are done. published: its precision, where it
+    is not the cell's.
     """
     least = LEAST.get(cell.shape, 3)
     order = {"work": "steps", "cell": cell.dump(), "published": published, "rounds": max(rounds, least)}
