@@ -19,7 +19,7 @@ from typing import Any
 
 from benchmarks.speed import children, processes, table
 from benchmarks.speed.children import Found, told
-from benchmarks.speed.students import DATA, METHODS, SHAPES, Cell
+from benchmarks.speed.students import DATA, ENDS, METHODS, SHAPES, Cell
 
 PARTS = ("steps", "memory", "evaluation", "start", "prepare", "workflow")
 NOT_MEASURED = "not measured"
@@ -69,6 +69,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--jobs", nargs="+", type=int, default=[2000, 10_000], help="of the dry runs (default: %(default)s)")
     add("--workflow-rounds", type=int, default=1, help="dry runs of each size (default: %(default)s)")
     add("--evaluation-rounds", type=int, default=2, help="passes over the test set (default: %(default)s)")
+    add("--ends", nargs="+", choices=ENDS, default=list(ENDS),
+        help="when the answers end that are evaluated (default: %(default)s)")
     add("--training-steps", type=int, default=50, help="before the evaluation (default: %(default)s)")
     add("--json", metavar="FILE", help="also write all that was measured")
     add("--folder", help="keep students and prepared data here, and use what is there (default: temporary)")
@@ -147,9 +149,11 @@ def _evaluation(folder: Path, cells: list[Cell], options: argparse.Namespace) ->
     what = table.label(cell.dump())
     return [
         answering.measure(
-            what, folder, cell, options.evaluation_rounds, options.seconds, options.training_steps
+            f"{what}, {ends}", folder, cell, ends, options.evaluation_rounds, options.seconds,
+            options.training_steps,
         )
-    ]
+        for ends in options.ends
+    ]  # fmt: skip
 
 
 def _within(minutes: float, cells: list[Cell], work: Callable[[Cell], Found]) -> list[Found]:

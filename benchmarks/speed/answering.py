@@ -22,15 +22,18 @@ GENERATE, SCORE = "generate", "score"
 
 
 def measure(
-    what: str, folder: Path, cell: Cell, rounds: int, seconds: float, steps: int = 50, rate: float = 1e-3
-) -> dict[str, Any]:
+    what: str, folder: Path, cell: Cell, ends: str, rounds: int, seconds: float, steps: int = 50,
+    rate: float = 1e-3,
+) -> dict[str, Any]:  # fmt: skip
     """Seconds of each way's pass over the test set, in turns, after `steps` steps at learning rate `rate`.
 
+    ends: one of ENDS.
     `published` generates, computes the loss and decodes; `published options` scores every example's options,
     which the published codes do not do, as one would with the same library; `ours` generates and compares;
     `ours with options` scores the options too.
     """
-    order = {"work": "evaluation", "cell": cell.dump(), "steps": steps, "rate": rate}
+    order = {"work": "evaluation", "cell": cell.dump(), "steps": steps, "rate": rate,
+             "ends": ends}  # fmt: skip
     times: dict[str, list[float]] = {
         name: [] for name in ("published", "published options", "ours", "ours with options")
     }
@@ -58,7 +61,8 @@ def measure(
             return gone.found
     answers, theirs_chosen = found["published"]["answers"], found["published options"]["chosen"]
     return {
-        "cell": cell.dump(), "seconds": times, "examples": len(answers), "training_steps": steps,
+        "cell": cell.dump(), "ends": ends, "seconds": times, "examples": len(answers),
+        "training_steps": steps,
         "different": _different(answers, found["ours"]["answers"]),
         "different_options": _different(theirs_chosen, found["ours with options"]["chosen"]),
         "mean_answer_tokens": found["published"]["tokens"] / len(answers),
@@ -76,16 +80,22 @@ def serve(folder: Path, order: dict[str, Any], cell: Cell, threads: int) -> None
         folder, cell, steps=max(order["steps"], 1), threads=threads, device=ways.device().type,
         rate=order["rate"],
     )  # fmt: skip
-    (_ours if order["way"] == "ours" else _published)(run, cell, folder / "evaluated", order["steps"])
+    saved = folder / "evaluated"
+    if order["way"] == "ours":
+        _ours(run, saved, order["steps"], order["ends"])
+    else:
+        _published(run, cell, saved)
 
 
-def _ours(run: Any, cell: Cell, saved: Path, steps: int) -> None:
+def _ours(run: Any, saved: Path, steps: int, ends: str) -> None:
     from cotdistill import students
 
     ours = ways.Ours(run)
     for number in range(1, steps + 1):
         ours.step(number)
     generator, model = ours.trainer.generator, ours.model
+    if ends == "never":
+        model.lm_head.weight.data[generator.tokenizer.eos_token_id] *= -1
     students.save(model, generator.tokenizer, saved)
     # training is over: evaluation is measured in the memory that it needs itself
     ours.trainer.optimizer.zero_grad()
@@ -104,7 +114,7 @@ def _best(options: list[str], scores: list[float]) -> str:
     return options[max(range(len(options)), key=scores.__getitem__)] if options else ""
 
 
-def _published(run: Any, cell: Cell, saved: Path, steps: int) -> None:
+def _published(run: Any, cell: Cell, saved: Path) -> None:
     from cotdistill.data.prepared import Prepared
     from cotdistill.students import pretrained
 

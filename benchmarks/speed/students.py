@@ -23,6 +23,9 @@ METHODS: dict[str, dict[str, Any]] = {
     "mi-paper": {"method": "mi", "variant": "paper", "beta": 0.1},
 }
 DATA = ("cqa", "svamp")
+ENDS = ("at once", "never")
+"""when the answers end: so short a training teaches a student from random weights to write the end token
+alone; with that token's output weights negated it writes all 64 tokens. Trained students lie between."""
 
 
 @dataclass(frozen=True)

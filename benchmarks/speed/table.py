@@ -137,7 +137,8 @@ def evaluation(found: list[dict[str, Any]]) -> str:
         ):
             ratios = [b / a for a, b in zip(ours, theirs, strict=True)]
             speeds = [f"{count / statistics.median(each):.1f}" for each in (ours, theirs)]
-            rows.append([f"{label(item['cell'])}: {name}", spread(ratios), len(ratios), *speeds, different])
+            what = f"{label(item['cell'])}, ends {item['ends']}: {name}"
+            rows.append([what, spread(ratios), len(ratios), *speeds, different])
     return markdown(head, rows)
 
 

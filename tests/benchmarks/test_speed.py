@@ -142,8 +142,10 @@ def test_the_table_of_evaluation_compares_like_with_like() -> None:
 
     seconds = {"published": [60.0, 40.0], "published options": [30.0, 20.0], "ours": [20.0, 10.0],
                "ours with options": [30.0, 20.0]}  # fmt: skip
-    item = {"cell": CELL, "seconds": seconds, "examples": 100, "different": 0, "different_options": 1}
+    item = {"cell": CELL, "ends": "never", "seconds": seconds, "examples": 100, "different": 0,
+            "different_options": 1}  # fmt: skip
     text = table.evaluation([item, {"cell": CELL, "error": "out of memory"}])
+    assert cells_of(text, 2)[0] == "T5-small, dss, cqa, 10, fp32, ends never: generation"
     assert cells_of(text, 2)[1:] == ["3.50 (3.00-4.00)", "2", "6.7", "2.0", "0 of 100"]
     assert cells_of(text, 3)[1:] == ["3.00 (3.00-3.00)", "2", "4.0", "1.3", "1 of 100"]
     assert cells_of(text, 4)[1] == "2.00 (2.00-2.00)"
