@@ -1,4 +1,5 @@
-"""What Snakemake and its Slurm plugin (2.8.0) do not do for jobs that are signalled, or out of sight.
+"""What Snakemake and its Slurm plugin (2.8.0) do not do for jobs that are signalled, or out of sight, and for
+records that are corrupt.
 
 Called when the Snakefile is read: by the Snakemake that submits, and by those inside of a job.
 """
@@ -15,8 +16,11 @@ PLUGIN = "snakemake_executor_plugin_slurm"
 Query = Callable[..., Awaitable[tuple[dict[str, str] | None, float | None]]]
 
 
+RECORDS = "snakemake.persistence.file"
+
+
 def mend() -> None:
-    """Mend both, where they apply."""
+    """Mend what applies here."""
     if "SLURM_JOB_ID" in os.environ:
         # Slurm sends USR1 to all of a job's processes, and whoever does not know it dies of it: with
         # Snakemake the job would end while training still saves its state. (Children inherit this;
@@ -25,6 +29,27 @@ def mend() -> None:
     plugin: Any = sys.modules.get(PLUGIN)
     if hasattr(plugin, "query_job_status"):
         plugin.query_job_status = patient(plugin.query_job_status)
+    records: Any = getattr(sys.modules.get(RECORDS), "FilePersistence", None)
+    if hasattr(records, "_read_record"):
+        records._read_record = tolerant(records._read_record)
+
+
+def tolerant(read: Callable[..., Any]) -> Callable[..., Any]:
+    """A record that cannot be read is one that is missing: its job is done again, or not.
+
+    Snakemake passes over bad JSON in its records, and ends with a traceback for bytes that are no text.
+    """
+    if hasattr(read, "tolerant"):
+        return read
+
+    def record(persistence: Any, key: str) -> Any:
+        try:
+            return read(persistence, key)
+        except ValueError:  # no text, or JSON of other things than a record's
+            return None
+
+    record.tolerant = True  # type: ignore[attr-defined]
+    return record
 
 
 def patient(query: Query) -> Query:
