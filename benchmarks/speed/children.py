@@ -82,6 +82,7 @@ class Child:
         """Be sure that it is gone."""
         self.process.kill()
         self.process.wait()
+        self.errors.close()
 
 
 def told(what: str, order: Found, folder: Path) -> Found:

@@ -19,13 +19,12 @@ from cotdistill.config.grid import AXES, Run, expand, prepared_folder
 from cotdistill.config.load import parse
 from cotdistill.data import release
 from cotdistill.data.adapters import ADAPTERS
-from cotdistill.data.prepared import literals
+from cotdistill.data.prepared import code_of, settings_of
 from cotdistill.figures import FIGURES
 from cotdistill.files import digest, write_text
 from cotdistill.fingerprint import fingerprint
 
 MODULES: dict[str, tuple[str, ...]] = {
-    "prepare": ("data.prepared",),
     "train": ("training.loop",),
     "evaluate": ("evaluation.protocols",),
     "judge": ("evaluation.judge",),
@@ -34,7 +33,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "figures": ("figures",),
     "track": ("tracking.mlflow_store",),
 }
-"""the entry module of each stage; figures and plug-ins are added by name"""
+"""the entry module of each stage but preparing; figures and plug-ins are added by name"""
 
 PASSES = "partial.txt"
 """file of an experiment's folder with a line for each time that partial tables were written"""
@@ -156,16 +155,11 @@ class Workflow:
 
     def data_settings(self, wildcards: Any) -> str:
         """Parameter: digest of the settings that the prepared data depend on."""
-        pair = self._pair(wildcards)
-        keep = {"adapter", "path", "answer", "pretrained", "scratch"}
-        # a scratch student's tokenizer is trained on the methods' prefixes too
-        texts = literals() if pair[1].scratch else []
-        return digest([*(entry.model_dump(include=keep) for entry in pair), texts])
+        return settings_of(*self._pair(wildcards))
 
     def data_code(self, wildcards: Any) -> str:
         """Parameter: the fingerprint of preparing, and of the dataset's adapter."""
-        dataset, _ = self._pair(wildcards)
-        return fingerprint(*MODULES["prepare"], f"data.adapters.{dataset.adapter}")
+        return code_of(self._pair(wildcards)[0])
 
     @property
     def judged(self) -> list[str]:

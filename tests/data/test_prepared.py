@@ -57,6 +57,13 @@ def test_another_student_or_code_is_prepared(pair: Any, monkeypatch: Any):
     assert pair(student={"name": "small", "scratch": {"vocabulary": 150}})
 
 
+def test_what_a_run_depends_on_is_what_was_prepared_not_the_code(pair: Any, monkeypatch: Any):
+    pair()
+    before = Prepared(pair.folder).digest
+    monkeypatch.setattr(prepared, "code_of", lambda dataset: "other code")
+    assert pair() and Prepared(pair.folder).digest == before
+
+
 @pytest.mark.parametrize("harm", ["a byte", "a file gone", "no manifest"])
 def test_what_is_not_sound_is_prepared(pair: Any, harm: str):
     pair()

@@ -40,10 +40,10 @@ def edit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[
     forget()
 
 
-@pytest.mark.parametrize("stage", MODULES)
-def test_every_stage_has_its_modules(stage: str) -> None:
-    found = closure(*MODULES[stage])
-    assert set(MODULES[stage]) <= found
+@pytest.mark.parametrize("modules", [*MODULES.values(), ("data.prepared",)], ids=[*MODULES, "prepare"])
+def test_every_stage_has_its_modules(modules: tuple[str, ...]) -> None:
+    found = closure(*modules)
+    assert set(modules) <= found
     for name in found:
         base = PACKAGE.joinpath(*name.split("."))
         assert base.is_dir() or base.with_suffix(".py").is_file()

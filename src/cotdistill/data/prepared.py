@@ -91,10 +91,12 @@ def _current(folder: Path, key: str, student: StudentEntry) -> bool:
 
     try:
         manifest = Prepared(folder).manifest
+        if manifest["key"] != key:
+            return False
         files = {name: sha for name, sha in tree_sha256(folder).items() if name != "manifest.json"}
     except (UserError, OSError):
         return False
-    if manifest["key"] != key or manifest["files"] != files:
+    if manifest["files"] != files:
         return False
     if student.scratch is not None:
         return True
@@ -194,7 +196,8 @@ class Prepared:
     @property
     def digest(self) -> str:
         """Digest of all that a run reads from here: data, tokens and tokenizer."""
-        return digest(self.manifest)
+        # what was prepared, not by which code: other code that makes the same trains nothing again
+        return digest({name: value for name, value in self.manifest.items() if name != "key"})
 
     def table(self, split: str) -> pa.Table:
         """The split, memory-mapped."""

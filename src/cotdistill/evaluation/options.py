@@ -58,10 +58,10 @@ def log_likelihoods(
     device = output.weight.device
     # attention takes groups of the same inputs on both sides, so inputs without options stay out
     rows = [row for row, options in enumerate(candidates) if options]
+    own, lengths = layout.of(rows)
     if len(rows) < len(candidates):
-        own = layout.of(rows)[0].to(device)
+        own = own.to(device)
         read = [(key[own], value[own]) for key, value in read]
-    lengths = [layout.lengths[row] for row in rows]
     trees = [_Tree(candidates[row]) for row in rows]
     sizes = [len(tree.tokens) for tree in trees]
     shared = _joined(trees, device)
