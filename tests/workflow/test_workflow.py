@@ -206,11 +206,11 @@ def test_data_settings_follow_what_prepared_data_depend_on() -> None:
 
 
 def test_prefixes_of_methods_are_text_of_scratch_tokenizers(monkeypatch: pytest.MonkeyPatch) -> None:
-    import cotdistill.workflow
+    import cotdistill.data.prepared
 
     hub = [{"name": "mini", "pretrained": "google/t5-v1_1-small"}]
     scratch = workflow().data_settings(wildcards())
     pretrained = workflow(students=hub).data_settings(wildcards())
-    monkeypatch.setattr(cotdistill.workflow, "literals", lambda: ["another prefix: "])
+    monkeypatch.setattr(cotdistill.data.prepared, "literals", lambda: ["another prefix: "])
     assert workflow().data_settings(wildcards()) != scratch
     assert workflow(students=hub).data_settings(wildcards()) == pretrained
