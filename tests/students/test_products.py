@@ -36,6 +36,9 @@ def test_a_fixed_weight_gives_the_same_products(least: None, rows: int):
     for each in (rows, 2 * rows):
         x = torch.randn(each, 33)
         torch.testing.assert_close(fixed(x).double(), x.double() @ weight.double().T, rtol=1e-5, atol=1e-4)
+        wanted = F.gelu(x.double() @ weight.double().T, approximate="tanh")
+        found = products.Fixed(weight, gelu=True)(x)
+        torch.testing.assert_close(found.double(), wanted, rtol=1e-5, atol=1e-4)
     low = products.Fixed(weight.bfloat16())
     assert low(x.bfloat16()).dtype == torch.bfloat16
 

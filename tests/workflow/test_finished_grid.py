@@ -185,7 +185,7 @@ def test_removed_files_of_a_run_are_made_again(grid: Any) -> None:
     assert grid.plan(f"results/tiny/runs/{RUN}/metrics.json") == {}
     for name in ("results.csv", "tables/comparison.md"):  # else nothing asks for the runs
         (grid.root / "results/tiny" / name).unlink()
-    (run / "predictions.jsonl").unlink()
+    (run / "metrics.json").unlink()
     assert grid.plan() == {"evaluate": 1, **AFTER_RUNS}
     shutil.rmtree(run)
     assert grid.plan() == again(1)

@@ -23,7 +23,7 @@ if grid.judged:
 rule collect:
     input:
         grid.judged,
-        grid.of_runs("metrics.json", "predictions.jsonl"),
+        grid.of_runs("metrics.json"),  # which tells what the files beside it must be
     output:
         results=f"{grid.folder}/results.parquet",
         csv=f"{grid.folder}/results.csv",

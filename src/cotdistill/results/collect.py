@@ -170,7 +170,8 @@ def _check_files(run: Run, metrics: dict[str, Any]) -> None:
     for name, expected in digests.items():
         path = run.folder / name
         own = name == "predictions.jsonl"
-        remedy = f"remove {path} to evaluate again" if own else f"remove {run.folder} to train again"
+        remedy = f"{run.folder / 'metrics.json'} to evaluate" if own else f"{run.folder} to train"
+        remedy = f"remove {remedy} again"
         try:
             found = file_sha256(path)
         except OSError as error:

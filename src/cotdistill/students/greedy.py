@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from cotdistill.students.kernels import normed
 from cotdistill.students.layout import Layout
-from cotdistill.students.output import OutputLayer, exponentials
+from cotdistill.students.output import OutputLayer, likeliest
 from cotdistill.students.packed import Read
 from cotdistill.students.products import Fixed
 
@@ -56,9 +56,8 @@ class Greedy:
         going = torch.ones(rows, dtype=torch.bool, device=device)
         for position in range(longest):
             logits = self._step(tokens, bias[:, :, position : position + 1, : position + 1], position)
-            tokens = logits.argmax(-1)
-            _, total = exponentials(logits)
-            sums[place[going]] -= total[going, 0].double().log()
+            tokens, probabilities = likeliest(logits)
+            sums[place[going]] += probabilities[going].double().log()
             for row, token in zip(place[going].tolist(), tokens[going].tolist(), strict=True):
                 written[row].append(token)
             going &= tokens != end
@@ -95,19 +94,21 @@ class _Layer:
 
     def __init__(self, block: Any, config: Any, dtype: torch.dtype) -> None:
         own, cross, forward = block.layer
-        self.heads, self.dtype, self.config = config.num_heads, dtype, config
+        self.heads, self.dtype = config.num_heads, dtype
         self.norms = own.layer_norm, cross.layer_norm, forward.layer_norm
         attention, reading = own.SelfAttention, cross.EncDecAttention
         inner = forward.DenseReluDense
-        inputs = [inner.wi_0, inner.wi_1] if config.is_gated_act else [inner.wi]
+        wide = inner.wi_0 if config.is_gated_act else inner.wi
+        gelu = config.dense_act_fn == "gelu_new"
 
-        def fixed(*layers: Any) -> Fixed:
-            return Fixed(torch.cat([each.weight for each in layers]).to(dtype))
+        def fixed(*layers: Any, gelu: bool = False) -> Fixed:
+            return Fixed(torch.cat([each.weight for each in layers]).to(dtype), gelu)
 
         self.joint, self.out = fixed(attention.q, attention.k, attention.v), fixed(attention.o)
         self.query, self.cross_out = fixed(reading.q), fixed(reading.o)
-        self.wide, self.narrow = fixed(*inputs), fixed(inner.wo)
-        self.activation = inner.act
+        self.wide, self.narrow = fixed(wide, gelu=gelu), fixed(inner.wo)
+        self.linear = fixed(inner.wi_1) if config.is_gated_act else None
+        self.activation = torch.nn.Identity() if gelu else inner.act
         self.past: torch.Tensor | None = None
         """(2, R, heads, room, d_kv): keys and values of what is written"""
 
@@ -125,12 +126,10 @@ class _Layer:
         x = x + self.out(self._attend(query, past[0], past[1], bias, None))
         query = self.query(_normed(self.norms[1], x, self.dtype)).view(len(x), self.heads, -1)
         x = x + self.cross_out(self._attend(query, self.key, self.value, None, unseen))
-        hidden = self.wide(_normed(self.norms[2], x, self.dtype))
-        if self.config.is_gated_act:
-            gate, linear = hidden.chunk(2, -1)
-            hidden = self.activation(gate) * linear
-        else:
-            hidden = self.activation(hidden)
+        states = _normed(self.norms[2], x, self.dtype)
+        hidden = self.activation(self.wide(states))
+        if self.linear is not None:
+            hidden = hidden * self.linear(states)
         return x + self.narrow(hidden)
 
     def _grown(self, new: torch.Tensor, position: int) -> torch.Tensor:

@@ -44,8 +44,9 @@ class Fixed:
     half the time.
     """
 
-    def __init__(self, weight: torch.Tensor) -> None:
-        self.weight = weight.detach()
+    def __init__(self, weight: torch.Tensor, gelu: bool = False) -> None:
+        """gelu: of the product, in its tanh form; oneDNN takes it while the product is in the cache."""
+        self.weight, self.gelu = weight.detach(), gelu
         self._laid_out: torch.Tensor | None = None
         if weight.dtype == torch.float32 and weight.numel() >= LEAST_WEIGHT and _onednn(weight.device.type):
             self._laid_out = torch.ops.mkldnn._reorder_linear_weight(self.weight)
@@ -53,8 +54,12 @@ class Fixed:
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """(n, k) to (n, m). No gradient."""
         if self._laid_out is None:
-            return F.linear(x, self.weight)
-        result: torch.Tensor = torch.ops.mkldnn._linear_pointwise(x, self._laid_out, None, "none", [], "")
+            plain = F.linear(x, self.weight)
+            return F.gelu(plain, approximate="tanh") if self.gelu else plain
+        name, algorithm = ("gelu", "tanh") if self.gelu else ("none", "")
+        result: torch.Tensor = torch.ops.mkldnn._linear_pointwise(
+            x, self._laid_out, None, name, [], algorithm
+        )
         return result
 
 
