@@ -15,7 +15,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from cotdistill.config.grid import AXES, Run, expand, prepared_folder
+from cotdistill.config.grid import Run, expand, prepared_folder
 from cotdistill.config.load import parse
 from cotdistill.data import release
 from cotdistill.data.adapters import ADAPTERS
@@ -54,6 +54,11 @@ def signed(function: Callable[..., Any]) -> Callable[..., Any]:
     return asked
 
 
+def wildcards_of(run: Run) -> SimpleNamespace:
+    """The wildcards of a run's jobs, as Snakemake would give them."""
+    return SimpleNamespace(**dict(zip(WILDCARDS, run.id.split("/", 2), strict=True)))
+
+
 class Workflow:
     """A grid as Snakemake sees it. `config` is Snakemake's merged config."""
 
@@ -64,7 +69,7 @@ class Workflow:
         self.folder = f"{self.experiment.results}/{self.experiment.experiment}"
         self.grid = f"{self.folder}/grid.json"
         self._resolved: dict[tuple[str, ...], dict[str, Any]] = {}
-        self.axes, self.wildcards = AXES, WILDCARDS
+        self.wildcards = WILDCARDS
         self.run = f"{self.folder}/runs/" + "/".join(f"{{{name}}}" for name in WILDCARDS)
         self.prepared = str(prepared_folder(self.experiment, "{dataset}", "{student}"))
 
@@ -125,10 +130,8 @@ class Workflow:
         return [f"{run.folder}/{name}" for run in self.runs.values() for name in names]
 
     def find(self, wildcards: Any) -> Run:
-        """The run that a job's wildcards name, or what else has a value for every axis."""
-        if hasattr(wildcards, "cell"):
-            return self.runs[f"{wildcards.dataset}/{wildcards.student}/{wildcards.cell}"]
-        return self.runs["/".join(getattr(wildcards, axis) for axis in AXES)]
+        """The run that a job's wildcards name."""
+        return self.runs[f"{wildcards.dataset}/{wildcards.student}/{wildcards.cell}"]
 
     def job(self, stage: str, **settings: Any) -> Callable[[Any], dict[str, Any]]:
         """Parameter, one for all that a run's job needs: its id, arguments, and what else has it done again.
@@ -189,9 +192,8 @@ class Workflow:
         if "attempt" in inspect.signature(resource).parameters:
             return signed(resource)
         # resources depend on dataset and student alone: a run of each pair tells
-        names = {(run.dataset.name, run.student.name): run.id.split("/", 2) for run in self.runs.values()}
-        jobs = (dict(zip(WILDCARDS, name, strict=True)) for name in names.values())
-        values = {resource(SimpleNamespace(**job)) for job in jobs}
+        runs = {(run.dataset.name, run.student.name): run for run in self.runs.values()}
+        values = {resource(wildcards_of(run)) for run in runs.values()}
         return values.pop() if len(values) == 1 else signed(resource)
 
     def threads(self, wildcards: Any) -> int:

@@ -9,10 +9,9 @@ from typing import Any
 
 import pytest
 
-from cotdistill.config.grid import AXES, Run
 from cotdistill.data import release
 from cotdistill.errors import UserError
-from cotdistill.workflow import Workflow
+from cotdistill.workflow import Workflow, wildcards_of
 
 STUDENT = {"name": "mini", "scratch": {}, "compute": {"threads": 3, "mem_mb": 1000, "runtime": 30}}
 
@@ -24,7 +23,7 @@ def workflow(**changes: Any) -> Workflow:
 
 
 def wildcards(**changes: str) -> SimpleNamespace:
-    values = dict(zip(AXES, ("demo", "mini", "mi", "gold", "1", "0"), strict=True))
+    values = {"dataset": "demo", "student": "mini", "cell": "mi/gold/1/0"}
     return SimpleNamespace(**{**values, **changes})
 
 
@@ -54,26 +53,20 @@ def test_gpus_and_threads_of_a_job(device: str, processes: int, gpus: int) -> No
 
 def test_wildcards_name_the_run_and_no_setting() -> None:
     assert workflow().run == "results/e/runs/{dataset}/{student}/{cell}"
-    assert workflow().axes == AXES
     changed = workflow(training={"steps": 7}, methods=["dss", {"name": "mi", "beta": 3}])
     assert list(changed.runs) == list(workflow().runs)
     log, benchmark = changed.log("train", *changed.wildcards), changed.benchmark("prepare", "dataset")
     for path in (changed.run, changed.prepared, log, benchmark):
-        assert {part.split("}")[0] for part in path.split("{")[1:]} <= {*AXES, "cell"}
+        assert {part.split("}")[0] for part in path.split("{")[1:]} <= {"dataset", "student", "cell"}
     assert changed.job("train")(wildcards()) != workflow().job("train")(wildcards())
 
 
 def test_every_run_is_found_by_its_wildcards() -> None:
     grid = workflow(fractions=[0.5, 1.0], labels=["gold", "teacher"])
     for run in grid.runs.values():
-        assert grid.find(wildcards(**dict(zip(AXES, run.id.split("/"), strict=True)))) is run
-        assert grid.find(job_of(run)) is run
-
-
-def job_of(run: Run) -> SimpleNamespace:
-    """The wildcards of a run's jobs."""
-    dataset, student, cell = run.id.split("/", 2)
-    return SimpleNamespace(dataset=dataset, student=student, cell=cell)
+        job = wildcards_of(run)
+        assert grid.find(job) is run
+        assert Path(grid.run.format(**vars(job))) == run.folder
 
 
 MIXED: dict[str, Any] = {
@@ -90,16 +83,17 @@ def test_a_job_expects_the_hash_of_its_run() -> None:
     assert len(grid.runs) == 96
     for run in grid.runs.values():
         arguments = f"--config results/e/grid.json --run {run.id} --expect {run.hash}"
-        assert (train(job_of(run))["id"], train(job_of(run))["arguments"]) == (run.id, arguments)
-        assert (evaluate(job_of(run))["arguments"], evaluate(job_of(run))["bins"]) == (arguments, 10)
-        assert train(job_of(run))["code"] != evaluate(job_of(run))["code"]
+        trained, evaluated = (asked(wildcards_of(run)) for asked in (train, evaluate))
+        assert (trained["id"], trained["arguments"]) == (run.id, arguments)
+        assert (evaluated["arguments"], evaluated["bins"]) == (arguments, 10)
+        assert trained["code"] != evaluated["code"]
 
 
 def test_code_of_a_job_is_that_of_its_method() -> None:
     grid = workflow(**MIXED)
     codes: dict[str, set[str]] = {}
     for run in grid.runs.values():
-        codes.setdefault(run.method.name, set()).add(grid.job("train")(job_of(run))["code"])
+        codes.setdefault(run.method.name, set()).add(grid.job("train")(wildcards_of(run))["code"])
     assert all(len(found) == 1 for found in codes.values())
     assert codes["strong"] == codes["weak"] != codes["dss"]
 
@@ -119,7 +113,7 @@ def test_what_runs_ask_for_in_different_ways_is_a_function() -> None:
     threads, gpu = grid.asks(grid.threads), grid.asks(grid.gpu)
     for run in grid.runs.values():
         wide = run.student.name == "wide"
-        assert (threads(job_of(run)), gpu(job_of(run))) == ((16, 2) if wide else (3, 1))
+        assert (threads(wildcards_of(run)), gpu(wildcards_of(run))) == ((16, 2) if wide else (3, 1))
 
 
 def test_snakemake_is_told_the_arguments_of_each_function() -> None:

@@ -7,14 +7,13 @@ import shlex
 import shutil
 from dataclasses import dataclass
 from functools import cached_property
-from types import SimpleNamespace
 from typing import Any
 
 from cotdistill.config.grid import Run
 from cotdistill.config.models import Experiment
 from cotdistill.doctor.profile import Profile
 from cotdistill.errors import UserError
-from cotdistill.workflow import Workflow
+from cotdistill.workflow import Workflow, wildcards_of
 
 NAME = "cotdistill-doctor"
 """what the doctor's own jobs are called, to tell them from a grid's"""
@@ -52,7 +51,7 @@ class Site:
 
     def own(self, run: Run, attempt: int = 1) -> dict[str, int]:
         """What the train rule itself asks for a run."""
-        job = SimpleNamespace(**dict(zip(self.grid.axes, run.id.split("/"), strict=True)))
+        job = wildcards_of(run)
         threads = self.grid.threads(job)
         return {
             "threads": threads, "cpus_per_task": threads, "gpu": self.grid.gpu(job),
