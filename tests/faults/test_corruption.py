@@ -223,6 +223,18 @@ def test_doing_what_the_line_says_leads_to_the_same_numbers(
     assert numbers(site.run) == before
 
 
+def test_predictions_that_are_gone_are_named_with_what_brings_them_back(site: Site) -> None:
+    metrics, predictions = (site.root / name for name in METRICS)
+    whole, before = site.table(), predictions.read_bytes()
+    predictions.unlink()
+    line = site(*COLLECT)
+    assert line.startswith(f"cannot read {predictions}: ")
+    assert line.endswith(f"remove {metrics} to evaluate again")
+    metrics.unlink()
+    assert site(*EVALUATE) == "" and predictions.read_bytes() == before
+    pd.testing.assert_frame_equal(site.table(), whole)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("file", [*METRICS, f"{RUN}/environment.json", f"{RUN}/history.jsonl"])
 def test_no_flipped_bit_reaches_the_tables(site: Site, made: Path, file: str) -> None:

@@ -169,9 +169,9 @@ def _check_files(run: Run, metrics: dict[str, Any]) -> None:
         digests["predictions.jsonl"] = metrics["predictions_sha256"]
     for name, expected in digests.items():
         path = run.folder / name
-        own = name == "predictions.jsonl"
-        remedy = f"{run.folder / 'metrics.json'} to evaluate" if own else f"{run.folder} to train"
-        remedy = f"remove {remedy} again"
+        remedy = f"remove {run.folder} to train again"
+        if name == "predictions.jsonl":  # Snakemake asks for the metrics, and makes both anew
+            remedy = f"remove {run.folder / 'metrics.json'} to evaluate again"
         try:
             found = file_sha256(path)
         except OSError as error:

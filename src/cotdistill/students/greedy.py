@@ -98,16 +98,17 @@ class _Layer:
         self.norms = own.layer_norm, cross.layer_norm, forward.layer_norm
         attention, reading = own.SelfAttention, cross.EncDecAttention
         inner = forward.DenseReluDense
-        wide = inner.wi_0 if config.is_gated_act else inner.wi
         gelu = config.dense_act_fn == "gelu_new"
 
-        def fixed(*layers: Any, gelu: bool = False) -> Fixed:
-            return Fixed(torch.cat([each.weight for each in layers]).to(dtype), gelu)
+        def fixed(weight: torch.Tensor, gelu: bool = False) -> Fixed:
+            return Fixed(weight.to(dtype), gelu)
 
-        self.joint, self.out = fixed(attention.q, attention.k, attention.v), fixed(attention.o)
-        self.query, self.cross_out = fixed(reading.q), fixed(reading.o)
-        self.wide, self.narrow = fixed(wide, gelu=gelu), fixed(inner.wo)
-        self.linear = fixed(inner.wi_1) if config.is_gated_act else None
+        self.joint = fixed(torch.cat([attention.q.weight, attention.k.weight, attention.v.weight]))
+        self.out = fixed(attention.o.weight)
+        self.query, self.cross_out = fixed(reading.q.weight), fixed(reading.o.weight)
+        self.wide = fixed((inner.wi_0 if config.is_gated_act else inner.wi).weight, gelu)
+        self.linear = fixed(inner.wi_1.weight) if config.is_gated_act else None
+        self.narrow = fixed(inner.wo.weight)
         self.activation = torch.nn.Identity() if gelu else inner.act
         self.past: torch.Tensor | None = None
         """(2, R, heads, room, d_kv): keys and values of what is written"""

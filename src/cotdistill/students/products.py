@@ -47,18 +47,19 @@ class Fixed:
     def __init__(self, weight: torch.Tensor, gelu: bool = False) -> None:
         """gelu: of the product, in its tanh form; oneDNN takes it while the product is in the cache."""
         self.weight, self.gelu = weight.detach(), gelu
-        self._laid_out: torch.Tensor | None = None
-        if weight.dtype == torch.float32 and weight.numel() >= LEAST_WEIGHT and _onednn(weight.device.type):
-            self._laid_out = torch.ops.mkldnn._reorder_linear_weight(self.weight)
+        large = weight.numel() >= LEAST_WEIGHT
+        self.laid_out = large and weight.dtype == torch.float32 and _onednn(weight.device.type)
+        if self.laid_out:
+            self.weight = torch.ops.mkldnn._reorder_linear_weight(self.weight)
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """(n, k) to (n, m). No gradient."""
-        if self._laid_out is None:
+        if not self.laid_out:
             plain = F.linear(x, self.weight)
             return F.gelu(plain, approximate="tanh") if self.gelu else plain
         name, algorithm = ("gelu", "tanh") if self.gelu else ("none", "")
         result: torch.Tensor = torch.ops.mkldnn._linear_pointwise(
-            x, self._laid_out, None, name, [], algorithm
+            x, self.weight, None, name, [], algorithm
         )
         return result
 
