@@ -4,8 +4,8 @@ import gc
 
 gc.disable()  # no garbage arises while jobs are planned; to look for it among so many objects takes long
 
-from cotdistill.jobs import warm
-from cotdistill.workflow import Workflow
+from cotdistill.orchestration import warm
+from cotdistill.orchestration.workflow import Workflow
 
 if not workflow.configfiles:  # a config file given by hand replaces the paper's grid, it is not merged into it
     configfile: "config.yaml"

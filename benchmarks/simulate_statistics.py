@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 from scipy.special import ndtri
 from scipy.stats import t as student_t
 
-from cotdistill.statistics.crossed import paired_bootstrap
-from cotdistill.statistics.paired import holm, mcnemar_p
+from cotdistill.analysis.crossed import paired_bootstrap
+from cotdistill.analysis.paired import holm, mcnemar_p
 
 RESAMPLES = 499
 COMPARED = 300

@@ -25,9 +25,9 @@ from typing import Any
 
 import yaml
 
-from cotdistill.config.grid import Run, expand
+from cotdistill.common.files import file_sha256, sealed
 from cotdistill.config.models import Experiment
-from cotdistill.files import file_sha256, sealed
+from cotdistill.runs.grid import Run, expand
 
 SEEDS, TEST = 5, 200
 SERIES = ("loss/total", "loss/label", "loss/rationale", "loss/mutual_information", "valid/accuracy",

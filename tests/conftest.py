@@ -18,9 +18,9 @@ import filelock
 import pytest
 import yaml
 
-from cotdistill.config.grid import Run, expand
-from cotdistill.config.load import parse
-from cotdistill.files import read_jsonl
+from cotdistill.common.files import read_jsonl
+from cotdistill.runs.experiment import parse
+from cotdistill.runs.grid import Run, expand
 
 Once = Callable[[str, Callable[[Path], None]], Path]
 
@@ -132,7 +132,7 @@ def tiny(once: Once) -> Tiny:
 def trained(tiny: Tiny, once: Once) -> Callable[[str], Run]:
     """The run of a method, trained and evaluated for real, with rationales. Shared: read, do not change."""
     from cotdistill.evaluation.protocols import evaluate
-    from cotdistill.training.loop import train
+    from cotdistill.training.trainer import train
 
     def run_of(method: str) -> Run:
         more = {"evaluation": {"rationales": True}}
@@ -245,7 +245,7 @@ def python(start: Callable[..., subprocess.Popen[str]]) -> Callable[..., str]:
 # importing torch and transformers takes seconds: one process does it and forks a child for each command
 FORKS = """
 import json, os, sys
-import cotdistill.cli, cotdistill.training.loop, cotdistill.evaluation.protocols
+import cotdistill.cli, cotdistill.training.trainer, cotdistill.evaluation.protocols
 import transformers.generation, transformers.modeling_utils, transformers.models.t5.modeling_t5
 import torch._inductor.config, transformers.tokenization_utils_tokenizers
 

@@ -87,9 +87,9 @@ def config(
 
 
 def run_of(folder: Path, cell: Cell, **settings: Any) -> Any:
-    """The cell's run (`cotdistill.config.grid.Run`); settings as those of `config`."""
-    from cotdistill.config.grid import expand
-    from cotdistill.config.load import parse
+    """The cell's run (`cotdistill.runs.grid.Run`); settings as those of `config`."""
+    from cotdistill.runs.experiment import parse
+    from cotdistill.runs.grid import expand
 
     (run,) = expand(parse(config(folder, cell, **settings), "benchmark"))
     return run

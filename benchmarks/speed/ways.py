@@ -36,7 +36,7 @@ class Ours:
 
     def __init__(self, run: Any) -> None:
         from cotdistill.training import devices
-        from cotdistill.training.loop import Trainer
+        from cotdistill.training.trainer import Trainer
 
         devices.reuse_memory()
         logging.getLogger("transformers").setLevel(logging.ERROR)
@@ -74,7 +74,7 @@ def deterministic() -> Iterator[None]:
 @contextlib.contextmanager
 def torch_products() -> Iterator[None]:
     """All products by torch's own functions, which are what its counters know."""
-    from cotdistill.students import products
+    from cotdistill.students.packed import products
 
     least, products.LEAST = products.LEAST, 2**62
     try:
@@ -96,8 +96,8 @@ def full_steps(order: Any, batch: int, count: int) -> list[int]:
 
 def rows_of_steps(run: Any, prepared: Any, start: int, count: int) -> list[int]:
     """The examples that our way sees in its full steps from `start` on, end to end."""
+    from cotdistill.data.batches import Order
     from cotdistill.data.splits import subset
-    from cotdistill.training.batches import Order
 
     batch, name = run.training.batch_size, run.dataset.name
     size = prepared.manifest["sizes"]["train"]

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from cotdistill.config.grid import Run, expand
+from cotdistill.common.files import write_json, write_jsonl
 from cotdistill.config.models import Experiment
-from cotdistill.files import write_json, write_jsonl
+from cotdistill.runs.grid import Run, expand
 
 TERMS = {
     "finetune": ("label",),

@@ -10,12 +10,12 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from cotdistill.config.grid import Run, expand
+from cotdistill.common.errors import UserError
+from cotdistill.common.files import read_json, write_json
 from cotdistill.config.models import Experiment
-from cotdistill.errors import UserError
-from cotdistill.files import read_json, write_json
-from cotdistill.results.collect import collect
-from cotdistill.results.tables import COLUMNS, Tables
+from cotdistill.runs.grid import Run, expand
+from cotdistill.tables.collect import collect
+from cotdistill.tables.store import COLUMNS, Tables
 
 Made = Callable[..., Experiment]
 

@@ -10,14 +10,14 @@ from collections.abc import Callable
 import pandas as pd
 import pytest
 
+from cotdistill.analysis.comparison import compare, write
+from cotdistill.analysis.reported import reported, sources
+from cotdistill.common.errors import UserError
 from cotdistill.config.models import Experiment
-from cotdistill.errors import UserError
-from cotdistill.results.collect import collect
-from cotdistill.results.compare import compare, write
-from cotdistill.results.latex import escape, latex
-from cotdistill.results.render import markdown, percent, plain
-from cotdistill.results.reported import reported, sources
-from cotdistill.results.tables import Tables
+from cotdistill.report.latex import escape, latex
+from cotdistill.report.render import markdown, percent, plain
+from cotdistill.tables.collect import collect
+from cotdistill.tables.store import Tables
 
 Made = Callable[..., Experiment]
 

@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from cotdistill.errors import UserError
-from cotdistill.results.evidence import COLUMNS, OVERALL_COLUMNS, evidence, overall
-from cotdistill.results.verdict import text, verdict
+from cotdistill.analysis.evidence import COLUMNS, OVERALL_COLUMNS, evidence, overall
+from cotdistill.analysis.verdict import text, verdict
+from cotdistill.common.errors import UserError
 
 SETTINGS = {"dss": {}, "finetune": {}, "mi-paper": {"beta": 0.1}, "mi-off": {"beta": 0.0}}
 Tables = tuple[pd.DataFrame, pd.DataFrame]

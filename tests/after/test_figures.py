@@ -17,14 +17,14 @@ from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
 from scipy.stats import spearmanr, t
 
+from cotdistill.common.errors import UserError
 from cotdistill.config.models import Experiment
-from cotdistill.errors import UserError
-from cotdistill.figure_parts import seeds_and_intervals
-from cotdistill.figure_style import MethodStyle, method_styles, style, wrap
-from cotdistill.figures import FIGURES, draw_all
-from cotdistill.mutual_information.estimators import ESTIMATORS
-from cotdistill.results.collect import collect
-from cotdistill.results.tables import Tables
+from cotdistill.evaluation.information.estimators import ESTIMATORS
+from cotdistill.report.figures import FIGURES, draw_all
+from cotdistill.report.figures._parts import seeds_and_intervals
+from cotdistill.report.figures._style import MethodStyle, method_styles, style, wrap
+from cotdistill.tables.collect import collect
+from cotdistill.tables.store import Tables
 
 Made = Callable[..., Experiment]
 REPORT = Path(__file__).parents[2] / "workflow" / "report"

@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from cotdistill.config.grid import expand
+from cotdistill.analysis.comparison import write
+from cotdistill.common.files import read_json, read_jsonl, write_json
 from cotdistill.config.models import Experiment
 from cotdistill.evaluation.samples import LONGEST
-from cotdistill.files import read_json, read_jsonl, write_json
-from cotdistill.results import samples
-from cotdistill.results.collect import collect
-from cotdistill.results.compare import write
-from cotdistill.results.tables import Tables
+from cotdistill.report import samples
+from cotdistill.runs.grid import expand
+from cotdistill.tables.collect import collect
+from cotdistill.tables.store import Tables
 
 Made = Callable[..., Experiment]
 # a script, a picture from elsewhere, an end of the table, marks of Markdown, controls, half a character

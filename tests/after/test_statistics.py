@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from cotdistill.results.statistics import differences, paired_interval, t_interval
+from cotdistill.analysis.intervals import differences, paired_interval, t_interval
 
 PERCENTS = st.lists(st.integers(0, 1000).map(lambda k: k / 1000), min_size=2, max_size=12)
 

@@ -14,10 +14,10 @@ import pytest
 from filelock import FileLock
 from mlflow.tracking import MlflowClient
 
-from cotdistill.config.grid import Run, expand
+from cotdistill.common.errors import UserError
+from cotdistill.common.files import read_json, read_jsonl, write_json, write_jsonl
 from cotdistill.config.models import Experiment
-from cotdistill.errors import UserError
-from cotdistill.files import read_json, read_jsonl, write_json, write_jsonl
+from cotdistill.runs.grid import Run, expand
 from cotdistill.tracking import finished, mlflow_store, notes, store, track
 from cotdistill.tracking.store import GONE
 

@@ -8,8 +8,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from cotdistill.results.evidence import COLUMNS, OVERALL_COLUMNS
-from cotdistill.results.verdict import Verdict, markdown, text, verdict
+from cotdistill.analysis.evidence import COLUMNS, OVERALL_COLUMNS
+from cotdistill.analysis.verdict import Verdict, markdown, text, verdict
 
 
 def row(decision: str = "no evidence", difference: float = 0.01, **changes: Any) -> dict[str, Any]:

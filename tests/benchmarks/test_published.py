@@ -70,8 +70,8 @@ def test_both_ways_read_the_same_tokens(run_of: Any) -> None:
     from benchmarks import published
     from benchmarks.speed.students import rows_of
     from cotdistill import methods
+    from cotdistill.data.batches import Collator
     from cotdistill.data.prepared import Prepared
-    from cotdistill.training.batches import Collator
 
     run = run_of("dss")
     prepared = Prepared(run.prepared)

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from cotdistill.config.load import load
-from cotdistill.errors import UserError
+from cotdistill.common.errors import UserError
+from cotdistill.runs.experiment import load
 
 
 @pytest.fixture

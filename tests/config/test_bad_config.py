@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from cotdistill.config.load import load, parse
-from cotdistill.errors import UserError
+from cotdistill.common.errors import UserError
+from cotdistill.runs.experiment import load, parse
 
 Config = dict[str, Any]
 Complaint = Callable[[Any], str]

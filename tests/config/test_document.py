@@ -10,11 +10,11 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from cotdistill.config import document
-from cotdistill.config.load import load, parse
+from cotdistill.common.errors import UserError
 from cotdistill.config.models import Evaluation, Experiment, ScratchStudent, Training
-from cotdistill.errors import UserError
 from cotdistill.methods import METHODS
+from cotdistill.orchestration import schema as document
+from cotdistill.runs.experiment import load, parse
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = sorted(ROOT.glob("config/*.yaml")) + sorted(ROOT.glob("config.yaml"))

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cotdistill.config.grid import Run, expand, find
-from cotdistill.config.load import parse
+from cotdistill.common.errors import UserError
 from cotdistill.config.models import CellFilter, Experiment, Training
-from cotdistill.errors import UserError
+from cotdistill.runs.experiment import parse
+from cotdistill.runs.grid import Run, expand, find
 
 Config = dict[str, Any]
 

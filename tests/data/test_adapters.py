@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cotdistill.answers import MATCHERS, evaluate_equation
+from cotdistill.common.errors import UserError
 from cotdistill.data import COLUMNS, SPLITS, adapter, data_checksum, load, teacher_accuracy
 from cotdistill.data.adapter import Record, ReleaseAdapter
 from cotdistill.data.adapters import ADAPTERS
-from cotdistill.errors import UserError
+from cotdistill.data.answers import MATCHERS, evaluate_equation
 
 NAMES = ADAPTERS.names()
 
@@ -142,7 +142,7 @@ def test_unknown_name() -> None:
 
 def test_import_is_light() -> None:
     code = (
-        "import sys, cotdistill.data, cotdistill.answers, cotdistill.data.release as r\n"
+        "import sys, cotdistill.data, cotdistill.data.answers, cotdistill.data.release as r\n"
         "heavy = {'datasets', 'torch', 'transformers', 'pandas', 'mlflow', 'snakemake'} & set(sys.modules)\n"
         "sys.exit(str(heavy) if heavy else 0)"
     )

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from cotdistill.answers import MAX_LENGTH, evaluate_equation, matches
-from cotdistill.errors import UserError
+from cotdistill.common.errors import UserError
+from cotdistill.data.answers import MAX_LENGTH, evaluate_equation, matches
 
 numbers = st.one_of(
     st.integers(0, 10_000).map(str), st.decimals(0, 1000, places=2).map(str), st.sampled_from(["5.", ".25"])

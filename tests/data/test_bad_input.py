@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from cotdistill.common.errors import UserError
 from cotdistill.data import load
-from cotdistill.errors import UserError
 
 
 def _edit(path: Path, line: int, **changes: Any) -> None:

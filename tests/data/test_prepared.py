@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from cotdistill.common.errors import UserError
+from cotdistill.common.files import tree_sha256
 from cotdistill.data import prepared
 from cotdistill.data.prepared import Prepared, prepare
-from cotdistill.errors import UserError
-from cotdistill.files import tree_sha256
 
 
 @pytest.fixture
@@ -93,7 +93,7 @@ def test_another_tokenizer_in_a_pretrained_folder_is_prepared(pair: Any, tiny: A
 
 
 def test_a_folder_of_an_older_version_is_named(pair: Any):
-    from cotdistill.files import sealed, write_json
+    from cotdistill.common.files import sealed, write_json
 
     pair()
     path = pair.folder / "manifest.json"

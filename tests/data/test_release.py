@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
+from cotdistill.common.errors import UserError
 from cotdistill.data import release
 from cotdistill.data.release import fetch, git_blob_id, resolve_root
-from cotdistill.errors import UserError
 
 
 class Server(ThreadingHTTPServer):

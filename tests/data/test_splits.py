@@ -11,10 +11,10 @@ from datasets import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cotdistill.common.errors import UserError
 from cotdistill.data import SPLITS, adapter, data_checksum, load
 from cotdistill.data.adapter import Row
 from cotdistill.data.splits import cut_valid, subset
-from cotdistill.errors import UserError
 
 
 @pytest.mark.parametrize("n", [2, 11, 800])

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from cotdistill.config.load import parse
-from cotdistill.doctor import job, shell
-from cotdistill.doctor.finding import Finding
-from cotdistill.doctor.profile import Profile
-from cotdistill.doctor.site import Site
-from cotdistill.workflow import Workflow
+from cotdistill.orchestration.doctor import job, shell
+from cotdistill.orchestration.doctor.finding import Finding
+from cotdistill.orchestration.doctor.profile import Profile
+from cotdistill.orchestration.doctor.site import Site
+from cotdistill.orchestration.workflow import Workflow
+from cotdistill.runs.experiment import parse
 
 Fake = Callable[..., Path]
 Make = Callable[..., Site]

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from cotdistill.doctor import disk
+from cotdistill.orchestration.doctor import disk
 
 Make = Callable[..., Any]
 Of = Callable[[Any], Any]

@@ -15,8 +15,8 @@ import pytest
 import yaml
 
 from cotdistill.cli import main
-from cotdistill.doctor import checks
-from cotdistill.doctor.finding import Finding
+from cotdistill.orchestration.doctor import checks
+from cotdistill.orchestration.doctor.finding import Finding
 
 Fake = Callable[..., Path]
 Make = Callable[..., Any]
@@ -95,7 +95,7 @@ GARBAGE = {
 def test_whatever_commands_print_there_are_only_lines(
     body: str, doctor: Doctor, fake: Fake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cotdistill.doctor.shell.TIMEOUT", 0.2)
+    monkeypatch.setattr("cotdistill.orchestration.doctor.shell.TIMEOUT", 0.2)
     for name in SLURM:
         fake(name, body)
     # sbatch talks sense until it is asked: so the other commands get their say too

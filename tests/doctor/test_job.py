@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from cotdistill.doctor import job
-from cotdistill.doctor.job import Job
+from cotdistill.orchestration.doctor import job
+from cotdistill.orchestration.doctor.job import Job
 
 Fake = Callable[..., Path]
 Make = Callable[..., Any]
@@ -89,7 +89,7 @@ def test_a_job_that_ends_without_a_word_shows_its_log(cluster: Fake, make: Make,
 def test_a_queue_that_cannot_be_read_is_waited_out(
     squeue: str, queue: Callable[[str], None], cluster: Fake, make: Make, only: Of, monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr("cotdistill.doctor.shell.TIMEOUT", 0.3)
+    monkeypatch.setattr("cotdistill.orchestration.doctor.shell.TIMEOUT", 0.3)
     cluster("squeue", squeue)
     assert only(job.node(make(wait=0.6))).level == "warn"
 

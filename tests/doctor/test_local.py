@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from cotdistill.doctor import local
+from cotdistill.orchestration.doctor import local
 
 Fake = Callable[..., Path]
 Make = Callable[..., Any]

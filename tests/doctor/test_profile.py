@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from cotdistill.doctor.profile import Profile, find
-from cotdistill.errors import UserError
+from cotdistill.common.errors import UserError
+from cotdistill.orchestration.doctor.profile import Profile, find
 
 OWN = {"mem_mb": 3000, "runtime": 90, "gpu": 1}
 

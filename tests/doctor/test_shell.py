@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cotdistill.doctor import shell
-from cotdistill.doctor.finding import Finding, printable, some
-from cotdistill.doctor.shell import run
+from cotdistill.orchestration.doctor import shell
+from cotdistill.orchestration.doctor.finding import Finding, printable, some
+from cotdistill.orchestration.doctor.shell import run
 
 Fake = Callable[..., Path]
 

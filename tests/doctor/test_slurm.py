@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from cotdistill.doctor import slurm
-from cotdistill.doctor.site import USER
+from cotdistill.orchestration.doctor import slurm
+from cotdistill.orchestration.doctor.site import USER
 
 Fake = Callable[..., Path]
 Make = Callable[..., Any]
@@ -85,7 +85,7 @@ def test_a_refusal_is_shown_in_slurms_words_and_says_what_to_correct(
 
 
 def test_a_hanging_sbatch_is_a_refusal(cluster: Fake, make: Make, only: Of, monkeypatch: Any) -> None:
-    monkeypatch.setattr("cotdistill.doctor.shell.TIMEOUT", 0.3)
+    monkeypatch.setattr("cotdistill.orchestration.doctor.shell.TIMEOUT", 0.3)
     cluster("sbatch", "/bin/sleep 60")
     found = only(slurm.request(make()))
     assert found.level == "FAIL" and "no answer in 0.3 s" in found.text

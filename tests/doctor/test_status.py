@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from cotdistill.doctor import status
+from cotdistill.orchestration.doctor import status
 
 Fake = Callable[..., Path]
 Make = Callable[..., Any]
@@ -64,7 +64,7 @@ def test_a_controller_that_does_not_answer_is_a_failure(cluster: Fake, make: Mak
 def test_a_hanging_squeue_is_a_failure_and_a_slow_one_a_warning(
     cluster: Fake, make: Make, only: Of, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cotdistill.doctor.shell.TIMEOUT", 1.0)
+    monkeypatch.setattr("cotdistill.orchestration.doctor.shell.TIMEOUT", 1.0)
     monkeypatch.setattr(status, "SLOW", 0.2)
     cluster("squeue", "/bin/sleep 0.4")
     assert only(status.status(make({"slurm-status-command": "squeue"}))).level == "warn"

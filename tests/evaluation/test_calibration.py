@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cotdistill.evaluation import calibration
-from cotdistill.evaluation.scores import Answer
+from cotdistill.runs.documents import Answer
 
 PAIRS = st.lists(st.tuples(st.floats(0, 1) | st.sampled_from([0.0, 0.1, 0.3, 0.5, 0.7, 1.0]), st.booleans()),
                  min_size=1, max_size=60)  # fmt: skip

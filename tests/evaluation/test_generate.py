@@ -11,17 +11,18 @@ import pytest
 import torch
 
 from cotdistill import methods, students
-from cotdistill.config.grid import Run
 from cotdistill.data.prepared import Prepared
-from cotdistill.evaluation.generate import Generator
-from cotdistill.evaluation.scores import Answer, score
-from cotdistill.students import greedy as decoding
-from cotdistill.students.greedy import Greedy
-from cotdistill.students.kernels import Dropout
-from cotdistill.students.layout import Layout
-from cotdistill.students.output import OutputLayer
-from cotdistill.students.packed import Passes
-from cotdistill.training.loop import train
+from cotdistill.evaluation.scores import score
+from cotdistill.inference.generate import Generator
+from cotdistill.runs.documents import Answer
+from cotdistill.runs.grid import Run
+from cotdistill.students.packed import greedy as decoding
+from cotdistill.students.packed.greedy import Greedy
+from cotdistill.students.packed.kernels import Dropout
+from cotdistill.students.packed.layout import Layout
+from cotdistill.students.packed.output import OutputLayer
+from cotdistill.students.packed.passes import Passes
+from cotdistill.training.trainer import train
 
 CPU = torch.device("cpu")
 

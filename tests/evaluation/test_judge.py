@@ -16,11 +16,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cotdistill.config.grid import expand
-from cotdistill.config.load import parse
-from cotdistill.errors import UserError
+from cotdistill.common.errors import UserError
+from cotdistill.common.files import read_json, write_json, write_jsonl
 from cotdistill.evaluation import chat, judge
-from cotdistill.files import read_json, write_json, write_jsonl
+from cotdistill.runs.experiment import parse
+from cotdistill.runs.grid import expand
 
 Reply = tuple[int, dict[str, str], bytes]
 

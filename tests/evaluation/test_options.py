@@ -11,15 +11,16 @@ import pytest
 import torch
 
 from cotdistill import methods, students
-from cotdistill.config.grid import Run
+from cotdistill.common import stopping
+from cotdistill.common.files import read_json, read_jsonl
 from cotdistill.data.prepared import Prepared, prepare
-from cotdistill.evaluation import options, stored
-from cotdistill.evaluation.generate import Generator
 from cotdistill.evaluation.protocols import evaluate
-from cotdistill.files import read_json, read_jsonl
-from cotdistill.jobs import stopping
-from cotdistill.students.packed import Passes
-from cotdistill.training.loop import train
+from cotdistill.inference import options
+from cotdistill.inference.generate import Generator
+from cotdistill.runs import answers as stored
+from cotdistill.runs.grid import Run
+from cotdistill.students.packed.passes import Passes
+from cotdistill.training.trainer import train
 
 CPU = torch.device("cpu")
 COLOURS = ["red", "dark blue", "green with grey dots", "dark blue with dots", "red"]

@@ -11,16 +11,25 @@ import pytest
 import torch
 
 from cotdistill import methods, students
-from cotdistill.config.grid import Run
+from cotdistill.common.errors import UserError
+from cotdistill.common.files import (
+    digest,
+    file_sha256,
+    read_json,
+    read_jsonl,
+    sealed,
+    write_json,
+    write_jsonl,
+)
 from cotdistill.data.prepared import Prepared, prepare
-from cotdistill.errors import UserError
-from cotdistill.evaluation import calibration, rationale_quality, stored
-from cotdistill.evaluation.generate import Generator
+from cotdistill.evaluation import calibration, rationale_quality
 from cotdistill.evaluation.protocols import evaluate
-from cotdistill.evaluation.scores import Answer
-from cotdistill.files import digest, file_sha256, read_json, read_jsonl, sealed, write_json, write_jsonl
+from cotdistill.inference.generate import Generator
 from cotdistill.methods import METHODS
-from cotdistill.training.loop import train
+from cotdistill.runs import answers as stored
+from cotdistill.runs.documents import Answer
+from cotdistill.runs.grid import Run
+from cotdistill.training.trainer import train
 
 EQUATIONS = [  # the gold answer, what the student writes, whether their values are equal
     ("( 4.0 - 3.0 )", "( 1.0 * 1.0 )", True),
@@ -49,7 +58,7 @@ def test_metrics_follow_from_the_predictions(trained: Callable[[str], Run], meth
 
 def test_strict_takes_the_best_checkpoint_and_published_the_last(tiny: Any, tmp_path: Path):
     """The best comes early and the last step is worse: a big rate after it spoils the student."""
-    from cotdistill.training import loop
+    from cotdistill.training import trainer as loop
 
     run = tiny.run(tmp_path, "dss", steps=30, eval_every=15, scratch={"dropout": 0})
     with pytest.MonkeyPatch.context() as patch:
@@ -153,8 +162,8 @@ def test_measures_follow_from_the_predictions(trained: Callable[[str], Run], met
 @pytest.fixture
 def demo(tmp_path: Path) -> Callable[..., Run]:
     """A run of two steps on the demo, whose labels have options and whose rationales state them."""
-    from cotdistill.config.grid import expand
-    from cotdistill.config.load import parse
+    from cotdistill.runs.experiment import parse
+    from cotdistill.runs.grid import expand
 
     def make(**evaluation: Any) -> Run:
         values = {

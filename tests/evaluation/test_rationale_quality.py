@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cotdistill.answers import matches
 from cotdistill.data import adapter, release
 from cotdistill.data.adapters import ADAPTERS
+from cotdistill.data.answers import matches
 from cotdistill.evaluation import rationale_quality, rouge
 from cotdistill.evaluation.rationale_quality import measure, repetition
-from cotdistill.evaluation.scores import Answer
+from cotdistill.runs.documents import Answer
 
 WORDS = st.sampled_from(["a", "the", "cat", "Sat", "on", "2.5", "mat.", "ñ", "'s", "is"])
 SENTENCES = st.lists(WORDS, max_size=25).map(" ".join)

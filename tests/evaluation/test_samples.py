@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cotdistill.errors import UserError
+from cotdistill.common.errors import UserError
 from cotdistill.evaluation import samples
 
 TEXTS = st.text(max_size=60) | st.sampled_from([

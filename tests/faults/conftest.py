@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from cotdistill.cli import main
-from cotdistill.jobs import stopping
+from cotdistill.common import stopping
 
 
 def fill(folder: str) -> None:

@@ -16,13 +16,13 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from cotdistill.config.grid import Run, state_folder
-from cotdistill.config.load import load
-from cotdistill.errors import UserError
-from cotdistill.results.collect import collect
-from cotdistill.results.tables import Tables
-from cotdistill.training.loop import Trainer, train
-from cotdistill.workflow import Workflow
+from cotdistill.common.errors import UserError
+from cotdistill.orchestration.workflow import Workflow
+from cotdistill.runs.experiment import load
+from cotdistill.runs.grid import Run
+from cotdistill.tables.collect import collect
+from cotdistill.tables.store import Tables
+from cotdistill.training.trainer import Trainer, train
 
 Corruption = Callable[[bytes], bytes]
 PREPARED = "prepared/colours/small"
@@ -77,8 +77,8 @@ class Site:
 @pytest.fixture(scope="session")
 def made(tiny: Any, once: Any) -> Path:
     """The results of a finished run, from prepared data to tables. Shared: copy it."""
+    from cotdistill.analysis.comparison import write
     from cotdistill.evaluation.protocols import evaluate
-    from cotdistill.results.compare import write
 
     def build(folder: Path) -> None:
         config, run = tiny.config_file(folder, "dss", **SIZES)
@@ -330,12 +330,12 @@ def test_a_run_goes_on_from_what_is_sound(
     run, whole = tiny.run(tmp_path / "half", "dss", **SIZES), tiny.run(tmp_path, "dss", **SIZES)
     shutil.copytree(half / RUN, run.folder)
     shutil.copytree(made / RUN, whole.folder)
-    names = state_files(state_folder(run))
+    names = state_files(run.state)
     assert len(names) == 10
-    file = state_folder(run) / names[number]
+    file = run.state / names[number]
     file.write_bytes(WAYS[way](file.read_bytes()))
     train(run)
-    assert f"warning: {state_folder(run) / 'step-4'} is corrupt" in capsys.readouterr().out
+    assert f"warning: {run.state / 'step-4'} is corrupt" in capsys.readouterr().out
     assert numbers(run) == numbers(whole)
 
 
@@ -347,7 +347,7 @@ def test_a_finished_copy_that_is_corrupt_is_trained_again(
     run, whole = tiny.run(tmp_path / "again", "dss", **SIZES), tiny.run(tmp_path, "dss", **SIZES)
     shutil.copytree(made / RUN, whole.folder)
     train(run)
-    file = state_folder(run) / "finished" / name
+    file = run.state / "finished" / name
     file.write_bytes(flipped(file.read_bytes()))
     for path in run.folder.iterdir():  # as Snakemake does before it starts a job again
         if path.name != "state":

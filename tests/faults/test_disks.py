@@ -12,18 +12,18 @@ from typing import Any
 
 import pytest
 
-from cotdistill.config.grid import Run
+from cotdistill.runs.grid import Run
 
 SAID = {"full": "No space left on device", "readonly": "Read-only file system"}
 # where a run is disturbed, in the order in which it comes there; each start meets the next of them
 PLACES = {
-    "the lease": ("cotdistill.jobs.lease", "Lease._create", 1),
-    "a line of the history": ("cotdistill.training.history", "History.write", 1),
+    "the lease": ("cotdistill.runs.lease", "Lease._create", 1),
+    "a line of the history": ("cotdistill.runs.history", "History.write", 1),
     "the best checkpoint": ("cotdistill.students", "save", 1),
-    "a state": ("cotdistill.training.state", "State.save", 2),
-    "the outputs": ("cotdistill.training.outputs", "writing", 1),
-    "the outputs' places": ("cotdistill.training.outputs", "link", 3),
-    "the answers": ("cotdistill.evaluation.stored", "write", 1),
+    "a state": ("cotdistill.runs.state", "State.save", 2),
+    "the outputs": ("cotdistill.runs.outputs", "writing", 1),
+    "the outputs' places": ("cotdistill.runs.outputs", "link", 3),
+    "the answers": ("cotdistill.runs.answers", "write", 1),
 }
 # links take no room on a disk
 CASES = [

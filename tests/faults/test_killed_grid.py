@@ -15,10 +15,10 @@ from typing import Any
 import psutil
 import pytest
 
-from cotdistill.config.grid import Run, expand
-from cotdistill.config.load import load
-from cotdistill.errors import UserError
-from cotdistill.reproduce import _unlock
+from cotdistill.common.errors import UserError
+from cotdistill.orchestration.reproduce import _unlock
+from cotdistill.runs.experiment import load
+from cotdistill.runs.grid import Run, expand
 
 CHANGES = {"methods": ["dss"], "training": {"steps": 60, "eval_every": 30, "checkpoint_every": 2}}
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
-from cotdistill.config.grid import Run, expand
-from cotdistill.config.load import load
+from cotdistill.runs.experiment import load
+from cotdistill.runs.grid import Run, expand
 
 GRID = {"methods": ["dss", {"name": "mi", "method": "mi"}], "seeds": [0, 1, 2, 3]}
 # the clock of a process is off by a day more, or less, each time it is read
@@ -26,7 +26,7 @@ time.time = jumping
 """
 DIE = """
 import os
-from cotdistill.training.loop import Trainer
+from cotdistill.training.trainer import Trainer
 alive = Trainer._step
 Trainer._step = lambda self, step: os._exit(9) if step == 8 else alive(self, step)
 """

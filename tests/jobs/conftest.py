@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from cotdistill.config.grid import Run
+from cotdistill.runs.grid import Run
 
 # executed before the command: each step takes a moment, and says which process made it
 SLOW = """
 import os, time
-from cotdistill.training.loop import Trainer
+from cotdistill.training.trainer import Trainer
 original = Trainer._step
 def step(self, number):
     with open({notes!r}, "a") as handle:

@@ -16,18 +16,19 @@ from typing import Any
 
 import pytest
 
-from cotdistill.config.grid import Run
-from cotdistill.errors import UserError
-from cotdistill.files import atomic, sweep
-from cotdistill.jobs import lease, stopping
-from cotdistill.jobs.lease import Lease, born, gone, holder, holders, machine
+from cotdistill.common import stopping
+from cotdistill.common.errors import UserError
+from cotdistill.common.files import atomic, sweep
+from cotdistill.runs import lease
+from cotdistill.runs.grid import Run
+from cotdistill.runs.lease import Lease, born, gone, holder, holders, machine
 
 QUICK = {"beat": 0.05, "stale": 0.4, "poll": 0.01}
 ELSEWHERE = {"token": "of-another", "host": "n2", "machine": "n2 and its boot id", "pid": 1, "born": 1.0,
              "slurm_job": None, "since": 0.0, "count": 0}  # fmt: skip
 # short times, for a process that is stopped or stands still; still long for two slow cores
 SHORT = """
-from cotdistill.jobs.lease import Lease
+from cotdistill.runs.lease import Lease
 Lease.__init__.__kwdefaults__.update(beat=0.1, stale=2.0, poll=0.05)
 """
 
@@ -155,7 +156,7 @@ def test_a_waiter_stops_when_asked(bench: Any) -> None:
 HAMMER = """
 import os, random, sys, threading
 from pathlib import Path
-from cotdistill.jobs.lease import Lease, born
+from cotdistill.runs.lease import Lease, born
 root, rounds, threads, death = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])
 dice = random.Random(os.getpid())
 

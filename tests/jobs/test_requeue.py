@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from cotdistill.config.grid import Run
 from cotdistill.jobs import requeue
+from cotdistill.runs.grid import Run
 
 SOON = "import cotdistill.jobs.requeue as requeue\nrequeue.WAIT = 0.5\n"
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from cotdistill.config.grid import Run
+from cotdistill.runs.grid import Run
 
 RARE = {"checkpoint_every": 1000}
 """no state but those that a signal asks for (the key is not part of a run's identity)"""
@@ -29,7 +29,7 @@ module.{name} = sent
 """
 # each generated batch is noted in a file
 BATCHES = """
-from cotdistill.evaluation.generate import Generator
+from cotdistill.inference.generate import Generator
 silent = Generator._batch
 def noted(self, *arguments):
     with open({notes!r}, "a") as handle:
@@ -88,7 +88,7 @@ def test_a_signal_during_validation_keeps_the_step_to_be_validated(
     bench: Any, whole: Run, numbers: Callable[[Run], Any]
 ) -> None:
     at = bench(**RARE)
-    module = "cotdistill.evaluation.generate"
+    module = "cotdistill.inference.generate"
     first = SIGNAL.format(module=module, name="Generator.answers", count=2, sent="SIGTERM")
     assert at.end(at.start(first=first, pause=0)) == 75, at.said()
     assert at.said().endswith("stopped by SIGTERM, saved at step 8\n") and at.saved() == [8]
@@ -102,14 +102,14 @@ def test_a_signal_during_validation_keeps_the_step_to_be_validated(
 def test_a_signal_while_answering_test_keeps_the_batches(
     bench: Any, tiny: Any, numbers: Callable[[Run], Any]
 ) -> None:
-    from cotdistill.training.loop import train
+    from cotdistill.training.trainer import train
 
     more = {"evaluation": {"rationales": True, "batch_size": 2}, "steps": 4}
     at = bench("dss", **more)
     notes = at.root / "batches.txt"
     count = BATCHES.format(notes=str(notes))
     # the fourth batch of twelve: two checkpoints' answers and one's rationales, eight examples in twos
-    first = SIGNAL.format(module="cotdistill.evaluation.journal", name="Journal.put", count=4, sent="SIGUSR1")
+    first = SIGNAL.format(module="cotdistill.inference.journal", name="Journal.put", count=4, sent="SIGUSR1")
     assert at.end(at.start(first=first + count, pause=0)) == 0, at.said()
     assert "trained; answering test stopped by SIGUSR1, evaluation will go on with it" in at.said()
     assert (at.run.folder / "training.json").exists()

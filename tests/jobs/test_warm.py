@@ -13,9 +13,8 @@ from typing import Any
 
 import pytest
 
-from cotdistill.config.grid import state_folder
-from cotdistill.jobs import warm
-from cotdistill.training.loop import train
+from cotdistill.orchestration import warm
+from cotdistill.training.trainer import train
 
 LONG = {"steps": 4000, "eval_every": 4000, "checkpoint_every": 5}
 
@@ -23,7 +22,7 @@ LONG = {"steps": 4000, "eval_every": 4000, "checkpoint_every": 5}
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: Any) -> Iterator[Path]:
     path = tmp_path_factory.mktemp("warm") / "warm"
-    command = [sys.executable, "-m", "cotdistill.jobs.warm", str(path)]
+    command = [sys.executable, "-m", "cotdistill.orchestration.warm", str(path)]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
     while not path.exists() and process.poll() is None:
         time.sleep(0.01)
@@ -69,7 +68,7 @@ def test_the_job_does_not_import_torch_itself(address: Path, tiny: Any, tmp_path
     found = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
     assert found.returncode == 0, found.stderr[-2000:]
     imported = {line.split("|")[-1].strip() for line in found.stderr.splitlines()}
-    assert "cotdistill.jobs.warm" in imported and not imported & {"torch", "transformers", "numpy"}
+    assert "cotdistill.orchestration.warm" in imported and not imported & {"torch", "transformers", "numpy"}
 
 
 def test_errors_and_exit_codes_come_back(address: Path, tiny: Any, tmp_path: Path):
@@ -89,7 +88,7 @@ def test_signals_reach_the_work_and_it_dies_with_the_job(
 ):
     config, run = tiny.config_file(tmp_path, "dss", **LONG)
     process = job(address, "train", "--config", config, "--run", run.id)
-    until(lambda: list(state_folder(run).glob("step-*")))
+    until(lambda: list(run.state.glob("step-*")))
     process.send_signal(signal.Signals[sent])
     _, err = process.communicate(timeout=120)
     assert process.returncode == code, err
@@ -98,9 +97,9 @@ def test_signals_reach_the_work_and_it_dies_with_the_job(
         return
     # whoever takes the run over must not find it at work
     time.sleep(1)
-    states = sorted(state_folder(run).glob("step-*"))
+    states = sorted(run.state.glob("step-*"))
     time.sleep(1)
-    assert sorted(state_folder(run).glob("step-*")) == states
+    assert sorted(run.state.glob("step-*")) == states
 
 
 def test_without_a_warm_process_a_job_works_by_itself(tiny: Any, tmp_path: Path):

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 
 from cotdistill import mutual_information
+from cotdistill.data.batches import IGNORED
 from cotdistill.methods import Needs
-from cotdistill.training.batches import IGNORED
-from cotdistill.training.vocabulary import Chunk
+from cotdistill.students.packed.vocabulary import Chunk
 
 
 class Identity:

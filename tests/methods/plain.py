@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
+from cotdistill.data.batches import IGNORED, Batch
 from cotdistill.methods import Method, TaskOutput, Term
-from cotdistill.training.batches import IGNORED, Batch
-from cotdistill.training.step import total
+from cotdistill.students.packed.step import total
 
 
 def terms(

@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from cotdistill import methods
+from cotdistill.common.errors import UserError
 from cotdistill.config.models import ScratchStudent
+from cotdistill.data.batches import Batch, Collator
 from cotdistill.data.prepared import Prepared
-from cotdistill.errors import UserError
 from cotdistill.methods import FIELDS, METHODS, Method
 from cotdistill.students import scratch
-from cotdistill.training.batches import Batch, Collator
-from cotdistill.training.step import Step
+from cotdistill.students.packed.step import Step
 from tests.methods import plain
 
 VARIANTS: list[tuple[str, dict[str, Any]]] = [

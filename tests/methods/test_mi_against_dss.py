@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from cotdistill.config.grid import Run
-from cotdistill.training.loop import train
+from cotdistill.runs.grid import Run
+from cotdistill.training.trainer import train
 
 Read = Callable[[Run], Any]
 

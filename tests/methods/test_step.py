@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from transformers import T5Config, T5ForConditionalGeneration
 
 from cotdistill import methods
+from cotdistill.data.batches import IGNORED, Batch
 from cotdistill.methods import Method, Needs, Term, dss
-from cotdistill.students import layout as layouts
-from cotdistill.students import products
-from cotdistill.students.kernels import Dropout, attended
-from cotdistill.students.layout import Layout
-from cotdistill.training import step as stepping
-from cotdistill.training.batches import IGNORED, Batch
-from cotdistill.training.step import Step
+from cotdistill.students.packed import layout as layouts
+from cotdistill.students.packed import products
+from cotdistill.students.packed import step as stepping
+from cotdistill.students.packed.kernels import Dropout, attended
+from cotdistill.students.packed.layout import Layout
+from cotdistill.students.packed.step import Step
 from tests.methods import plain
 
 V, D = 300, 32

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from cotdistill.config.models import ScratchStudent
+from cotdistill.data.batches import Collator
 from cotdistill.data.prepared import Prepared
 from cotdistill.students import scratch
-from cotdistill.training.batches import Collator
 
 
 @pytest.fixture(scope="session")

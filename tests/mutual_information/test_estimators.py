@@ -12,8 +12,8 @@ import torch
 from scipy import stats
 from scipy.special import digamma
 
-from cotdistill.mutual_information import gaussian, infonce
-from cotdistill.mutual_information.estimators import ESTIMATORS, LEAST, Estimate
+from cotdistill.evaluation.information import gaussian, infonce
+from cotdistill.evaluation.information.estimators import ESTIMATORS, LEAST, Estimate
 
 names = pytest.mark.parametrize("name", ESTIMATORS)
 
@@ -164,5 +164,5 @@ def test_an_estimator_says_how_to_read_it(name: str):
 
 
 def test_the_names_are_read_without_torch():
-    code = "import cotdistill.mutual_information.estimators, sys; sys.exit('torch' in sys.modules)"
+    code = "import cotdistill.evaluation.information.estimators, sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

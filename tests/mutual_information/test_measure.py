@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from cotdistill import methods
+from cotdistill.common import stopping
+from cotdistill.data.batches import Collator
 from cotdistill.data.prepared import Prepared, Ragged
-from cotdistill.jobs import stopping
-from cotdistill.mutual_information import measure as measuring
-from cotdistill.mutual_information.estimators import ESTIMATORS
-from cotdistill.mutual_information.measure import DIMENSIONS, Meter, measure, represent
-from cotdistill.training.batches import Collator
+from cotdistill.evaluation.information import measure as measuring
+from cotdistill.evaluation.information.estimators import ESTIMATORS
+from cotdistill.evaluation.information.measure import DIMENSIONS, Meter, measure, represent
 
 CPU = torch.device("cpu")
 ROWS = [0, 3, 5, 8, 11, 14, 17]
@@ -115,7 +115,7 @@ def test_too_few_examples_and_a_setting_of_0_measure_nothing(model: Any, tiny: A
 
 def test_what_is_measured_at_the_end(model: Any, tiny: Any, tmp_path: Path, monkeypatch: Any):
     monkeypatch.setattr(measuring, "LEAST", 8)
-    monkeypatch.setattr("cotdistill.mutual_information.estimators.LEAST", 8)
+    monkeypatch.setattr("cotdistill.evaluation.information.estimators.LEAST", 8)
     found = measure(model, tiny.run(tmp_path, "dss"), Prepared(tiny.prepared), CPU)
     assert set(found) == {"decoder", "output"}
     for of in found.values():

@@ -15,7 +15,7 @@ from typing import IO, Any
 import yaml
 from cluster import Cluster, end_with_parent, until
 
-from cotdistill.jobs.lease import holder
+from cotdistill.runs.lease import holder
 
 ROOT = Path(__file__).parents[2]
 QUICK = Path(__file__).with_name("quick.py")

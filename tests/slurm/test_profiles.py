@@ -16,7 +16,7 @@ import pytest
 import yaml
 from grid import CONFIG, ROOT, Checkout
 
-from cotdistill.jobs import snakemake as mending
+from cotdistill.orchestration import snakemake as mending
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from cotdistill.statistics.across import (
+from cotdistill.analysis.across import (
     improvement_interval,
     interquartile_interval,
     interquartile_mean,

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import stats
 
-from cotdistill.statistics.crossed import (
+from cotdistill.analysis.crossed import (
     Estimate,
     components,
     deviations,

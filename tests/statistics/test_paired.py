@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from cotdistill.statistics.paired import holm, least_permutation_p, mcnemar_p, permutation_p
+from cotdistill.analysis.paired import holm, least_permutation_p, mcnemar_p, permutation_p
 
 COUNTS = st.lists(st.integers(-20, 20), min_size=2, max_size=6)
 

@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from cotdistill.statistics.crossed import Components, components, paired_bootstrap
-from cotdistill.statistics.power import MOST_SEEDS, detectable, seeds_needed
+from cotdistill.analysis.crossed import Components, components, paired_bootstrap
+from cotdistill.analysis.power import MOST_SEEDS, detectable, seeds_needed
 
 
 def design(n: int, m: int, seeds: float, examples: float, noise: float, mean: float = 0.0) -> Components:

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cotdistill.students.output import BLOCK, likeliest
+from cotdistill.students.packed.output import BLOCK, likeliest
 
 
 @settings(max_examples=60, deadline=None)

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from cotdistill import students
+from cotdistill.common.errors import UserError
 from cotdistill.config.models import StudentEntry
-from cotdistill.errors import UserError
 from cotdistill.students import pretrained
 
 Write = Callable[..., dict[str, torch.Tensor]]
@@ -216,7 +216,7 @@ def test_trains_and_evaluates_from_a_local_folder(
 ):
     from cotdistill.data.prepared import prepare
     from cotdistill.evaluation.protocols import evaluate
-    from cotdistill.training.loop import train
+    from cotdistill.training.trainer import train
 
     tensors = write_checkpoint(tmp_path / "hub", tied)
     student = {"name": "hub", "pretrained": str(tmp_path / "hub")}

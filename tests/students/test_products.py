@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from cotdistill.students import products
+from cotdistill.students.packed import products
 
 
 @pytest.fixture(params=[0, 10**12], ids=["quicker", "torch"])

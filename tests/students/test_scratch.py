@@ -14,11 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cotdistill import students
-from cotdistill.config.grid import Run
+from cotdistill.common.errors import UserError
 from cotdistill.config.models import ScratchStudent, StudentEntry
 from cotdistill.data.prepared import Prepared, _check_joins, literals
-from cotdistill.errors import UserError
 from cotdistill.methods import METHODS
+from cotdistill.runs.grid import Run
 from cotdistill.students import scratch
 
 SMALL = ScratchStudent(d_model=16, d_ff=32, d_kv=4, heads=2, layers=1, vocabulary=250)

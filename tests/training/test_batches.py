@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cotdistill import methods
+from cotdistill.data.batches import IGNORED, Collator, Order
 from cotdistill.data.prepared import Prepared
 from cotdistill.data.splits import subset
 from cotdistill.methods import METHODS, Task
 from cotdistill.methods.single_task import BRIDGE
-from cotdistill.training.batches import IGNORED, Collator, Order
 from cotdistill.training.devices import world_size
-from cotdistill.training.loop import Trainer
+from cotdistill.training.trainer import Trainer
 
 sizes = st.integers(1, 60)
 batch_sizes = st.integers(1, 70)

@@ -19,11 +19,10 @@ import torch
 from safetensors.torch import load_file
 
 import cotdistill
-from cotdistill.config.grid import state_folder
-from cotdistill.errors import UserError
+from cotdistill.common.errors import UserError
 from cotdistill.evaluation.protocols import evaluate
 from cotdistill.training import devices
-from cotdistill.training.loop import train
+from cotdistill.training.trainer import train
 
 HOLD = """
 import sys, time
@@ -153,7 +152,7 @@ def test_two_processes_give_the_result_of_one_also_when_stopped_between(
     train(one)
     command = ("-m", "cotdistill", "train", "--config", config, "--run", two.id)
     process = start(*command)
-    while not list(state_folder(two).glob("step-*")) and process.poll() is None:
+    while not list(two.state.glob("step-*")) and process.poll() is None:
         time.sleep(0.01)
     process.send_signal(signal.SIGUSR1)  # to the parent alone, which passes it on
     _, err = process.communicate(timeout=300)

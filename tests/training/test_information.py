@@ -14,11 +14,11 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from cotdistill.config.grid import Run, state_folder
+from cotdistill.common import stopping
 from cotdistill.data.prepared import prepare
-from cotdistill.jobs import stopping
-from cotdistill.mutual_information.measure import Meter
-from cotdistill.training.loop import Trainer, train
+from cotdistill.evaluation.information.measure import Meter
+from cotdistill.runs.grid import Run
+from cotdistill.training.trainer import Trainer, train
 
 Read = Callable[..., Any]
 KEYS = {f"mi/{name}/{each}" for name in ("decoder", "output") for each in ("infonce", "gaussian")}
@@ -133,7 +133,7 @@ def test_what_a_method_learns_is_saved_restored_and_thrown_away(
     fresh = Trainer(run, torch.device("cpu"))
     initial = {name: p.detach().clone() for name, p in fresh.method.learned.named_parameters()}
     for kind, suffixes in (("model", [""]), ("optimizer", ["|exp_avg", "|exp_avg_sq", "|step"])):
-        with safe_open(state_folder(run) / "step-5" / f"{kind}.safetensors", "pt") as file:
+        with safe_open(run.state / "step-5" / f"{kind}.safetensors", "pt") as file:
             own = {key for key in file.keys() if key.startswith("method.")}  # noqa: SIM118 not a dict
             assert own == {f"method.{name}{suffix}" for name in initial for suffix in suffixes}
             if kind == "model":
@@ -182,7 +182,7 @@ def test_killed_between_states_a_method_that_learns_ends_in_the_same_bits(
     for sent, state in ((signal.SIGKILL, "step-8"), (signal.SIGTERM, "step-20")):
         pid = forks("train", "--config", config, "--run", run.id, log=log)
         until = time.monotonic() + 120
-        while not (state_folder(run) / state).exists() and not marker.exists() and time.monotonic() < until:
+        while not (run.state / state).exists() and not marker.exists() and time.monotonic() < until:
             time.sleep(0.001)
         os.kill(pid, sent)
         assert forks.wait(pid) in (-sent, 75, 0), log.read_text()

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from cotdistill.evaluation.protocols import evaluate
-from cotdistill.training.loop import train
+from cotdistill.training.trainer import train
 
 IMPORT = """
 import json, sys
-import cotdistill.training.loop, cotdistill.evaluation.protocols
+import cotdistill.training.trainer, cotdistill.evaluation.protocols
 print(json.dumps(sorted({name.split(".")[0] for name in sys.modules})))
 """
 

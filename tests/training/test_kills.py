@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from cotdistill.config.grid import Run, state_folder
 from cotdistill.methods import METHODS
+from cotdistill.runs.grid import Run
 
 SIZES = {"steps": 40, "eval_every": 10, "log_every": 3, "checkpoint_every": 4, "batch_size": 4}
 SIGNALS = [signal.SIGKILL, signal.SIGTERM, signal.SIGUSR1, signal.SIGKILL, signal.SIGINT]
@@ -24,7 +24,7 @@ TRIES = 20
 
 
 def states(run: Run) -> list[int]:
-    return sorted(int(path.name.split("-")[1]) for path in state_folder(run).glob("step-*"))
+    return sorted(int(path.name.split("-")[1]) for path in run.state.glob("step-*"))
 
 
 def end(forks: Any, config: Path, run: Run, log: Path, first: str = "") -> int:
@@ -88,17 +88,17 @@ def test_killed_at_random_points_a_run_ends_in_the_same_bits(
 
 # a process dies by SIGKILL when it calls the function for the n-th time
 PLACES = {
-    "in the first state, weights alone written": ("cotdistill.training.state", "_flat", 1),
-    "in the second state, before its description": ("cotdistill.training.state", "file_sha256", 5),
-    "with a state whole, before its rename": ("cotdistill.files", "_sync", 9),
-    "with a state renamed, before the folder is synced": ("cotdistill.files", "_sync_folder", 8),
+    "in the first state, weights alone written": ("cotdistill.runs.state", "_flat", 1),
+    "in the second state, before its description": ("cotdistill.runs.state", "file_sha256", 5),
+    "with a state whole, before its rename": ("cotdistill.common.files", "_sync", 9),
+    "with a state renamed, before the folder is synced": ("cotdistill.common.files", "_sync_folder", 8),
     "while old states are dropped": ("shutil", "rmtree", 2),
-    "in the best checkpoint": ("cotdistill.files", "_sync", 1),
-    "with a best checkpoint whole that no state knows of": ("cotdistill.training.loop", "tree_sha256", 1),
-    "while the outputs are written": ("cotdistill.training.environment", "describe", 1),
-    "while the outputs are put in place": ("cotdistill.training.outputs", "link", 4),
-    "before the states are dropped": ("cotdistill.training.outputs", "sweep", 1),
-    "while test is answered": ("cotdistill.evaluation.stored", "write", 1),
+    "in the best checkpoint": ("cotdistill.common.files", "_sync", 1),
+    "with a best checkpoint whole that no state knows of": ("cotdistill.training.trainer", "tree_sha256", 1),
+    "while the outputs are written": ("cotdistill.jobs.environment", "describe", 1),
+    "while the outputs are put in place": ("cotdistill.runs.outputs", "link", 4),
+    "before the states are dropped": ("cotdistill.runs.outputs", "sweep", 1),
+    "while test is answered": ("cotdistill.runs.answers", "write", 1),
 }
 
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from cotdistill.config.grid import Run
 from cotdistill.data.prepared import Prepared, prepare
 from cotdistill.evaluation.protocols import evaluate
-from cotdistill.training.loop import train
+from cotdistill.runs.grid import Run
+from cotdistill.training.trainer import train
 
 pytestmark = pytest.mark.skipif(
     not os.environ.get("COTDISTILL_DATA"), reason="COTDISTILL_DATA names no folder of the published data"

@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 import torch
 
-from cotdistill.config.grid import Run, state_folder
-from cotdistill.errors import UserError
+from cotdistill.common.errors import UserError
 from cotdistill.evaluation.protocols import evaluate
-from cotdistill.training.history import History
-from cotdistill.training.loop import Trainer, train
-from cotdistill.training.state import Progress, State
+from cotdistill.runs.grid import Run
+from cotdistill.runs.history import History
+from cotdistill.runs.state import Progress, State
+from cotdistill.training.trainer import Trainer, train
 
 Read = Callable[..., Any]
 LONGER = {"steps": 40, "eval_every": 5, "checkpoint_every": 4}
@@ -45,7 +45,7 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, run: Run, last: int) -> None:
 
 
 def saved(run: Run) -> list[str]:
-    return sorted(path.name for path in state_folder(run).glob("step-*"))
+    return sorted(path.name for path in run.state.glob("step-*"))
 
 
 def assert_same(run: Run, other: Run, weights: Read, history: Read) -> None:
@@ -107,7 +107,7 @@ def test_a_corrupt_newest_state_falls_back_to_the_one_before(
     monkeypatch: Any, run: Run, whole: Run, weights: Read, history: Read, torn: str, capsys: Any
 ):
     stop_at(monkeypatch, run, 12)
-    file = state_folder(run) / "step-10" / torn
+    file = run.state / "step-10" / torn
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
     train(run)
     out = capsys.readouterr().out
@@ -120,8 +120,8 @@ def test_with_all_states_corrupt_it_starts_over(
 ):
     stop_at(monkeypatch, run, 12)
     for name in saved(run):
-        shutil.rmtree(state_folder(run) / name)
-        (state_folder(run) / name).mkdir()
+        shutil.rmtree(run.state / name)
+        (run.state / name).mkdir()
     train(run)
     assert "going on" not in capsys.readouterr().out
     assert_same(run, whole, weights, history)
@@ -129,7 +129,7 @@ def test_with_all_states_corrupt_it_starts_over(
 
 def test_the_state_of_another_config_is_refused(monkeypatch: Any, run: Run):
     stop_at(monkeypatch, run, 7)
-    file = state_folder(run) / "step-5" / "state.json"
+    file = run.state / "step-5" / "state.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "hash": "0123456789abcdef", "seal": None}))
     with pytest.raises(UserError, match="state of config 0123456789abcdef, expected") as caught:
         train(run)

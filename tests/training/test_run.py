@@ -12,13 +12,13 @@ import pytest
 import torch
 
 from cotdistill import students
-from cotdistill.config.grid import Run
+from cotdistill.common.errors import UserError
+from cotdistill.common.files import digest, read_json, read_jsonl
 from cotdistill.data.prepared import Prepared
-from cotdistill.errors import UserError
 from cotdistill.evaluation.protocols import evaluate
-from cotdistill.files import digest, read_json, read_jsonl
 from cotdistill.methods import METHODS, build
-from cotdistill.training.loop import train
+from cotdistill.runs.grid import Run
+from cotdistill.training.trainer import train
 
 Read = Callable[..., Any]
 every_method = pytest.mark.parametrize("method", METHODS.names())
@@ -200,8 +200,8 @@ def test_the_loss_goes_down(longer: Run, history: Read):
 
 def test_the_kept_model_is_the_best_on_validation(longer: Run, history: Read):
     from cotdistill import methods
-    from cotdistill.evaluation.generate import Generator
     from cotdistill.evaluation.scores import score
+    from cotdistill.inference.generate import Generator
 
     checked = {line["step"]: line["valid/accuracy"] for line in history(longer) if "valid/accuracy" in line}
     marker = read_json(longer.folder / "training.json")

@@ -11,11 +11,11 @@ import torch
 from safetensors.torch import load_file
 
 from cotdistill import methods
-from cotdistill.config.grid import Run
-from cotdistill.errors import UserError
-from cotdistill.files import read_json, read_jsonl
+from cotdistill.common.errors import UserError
+from cotdistill.common.files import read_json, read_jsonl
 from cotdistill.methods import Term
-from cotdistill.training.loop import Trainer, train
+from cotdistill.runs.grid import Run
+from cotdistill.training.trainer import Trainer, train
 
 Read = Callable[..., Any]
 STILL = {"dropout": 0}
@@ -173,7 +173,7 @@ def test_early_stopping_ends_the_run(tiny: Any, tmp_path: Path, history: Read):
 
 
 def test_a_better_evaluation_renews_the_patience(tiny: Any, tmp_path: Path, monkeypatch: Any, history: Read):
-    from cotdistill.training import loop
+    from cotdistill.training import trainer as loop
 
     results = iter([0.1, 0.1, 0.2, 0.2, 0.1, 0.9])
     monkeypatch.setattr(loop, "score", lambda answers: {"accuracy": next(results), "n": len(answers)})

@@ -19,8 +19,8 @@ import pytest
 import yaml
 
 import cotdistill
-from cotdistill.config.grid import Run, expand
-from cotdistill.config.load import load
+from cotdistill.runs.experiment import load
+from cotdistill.runs.grid import Run, expand
 
 ROOT = Path(__file__).parents[2]
 CONFIG = "tiny.yaml"

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 import cotdistill
-from cotdistill import fingerprint as module
-from cotdistill.fingerprint import closure, fingerprint
+from cotdistill.common import fingerprint as module
+from cotdistill.common.fingerprint import closure, fingerprint
 from cotdistill.methods import METHODS
-from cotdistill.workflow import MODULES
+from cotdistill.orchestration.workflow import MODULES
 
 PACKAGE = Path(cotdistill.__file__).parent
 
@@ -119,7 +119,7 @@ def test_every_number_and_name_counts(edit: Callable[[str, str, str], None]) -> 
 def test_module_that_is_renamed_counts(edit: Callable[[str, str, str], None]) -> None:
     before = fingerprint("training.loop")
     shutil.copy(module.PACKAGE / "seeds.py", module.PACKAGE / "grains.py")
-    edit("training/loop.py", "from cotdistill.seeds import", "from cotdistill.grains import")
+    edit("training/loop.py", "from cotdistill.common.seeds import", "from cotdistill.grains import")
     assert "grains" in closure("training.loop") and fingerprint("training.loop") != before
 
 

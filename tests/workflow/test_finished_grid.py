@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from cotdistill.config.grid import expand
-from cotdistill.config.load import load
-from cotdistill.figures import FIGURES
+from cotdistill.report.figures import FIGURES
+from cotdistill.runs.experiment import load
+from cotdistill.runs.grid import expand
 
 AFTER_RUNS = {"collect": 1, "compare": 1, "figures": 1, "track": 1}
 

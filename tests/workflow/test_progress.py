@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from cotdistill import plan as planning
-from cotdistill.config.grid import Run, expand, state_folder
-from cotdistill.config.load import load, parse
 from cotdistill.config.models import Experiment
-from cotdistill.plan import describe, measured
-from cotdistill.progress import Status, line, statuses
+from cotdistill.orchestration import plan as planning
+from cotdistill.orchestration.plan import describe, measured
+from cotdistill.orchestration.progress import Status, line, statuses
+from cotdistill.runs.experiment import load, parse
+from cotdistill.runs.grid import Run, expand
 
 ROOT = Path(__file__).parents[2]
 
@@ -36,7 +36,7 @@ def write(path: Path, text: str) -> None:
 
 
 def history(run: Run, text: str) -> None:
-    write(state_folder(run) / "history.jsonl", text)
+    write(run.state / "history.jsonl", text)
 
 
 def finish(run: Run, *names: str, config_hash: str | None = None) -> None:

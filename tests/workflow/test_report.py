@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from cotdistill.figures import FIGURES
+from cotdistill.report.figures import FIGURES
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from cotdistill.figures import FIGURES
-from cotdistill.reproduce import _explain
+from cotdistill.orchestration.reproduce import _explain
+from cotdistill.report.figures import FIGURES
 
 
 def test_prints_table_and_paths(untouched: Any) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from cotdistill.config.grid import expand
-from cotdistill.config.load import load
+from cotdistill.runs.experiment import load
+from cotdistill.runs.grid import expand
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = ["config.yaml", *sorted(f"config/{path.name}" for path in (ROOT / "config").glob("*.yaml"))]

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from cotdistill.common.errors import UserError
 from cotdistill.data import release
-from cotdistill.errors import UserError
-from cotdistill.workflow import Workflow, wildcards_of
+from cotdistill.orchestration.workflow import Workflow, wildcards_of
 
 STUDENT = {"name": "mini", "scratch": {}, "compute": {"threads": 3, "mem_mb": 1000, "runtime": 30}}
 

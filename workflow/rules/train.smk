@@ -1,4 +1,4 @@
-from cotdistill.jobs import snakemake as jobs
+from cotdistill.orchestration import snakemake as jobs
 
 jobs.mend()  # signals reach training, and silence of the scheduler loses no job
 

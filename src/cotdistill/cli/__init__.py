@@ -8,8 +8,8 @@ import sys
 from collections.abc import Sequence
 
 from cotdistill import __version__
-from cotdistill.errors import UserError
-from cotdistill.jobs.stopping import PREEMPTED, Preempted
+from cotdistill.common.errors import UserError
+from cotdistill.common.stopping import PREEMPTED, Preempted
 
 FAILED = 1
 WARM = ("train", "evaluate")
@@ -21,7 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     options = parser().parse_args(arguments)
     if options.run.__name__ in WARM:
-        from cotdistill.jobs import warm
+        from cotdistill.orchestration import warm
 
         if (code := warm.run(arguments)) is not None:
             return code

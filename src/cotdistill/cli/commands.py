@@ -9,23 +9,23 @@ from pathlib import Path
 from typing import Any
 
 from cotdistill import jobs
-from cotdistill.config.load import load
-from cotdistill.errors import UserError, unknown
-from cotdistill.files import write_json
+from cotdistill.common.errors import UserError, unknown
+from cotdistill.common.files import write_json
+from cotdistill.runs.experiment import load
 
 Options = argparse.Namespace
 
 
 def plan(options: Options) -> None:
     """Print the grid: cells, runs, steps, and hours estimated from earlier runs of the same kind."""
-    from cotdistill.plan import describe
+    from cotdistill.orchestration.plan import describe
 
     print(describe(load(options.config)))
 
 
 def status(options: Options) -> None:
     """Show how far the grid is: done, running, failed and waiting runs, from the run folders alone."""
-    from cotdistill.progress import statuses, table
+    from cotdistill.orchestration.progress import statuses, table
 
     print(table(statuses(load(options.config)), options.all))
 
@@ -39,8 +39,8 @@ def fetch(options: Options) -> None:
 
 def prepare(options: Options) -> None:
     """Parse and tokenise one (dataset, student) pair into Arrow, shared by all its runs."""
-    from cotdistill.config.grid import prepared_folder
     from cotdistill.data.prepared import prepare as run
+    from cotdistill.runs.grid import prepared_folder
 
     experiment = load(options.config)
     datasets = {entry.name: entry for entry in experiment.datasets}
@@ -63,7 +63,7 @@ def train(options: Options) -> int:
         if run.training.gpus > 1 and "RANK" not in os.environ:
             return launch(run)
         _offline()
-        from cotdistill.training.loop import train as run_training
+        from cotdistill.training.trainer import train as run_training
 
         run_training(run)
     return 0
@@ -77,9 +77,9 @@ def evaluate(options: Options) -> None:
         from cotdistill.evaluation.protocols import evaluate as run_evaluation
 
         metrics = run_evaluation(run)
-    strict, published = metrics["strict"], metrics["published"]
-    print(f"{run.id}: strict {strict['test_accuracy']:.4f} (step {strict['step']}), "
-          f"published {published['test_accuracy']:.4f} (step {published['step']}), n={strict['test_n']}")
+    strict, published = metrics.strict, metrics.published
+    print(f"{run.id}: strict {strict.test_accuracy:.4f} (step {strict.step}), "
+          f"published {published.test_accuracy:.4f} (step {published.step}), n={strict.test_n}")
 
 
 def judge(options: Options) -> None:
@@ -91,28 +91,28 @@ def judge(options: Options) -> None:
 
 def collect(options: Options) -> None:
     """Gather all runs into tidy tables: results (also CSV), history, measures and examples.parquet."""
-    from cotdistill.results.collect import collect as run
+    from cotdistill.tables.collect import collect as run
 
     _print(run(load(options.config), allow_missing=options.allow_missing))
 
 
 def partial(options: Options) -> None:
     """Tables and figures of the finished runs alone, naming the missing: what a failed grid leaves."""
-    from cotdistill.results.partial import partial as run
+    from cotdistill.orchestration.partial import partial as run
 
     _print(run(load(options.config)))
 
 
 def compare(options: Options) -> None:
     """Write the comparison tables (Markdown, CSV, LaTeX) from the results table."""
-    from cotdistill.results.compare import write as write_tables
+    from cotdistill.analysis.comparison import write as write_tables
 
     _print(write_tables(load(options.config)))
 
 
 def figures(options: Options) -> None:
     """Draw the figures (PNG and PDF) from the results table."""
-    from cotdistill.figures import draw_all
+    from cotdistill.report.figures import draw_all
 
     _print(draw_all(load(options.config)))
 
@@ -132,21 +132,21 @@ def track(options: Options) -> None:
 
 def reproduce(options: Options) -> int:
     """Run the whole grid through Snakemake, showing progress, and print the comparison."""
-    from cotdistill.reproduce import reproduce as run
+    from cotdistill.orchestration.reproduce import reproduce as run
 
     return run(Path(options.config), options.cores)
 
 
 def doctor(options: Options) -> int:
     """Check a site before a long run, a line a check: Slurm, GPU, folders, models, data, disk, leftovers."""
-    from cotdistill.doctor.checks import doctor as run
+    from cotdistill.orchestration.doctor.checks import doctor as run
 
     return run(options.config, options.profile, options.job_timeout)
 
 
 def schema(options: Options) -> int:
     """Write the generated files: commented defaults and JSON schema of the config."""
-    from cotdistill.config import document
+    from cotdistill.orchestration import schema as document
 
     root = Path(options.root)
     if not options.check:
@@ -159,7 +159,7 @@ def schema(options: Options) -> int:
 
 
 def _run(options: Options) -> Any:
-    from cotdistill.config.grid import find
+    from cotdistill.runs.grid import find
 
     run = find(load(options.config), options.run_id)
     if options.expect and options.expect != run.hash:

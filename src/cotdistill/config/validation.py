@@ -6,7 +6,7 @@ from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from cotdistill.errors import UserError, near
+from cotdistill.common.errors import UserError, near
 
 T = TypeVar("T", bound=BaseModel)
 
@@ -16,10 +16,14 @@ def validate(model: type[T], value: Any, where: str, prefix: str = "") -> T:
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        raise UserError(_one_line(model, error, where, prefix)) from error
+        raise UserError(one_line(model, error, where, prefix)) from error
 
 
-def _one_line(model: type[BaseModel], error: ValidationError, where: str, prefix: str) -> str:
+def one_line(model: type, error: ValidationError, where: str, prefix: str = "") -> str:
+    """The first fault of a failed validation: where it is, what was expected and found, the near key.
+
+    model: a pydantic model, or a dataclass that a TypeAdapter checks.
+    """
     faults = error.errors()
     # an unknown key is the likeliest cause of everything else that is wrong: name it first
     fault = next((f for f in faults if f["type"] == "extra_forbidden"), faults[0])
@@ -27,7 +31,7 @@ def _one_line(model: type[BaseModel], error: ValidationError, where: str, prefix
     more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
     if fault["type"] == "extra_forbidden":
         owner = _owner(model, fault["loc"][:-1])
-        keys = list(owner.model_fields) if owner else []
+        keys = list(_fields(owner))
         known = f" (known: {', '.join(keys)})" if keys else ""
         return f"{where}: unknown key '{location}'{near(str(fault['loc'][-1]), keys)}{known}{more}"
     if fault["type"] == "missing":
@@ -45,13 +49,17 @@ def _dotted(location: tuple[int | str, ...]) -> str:
     return text.lstrip(".") or "(top level)"
 
 
-def _owner(model: type[BaseModel], location: tuple[int | str, ...]) -> type[BaseModel] | None:
+def _fields(model: Any) -> dict[str, Any]:
+    return getattr(model, "model_fields", None) or {}
+
+
+def _owner(model: type, location: tuple[int | str, ...]) -> type | None:
     """The model that holds the key at `location`, for listing the keys it knows."""
     current: Any = model
     for part in location:
         if isinstance(part, int):
             continue
-        field = current.model_fields.get(part) if current else None
+        field = _fields(current).get(part)
         current = _inner_model(field.annotation) if field else None
     return current
 

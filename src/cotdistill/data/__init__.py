@@ -9,11 +9,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cotdistill.common.errors import UserError
 from cotdistill.data.adapter import COLUMNS, Adapter
 from cotdistill.data.adapters import ADAPTERS
 from cotdistill.data.release import resolve_root
 from cotdistill.data.splits import Accuracy, cut_valid, data_checksum, subset, teacher_accuracy
-from cotdistill.errors import UserError
 
 if TYPE_CHECKING:
     from datasets import DatasetDict

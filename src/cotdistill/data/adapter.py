@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
 
-from cotdistill.answers import Kind
-from cotdistill.errors import UserError, near
-from cotdistill.files import read_json, read_jsonl
+from cotdistill.common.errors import UserError, near
+from cotdistill.common.files import read_json, read_jsonl
+from cotdistill.data.answers import Kind
 
 NLI_LABELS = ["entailment", "neutral", "contradiction"]
 """the texts of the integer labels 0, 1 and 2 of e-SNLI and ANLI"""
@@ -160,7 +160,7 @@ class Adapter(ABC):
     name: str
     """the module's name"""
     answer: Kind
-    """how answers are compared, see `cotdistill.answers`"""
+    """how answers are compared, see `cotdistill.data.answers`"""
     licence: str
     source: str
     needs_release: bool = False

@@ -13,9 +13,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cotdistill.errors import UserError
-from cotdistill.files import atomic, digest, file_sha256, read_sealed, sealed, tree_sha256, write_json
-from cotdistill.fingerprint import fingerprint
+from cotdistill.common.errors import UserError
+from cotdistill.common.files import (
+    atomic,
+    digest,
+    file_sha256,
+    read_sealed,
+    sealed,
+    tree_sha256,
+    write_json,
+)
+from cotdistill.common.fingerprint import fingerprint
 
 if TYPE_CHECKING:
     import numpy as np

@@ -19,8 +19,8 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-from cotdistill.errors import UserError
-from cotdistill.files import atomic, read_json, write_json
+from cotdistill.common.errors import UserError
+from cotdistill.common.files import atomic, read_json, write_json
 
 COMMIT = "ef944263c9ddfd40a9888557f3e7d17513fd1a7e"
 URL = f"https://raw.githubusercontent.com/google-research/distilling-step-by-step/{COMMIT}/datasets.zip"

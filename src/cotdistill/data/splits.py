@@ -9,10 +9,10 @@ from fractions import Fraction
 from random import Random
 from typing import TYPE_CHECKING, TypedDict
 
-from cotdistill.answers import matches
+from cotdistill.common.errors import UserError
+from cotdistill.common.seeds import derive
 from cotdistill.data.adapter import COLUMNS
-from cotdistill.errors import UserError
-from cotdistill.seeds import derive
+from cotdistill.data.answers import matches
 
 if TYPE_CHECKING:
     from datasets import DatasetDict

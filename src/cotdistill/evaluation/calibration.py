@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from cotdistill.evaluation.scores import Answer
+from cotdistill.runs.documents import Answer
 
 SMALLEST = float(np.finfo(np.float64).tiny)
 """a probability of 0 that came true counts as this much: at most 708 nats"""

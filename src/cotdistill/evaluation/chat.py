@@ -8,8 +8,8 @@ import time
 from email.utils import parsedate_to_datetime
 from typing import Any
 
+from cotdistill.common.errors import UserError
 from cotdistill.config.models import Judge
-from cotdistill.errors import UserError
 
 KEY = "COTDISTILL_JUDGE_KEY"
 """the environment variable of the key; without one no key is sent"""

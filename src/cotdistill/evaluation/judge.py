@@ -13,12 +13,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cotdistill.config.grid import Run, expand
+from cotdistill.common.errors import UserError
+from cotdistill.common.files import digest, read_json, read_jsonl, read_sealed, sealed, write_json
+from cotdistill.common.seeds import derive
 from cotdistill.config.models import Experiment, Judge
-from cotdistill.errors import UserError
 from cotdistill.evaluation.chat import Chat, Unanswered
-from cotdistill.files import digest, read_json, read_jsonl, read_sealed, sealed, write_json
-from cotdistill.seeds import derive
+from cotdistill.runs.grid import Run, expand
 
 SYSTEM = (
     "You grade explanations. You are shown a question with its correct answer and an explanation that a "
@@ -136,8 +136,8 @@ def _kept(path: Path) -> str | None:
 
 def _rationales(run: Run) -> list[dict[str, Any]]:
     """The rows with a rationale of a finished run's predictions; none where the run is not finished."""
-    if not (run.folder / "metrics.json").is_file():
+    if not (run.files.metrics).is_file():
         return []
-    finished = read_json(run.folder / "metrics.json").get("hash") == run.hash
-    rows = read_jsonl(run.folder / "predictions.jsonl") if finished else []
+    finished = read_json(run.files.metrics).get("hash") == run.hash
+    rows = read_jsonl(run.files.predictions) if finished else []
     return [row for row in rows if isinstance(row.get("rationale"), str)]

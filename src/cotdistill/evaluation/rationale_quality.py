@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from cotdistill.answers import matches
+from cotdistill.data.answers import matches
 from cotdistill.evaluation import rouge
-from cotdistill.evaluation.scores import Answer
+from cotdistill.runs.documents import Answer
 
 Reader = Callable[[str, list[str]], str]
 """an adapter's `stated_label`: the label that a rationale states, of these options; empty for none"""

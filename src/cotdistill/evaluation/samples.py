@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cotdistill.errors import UserError
-from cotdistill.seeds import derive
+from cotdistill.common.errors import UserError
+from cotdistill.common.seeds import derive
 
 LONGEST = 400
 """characters of a text that are shown"""

@@ -11,12 +11,13 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from cotdistill.jobs import requeue, stopping
+from cotdistill.common import stopping
+from cotdistill.jobs import requeue
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from cotdistill.config.grid import Run
+    from cotdistill.runs.grid import Run
 
 
 @contextlib.contextmanager
@@ -52,7 +53,7 @@ def failure(run: Run) -> str | None:
 
 
 def _failure(run: Run) -> Path:
-    return run.folder / "failure.txt"
+    return run.files.failure
 
 
 def _leave(run: Run, text: str) -> None:

@@ -8,8 +8,8 @@ import subprocess
 import sys
 import time
 
-from cotdistill.config.grid import Run
-from cotdistill.jobs import stopping
+from cotdistill.common import stopping
+from cotdistill.runs.grid import Run
 
 GRACE = 600
 """seconds that processes have to save their state after a signal; who sent it may be less patient"""

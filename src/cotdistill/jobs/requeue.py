@@ -8,7 +8,7 @@ import signal
 import subprocess
 import time
 
-from cotdistill.jobs import stopping
+from cotdistill.common import stopping
 
 ANSWER, WAIT = 60, 120
 """seconds to wait for Slurm to agree to start this job again, and then to end it"""

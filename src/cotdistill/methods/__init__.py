@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from cotdistill.common.registry import Registry
 from cotdistill.config.models import MethodEntry, Strict
 from cotdistill.config.validation import validate
-from cotdistill.registry import Registry
 
 if TYPE_CHECKING:
     import torch

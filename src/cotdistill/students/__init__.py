@@ -9,16 +9,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cotdistill.errors import UserError
-from cotdistill.files import atomic, read_json, write_json
+from cotdistill.common.errors import UserError
+from cotdistill.common.files import atomic, read_json, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from transformers import PreTrainedTokenizerBase, T5ForConditionalGeneration
 
-    from cotdistill.config.grid import Run
     from cotdistill.config.models import StudentEntry
+    from cotdistill.runs.grid import Run
 
 SPECIAL_TOKENS = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
 """the tokens every student needs; NLI inputs join premise and hypothesis with the end token"""
@@ -64,7 +64,7 @@ def load(run: Run, vocabulary: int) -> T5ForConditionalGeneration:
     vocabulary: number of token ids of the pair's tokenizer. Raises UserError when the checkpoint is
     not a T5, is corrupt, or has fewer embeddings than the tokenizer has tokens.
     """
-    from cotdistill.seeds import derive
+    from cotdistill.common.seeds import derive
     from cotdistill.students import pretrained, scratch
 
     if run.student.scratch is not None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cotdistill.errors import UserError
-from cotdistill.files import read_json
+from cotdistill.common.errors import UserError
+from cotdistill.common.files import read_json
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, T5ForConditionalGeneration

@@ -6,8 +6,8 @@ import io
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from cotdistill.common.errors import UserError
 from cotdistill.config.models import ScratchStudent
-from cotdistill.errors import UserError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast, T5ForConditionalGeneration

@@ -12,12 +12,12 @@ from typing import Any
 
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric
 
-from cotdistill.config.grid import AXES, Run
-from cotdistill.errors import UserError
-from cotdistill.files import digest, file_sha256, read_json
+from cotdistill.common.errors import UserError
+from cotdistill.common.files import digest, file_sha256, read_json
 from cotdistill.methods import METHODS, mi
-from cotdistill.results.collect import history_rows, result_row
-from cotdistill.results.measures import flat
+from cotdistill.runs.grid import AXES, Run
+from cotdistill.tables.collect import history_rows, result_row
+from cotdistill.tables.measures import flat
 
 ARTIFACTS = ("config.json", "metrics.json", "environment.json", "predictions.jsonl")
 FILES = (*ARTIFACTS, "history.jsonl")
@@ -78,7 +78,7 @@ class Finished:
     @cached_property
     def measures(self) -> dict[str, float]:
         """What was measured beside the accuracy, by flat name."""
-        return flat(read_json(self.run.folder / "metrics.json"))
+        return flat(read_json(self.run.files.metrics))
 
     @cached_property
     def start(self) -> int:
@@ -107,7 +107,7 @@ class Finished:
         return tags
 
     def _milliseconds(self, key: str) -> int:
-        file = self.run.folder / "environment.json"
+        file = self.run.files.environment
         found = read_json(file).get(key)
         try:
             moment = datetime.fromisoformat(str(found))

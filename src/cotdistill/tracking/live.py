@@ -22,10 +22,10 @@ from typing import Any
 from mlflow.entities import Metric
 from mlflow.tracking import MlflowClient
 
-from cotdistill.config.grid import Run, expand, state_folder
+from cotdistill.common.errors import UserError
+from cotdistill.common.files import read_json
 from cotdistill.config.models import Experiment
-from cotdistill.errors import UserError
-from cotdistill.files import read_json
+from cotdistill.runs.grid import Run, expand
 from cotdistill.tracking import gone
 from cotdistill.tracking.finished import FILES, SERIES, Finished, cell_of, read, tags_of
 from cotdistill.tracking.mlflow_store import log, report, write
@@ -167,7 +167,7 @@ class Follower:
     def _see(self) -> Seen:
         finished, live = [], {}
         for run in self.runs:
-            if _is_of(run, run.folder / "metrics.json"):
+            if _is_of(run, run.files.metrics):
                 item = self._finished(run)
                 finished += [item] if item else []
             elif lines := self._live(run):
@@ -257,8 +257,8 @@ class Follower:
 
     def _live(self, run: Run) -> list[Line]:
         """The history so far of a run that has begun: in training, stopped, or waiting for evaluation."""
-        trained = _is_of(run, run.folder / "training.json")
-        file = (run.folder if trained else state_folder(run)) / "history.jsonl"
+        trained = _is_of(run, run.files.training)
+        file = (run.folder if trained else run.state) / "history.jsonl"
         signature = _signature([file])
         kept = self._lines.get(run.id)
         if kept is None or kept[0] != signature:
@@ -365,6 +365,6 @@ def _stored_points(client: MlflowClient, run_id: str) -> set[tuple[str, int]]:
 def _started(run: Run) -> int:
     """When training of the run began, or went on, in ms since 1970."""
     try:
-        return int((run.folder / "config.json").stat().st_mtime * 1000)
+        return int((run.files.config).stat().st_mtime * 1000)
     except OSError:
         return int(time.time() * 1000)

@@ -18,9 +18,9 @@ from typing import Any
 from mlflow.entities import Metric, Param
 from mlflow.tracking import MlflowClient
 
-from cotdistill.config.grid import expand
+from cotdistill.common.files import digest, file_sha256
 from cotdistill.config.models import Experiment
-from cotdistill.files import digest, file_sha256
+from cotdistill.runs.grid import expand
 from cotdistill.tracking import gone, notes
 from cotdistill.tracking.finished import (
     ARTIFACTS,
@@ -54,7 +54,7 @@ from cotdistill.tracking.store import (
 )
 
 ENTITIES_A_BATCH, PARAMS_A_BATCH = 1000, 100
-FIGURES = "cotdistill.figures"
+FIGURES = "cotdistill.report.figures"
 """tag with the digest of the figures that a parent has"""
 OUTCOMES = ("added", "updated", "unchanged")
 
@@ -156,7 +156,7 @@ def _current(client: MlflowClient, stored: Stored, key: tuple[str, str], content
 
 def _start_parent(client: MlflowClient, target: str, cell: str, items: list[Finished]) -> Known:
     """Create the parent of a cell: settings that its seeds share, and means over them."""
-    tags = {CELL: cell, "cotdistill.seeds": ", ".join(str(item.run.seed) for item in items)}
+    tags = {CELL: cell, "cotdistill.common.seeds": ", ".join(str(item.run.seed) for item in items)}
     tags |= items[0].tags
     start = min(item.start for item in items)
     made = client.create_run(target, start_time=start, tags=tags, run_name=cell)
@@ -223,7 +223,7 @@ def _write_child(client: MlflowClient, target: str, around: dict[str, str], item
     # artifacts first: to place them MLflow reads the run, which takes longer once it has metrics
     for artifact in ARTIFACTS:
         client.log_artifact(run.id, str(item.run.folder / artifact))
-    client.log_dict(run.id, notes.sample(item.run.folder / "predictions.jsonl"), notes.SAMPLE)
+    client.log_dict(run.id, notes.sample(item.run.files.predictions), notes.SAMPLE)
     log(client, run.id, metrics_of(item), item.run.config)
     if inputs := inputs_of(item):
         client.log_inputs(run.id, inputs)

@@ -8,11 +8,11 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cotdistill.errors import UserError
+from cotdistill.common.errors import UserError
 from cotdistill.tracking.finished import FINAL, Finished, cell_of, final_of
 
 if TYPE_CHECKING:
-    from cotdistill.results.statistics import Interval
+    from cotdistill.analysis.intervals import Interval
 
 SAMPLE = "predictions_sample.json"
 SAMPLE_ROWS = 20
@@ -62,7 +62,7 @@ def of_child(item: Finished, parent_link: str) -> str:
 def intervals_of(items: list[Finished]) -> dict[str, Interval]:
     """Means over a cell's seeds by metric name: of accuracies, of time, and of the main measures."""
     # SciPy takes a second to import: not where nothing changed
-    from cotdistill.results.statistics import t_interval
+    from cotdistill.analysis.intervals import t_interval
 
     values: dict[str, list[float]] = {}
     for item in items:
@@ -76,7 +76,7 @@ def intervals_of(items: list[Finished]) -> dict[str, Interval]:
 
 def of_parent(items: list[Finished], figures: list[str]) -> str:
     """The description of a cell's run, in Markdown: means over its seeds."""
-    from cotdistill.results.statistics import CONFIDENCE
+    from cotdistill.analysis.intervals import CONFIDENCE
 
     folder = items[0].run.folder.parent.absolute()
     rows = [

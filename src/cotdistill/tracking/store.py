@@ -16,9 +16,9 @@ from mlflow.entities import RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
+from cotdistill.common.errors import UserError
+from cotdistill.common.files import atomic, digest
 from cotdistill.config.models import Experiment
-from cotdistill.errors import UserError
-from cotdistill.files import atomic, digest
 
 RUN, CELL, DIGEST, PARENT = "cotdistill.run", "cotdistill.cell", "cotdistill.digest", "mlflow.parentRunId"
 LIVE = "cotdistill.live"

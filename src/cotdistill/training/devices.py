@@ -15,8 +15,8 @@ from pathlib import Path
 
 import torch
 
-from cotdistill.errors import UserError
-from cotdistill.jobs import stopping
+from cotdistill.common import stopping
+from cotdistill.common.errors import UserError
 
 
 def choose(wanted: str) -> str:

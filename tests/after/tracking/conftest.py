@@ -27,9 +27,9 @@ import pytest
 import yaml
 from mlflow.tracking import MlflowClient
 
-from cotdistill.config.grid import expand
+from cotdistill.common.files import finite
 from cotdistill.config.models import Experiment
-from cotdistill.files import finite
+from cotdistill.runs.grid import expand
 from cotdistill.tracking import store
 
 FORKS = """

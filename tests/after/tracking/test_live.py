@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from mlflow.tracking import MlflowClient
 
-from cotdistill.config.grid import Run, expand, state_folder
 from cotdistill.config.models import Experiment
+from cotdistill.runs.grid import Run, expand
 from cotdistill.tracking import store
 
 pytestmark = pytest.mark.slow
@@ -27,7 +27,7 @@ class Job:
         self.run, self.aside = run, run.folder.with_name(f"{run.seed}.aside")
         run.folder.rename(self.aside)
         self.lines = (self.aside / "history.jsonl").read_text().splitlines(keepends=True)
-        self.history = state_folder(run) / "history.jsonl"
+        self.history = run.state / "history.jsonl"
 
     def write(self, first: int, last: int) -> None:
         self.history.parent.mkdir(parents=True, exist_ok=True)
@@ -140,7 +140,7 @@ def test_follow_mirrors_a_real_training(
     tiny: Any, warm: Any, tmp_path: Path, empty_store: Path, until: Any
 ) -> None:
     from cotdistill.evaluation.protocols import evaluate
-    from cotdistill.training.loop import train
+    from cotdistill.training.trainer import train
 
     config, run = tiny.config_file(tmp_path, steps=24, log_every=1)
     shutil.copy(empty_store, tmp_path)

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from cotdistill.registry import Registry
+from cotdistill.common.registry import Registry
 
 ADAPTERS = Registry(__name__, "dataset")

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from cotdistill.common.errors import UserError
 from cotdistill.data.adapter import Adapter, Record, Row, read_records
-from cotdistill.errors import UserError
 
 
 class Custom(Adapter):

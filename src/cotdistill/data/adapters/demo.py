@@ -18,8 +18,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 
+from cotdistill.common.seeds import derive
 from cotdistill.data.adapter import Adapter, Row
-from cotdistill.seeds import derive
 
 KINDS = ["bird", "fish", "cat", "bear", "bee", "frog", "snake"]
 VALUES = {  # property: its value for each kind, in the order of KINDS

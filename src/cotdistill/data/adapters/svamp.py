@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from cotdistill.answers import evaluate_equation
 from cotdistill.data.adapter import Record, ReleaseAdapter
+from cotdistill.data.answers import evaluate_equation
 
 _ARITHMETIC = re.compile(r"[-+*/().0-9 ]+")
 _OPERATION = re.compile(r"[0-9)] ?[-+*/]")

@@ -1,0 +1,1 @@
+"""Numbers and words from the tables: intervals, tests, evidence, comparison and verdict."""

@@ -1,0 +1,206 @@
+"""Reading and writing files so that nothing is ever half-written and every fault names its place."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from cotdistill.common.errors import UserError
+
+
+@contextlib.contextmanager
+def atomic(target: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `target`; on success sync and rename it, on failure remove it.
+
+    The temporary path may become a file or a folder. A folder that stands at `target` is replaced.
+    Raises UserError when the disk is full or the folder cannot be written.
+    """
+    target = Path(target)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        holder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        opened = os.open(holder, os.O_RDONLY)
+    except OSError as error:
+        raise UserError(f"cannot write {target}: {error.strerror or error}") from error
+    part = holder / target.name
+    try:
+        yield part
+        _sync(part)
+        # who slept meanwhile may find its folder swept, and half of it made anew by whoever writes into
+        # it: names are looked up in the folder itself, where there are none any more
+        if target.is_dir() and not target.is_symlink():
+            # a folder cannot be renamed over a folder with content: move the old one aside first
+            os.rename(target, "old", dst_dir_fd=opened)
+        os.rename(target.name, target, src_dir_fd=opened)
+        _sync_folder(target.parent)
+    except OSError as error:
+        raise UserError(f"cannot write {target}: {error.strerror or error}") from error
+    except Exception as error:
+        # safetensors and tokenizers report a full disk as errors of their own
+        if "(os error " in str(error) and not isinstance(error, UserError):
+            raise UserError(f"cannot write {target}: {error}") from error
+        raise
+    finally:
+        os.close(opened)
+        shutil.rmtree(holder, ignore_errors=True)
+
+
+def _sync(path: Path) -> None:
+    for file in [path] if path.is_file() else path.rglob("*"):
+        if file.is_file():
+            with open(file, "rb") as handle:
+                os.fsync(handle.fileno())
+
+
+def _sync_folder(path: Path) -> None:
+    # a rename is lost with the power until its folder is synced; some file systems cannot, and need not
+    with contextlib.suppress(OSError):
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what `atomic` left in `folder` when its process was killed. For the folder's only writer."""
+    for path in folder.glob(".*.*"):
+        if path.is_dir() and len(path.name.rsplit(".", 1)[1]) == 8:  # as mkdtemp names them
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def link(source: Path, target: Path) -> None:
+    """Put a file or folder at `target` too, atomically: the same bytes on disk where links can be made."""
+    with atomic(target) as part:
+        if source.is_dir():
+            shutil.copytree(source, part, copy_function=_link)
+        else:
+            _link(source, part)
+
+
+def _link(source: str | Path, target: str | Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def write_text(target: Path, text: str) -> None:
+    """Write `text` as UTF-8, atomically."""
+    with atomic(target) as part:
+        part.write_text(text, encoding="utf-8")
+
+
+def write_json(target: Path, value: Any) -> None:
+    """Write `value` as indented JSON, atomically. NaN and infinity are written as null."""
+    write_text(target, json.dumps(finite(value), indent=2, ensure_ascii=False) + "\n")
+
+
+def write_jsonl(target: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """Write one JSON object a line, atomically."""
+    with atomic(target) as part, open(part, "w", encoding="utf-8") as handle:
+        for row in rows:
+            handle.write(json.dumps(finite(row), ensure_ascii=False) + "\n")
+
+
+def finite(value: Any) -> Any:
+    """`value` with every NaN and infinity replaced by None: JSON has no word for them."""
+    if isinstance(value, float):
+        return value if value - value == 0 else None
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(item) for item in value]
+    return value
+
+
+def read_json(path: Path) -> Any:
+    """Parse a JSON file. Raises UserError naming the file, and line and column of a fault."""
+    try:
+        return json.loads(_read_text(path))
+    except json.JSONDecodeError as error:
+        raise UserError(
+            f"{path}:{error.lineno}: not valid JSON ({error.msg}, column {error.colno}); "
+            "the file may be truncated"
+        ) from error
+    except (RecursionError, ValueError) as error:  # nested too deep, or an integer of thousands of digits
+        raise UserError(f"{path}: not JSON that can be read ({error})") from error
+
+
+def sealed(value: dict[str, Any]) -> dict[str, Any]:
+    """`value` with a digest of itself as its last key, for `read_sealed` to check."""
+    return {**value, "seal": digest(finite(value))}
+
+
+def read_sealed(path: Path, remedy: str) -> dict[str, Any]:
+    """Parse a JSON object that was written `sealed`; the seal is left out. One without is not checked.
+
+    remedy: what to do when it is corrupt. Raises UserError that says so.
+    """
+    try:
+        value = read_json(path)
+    except UserError as error:
+        raise (UserError(f"{error}; {remedy}") if path.exists() else error) from error
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: expected a JSON object, found {type(value).__name__}; {remedy}")
+    seal = value.pop("seal", None)
+    if seal is not None and seal != digest(value):
+        raise UserError(f"{path}: corrupt: its numbers are not those that were written; {remedy}")
+    return value
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """Parse JSON lines, one object a line. Raises UserError naming the file and the line."""
+    rows = []
+    # split on "\n" alone: str.splitlines also splits on U+2028, which JSON strings may hold
+    for number, line in enumerate(_read_text(path).split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise UserError(
+                f"{path}:{number}: not valid JSON ({error.msg}); the file may be truncated"
+            ) from error
+        except (RecursionError, ValueError) as error:
+            raise UserError(f"{path}:{number}: not JSON that can be read ({error})") from error
+        if not isinstance(row, dict):
+            raise UserError(f"{path}:{number}: expected a JSON object, found {type(row).__name__}")
+        rows.append(row)
+    return rows
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 text (byte {error.start})") from error
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def digest(value: Any) -> str:
+    """SHA-256 (16 hex digits) of `value` as canonical JSON: equal settings have equal digests."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, as 64 hex digits."""
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def tree_sha256(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file below a folder, by its relative path."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): file_sha256(path) for path in files}

@@ -1,0 +1,86 @@
+"""Fingerprints of the code behind a stage: what must be redone when a file changes, and what must not.
+
+A fingerprint covers the modules of this package that a stage imports, found by reading the import
+statements (nothing is imported). Comments, docstrings and layout do not count. Left out is what cannot
+change a number once the run's settings are resolved: their hash is a parameter of its own.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+PACKAGE = Path(__file__).parents[1]
+NEUTRAL = ("config", "common.errors", "common.files", "common.registry", "cli", "common.fingerprint", "jobs")
+"""modules (and packages) that carry settings, errors, files and a job's manners, not results"""
+
+
+@cache
+def fingerprint(*modules: str) -> str:
+    """Digest (16 hex digits) of `modules` (names below the package) and all they import from it."""
+    found = closure(*modules)
+    text = "\n".join(f"{module} {_read(module)[0]}" for module in sorted(found))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def closure(*modules: str) -> set[str]:
+    """The modules that `fingerprint` covers."""
+    found: set[str] = set()
+    waiting = list(modules)
+    while waiting:
+        module = waiting.pop()
+        if module not in found and module.split(".")[0] not in NEUTRAL:
+            found.add(module)
+            waiting += _read(module)[1]
+    return found
+
+
+@cache
+def _read(module: str) -> tuple[str, tuple[str, ...]]:
+    """Digest of a module's code, and what it imports from this package.
+
+    Its tree is not kept: Snakemake, which asks, would have the garbage collector go through it all day.
+    """
+    base = PACKAGE.joinpath(*module.split(".")) if module else PACKAGE
+    path = base / "__init__.py" if base.is_dir() else base.with_suffix(".py")
+    tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
+    names: set[str] = set()
+    for node in _statements(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list):
+            # a string that stands alone is a docstring; an empty body would not be valid code
+            kept = [item for item in body if not _is_text(item)]
+            node.body = kept or [ast.Pass()]  # type: ignore[attr-defined]
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            # `from package import name`: the name may be a module or something inside the package
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    own = {name.removeprefix("cotdistill.") for name in names if name.startswith("cotdistill.")}
+    code = hashlib.sha256(ast.dump(tree).encode())
+    data = base.with_suffix(".yaml")
+    if data.is_file():  # a module reads the data file of its name, as results/reported does
+        code.update(data.read_bytes())
+    return code.hexdigest(), tuple(sorted(name for name in own if _exists(name)))
+
+
+def _statements(node: ast.AST) -> Iterator[ast.AST]:
+    """A tree's nodes that are or hold statements: the few that matter here, and no expression."""
+    yield node
+    for part in ("body", "orelse", "finalbody", "handlers", "cases"):
+        inner = getattr(node, part, None)
+        for child in inner if isinstance(inner, list) else ():
+            yield from _statements(child)
+
+
+def _is_text(node: ast.AST) -> bool:
+    value = node.value if isinstance(node, ast.Expr) else None
+    return isinstance(value, ast.Constant) and isinstance(value.value, str)
+
+
+def _exists(module: str) -> bool:
+    base = PACKAGE.joinpath(*module.split("."))
+    return base.with_suffix(".py").is_file() or (base / "__init__.py").is_file()

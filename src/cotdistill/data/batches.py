@@ -1,0 +1,118 @@
+"""Which examples a step sees, and how their tokens become padded tensors.
+
+The order is a pure function of (dataset, seed, step): a run that is stopped and started again, or
+that trains with another method, sees the same examples at the same step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from cotdistill.common.seeds import derive
+from cotdistill.data.prepared import Prepared, Ragged
+from cotdistill.methods import Task
+
+IGNORED = -100
+"""label of a padded target position"""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One task's tensors: input_ids, attention_mask (B, S); labels (B, T), -100 where padded."""
+
+    input_ids: torch.Tensor
+    attention_mask: torch.Tensor
+    labels: torch.Tensor
+
+    def rows(self, start: int, stop: int) -> Batch:
+        """Examples start to stop, at this batch's padded lengths."""
+        parts = (self.input_ids, self.attention_mask, self.labels)
+        return Batch(*(part[start:stop] for part in parts))
+
+    @property
+    def tokens(self) -> int:
+        """Number of real target tokens."""
+        return int((self.labels != IGNORED).sum())
+
+
+class Order:
+    """Examples of each step: epochs of a permutation, cut into batches; the last may be smaller."""
+
+    def __init__(self, rows: Sequence[int], batch_size: int, dataset: str, seed: int) -> None:
+        self.rows, self.batch_size = np.asarray(rows), batch_size
+        self.dataset, self.seed = dataset, seed
+        self.per_epoch = -(-len(self.rows) // batch_size)
+        self._epoch, self._permuted = -1, self.rows
+
+    def batch(self, step: int) -> np.ndarray:
+        """Row numbers of step `step` (counted from 1)."""
+        epoch, place = divmod(step - 1, self.per_epoch)
+        if epoch != self._epoch:
+            seed = derive("example order", dataset=self.dataset, seed=self.seed, epoch=epoch)
+            self._permuted = self.rows[np.random.Generator(np.random.PCG64(seed)).permutation(len(self.rows))]
+            self._epoch = epoch
+        return self._permuted[place * self.batch_size : (place + 1) * self.batch_size]
+
+    def epoch(self, step: int) -> float:
+        """Epochs completed after step `step`, the current one in part."""
+        return step / self.per_epoch
+
+
+class Collator:
+    """Puts a task's examples together from the prepared token ids of one split."""
+
+    def __init__(
+        self, prepared: Prepared, split: str, labels: str, max_input_tokens: int, max_target_tokens: int
+    ) -> None:
+        """labels: 'gold' or 'teacher', the source of the target field `label`."""
+        self.tokenizer = prepared.tokenizer()
+        self.inputs = prepared.ragged(split, "input")
+        self.fields: dict[str, Ragged] = {
+            "label": prepared.ragged(split, "teacher_label" if labels == "teacher" else "label"),
+            "rationale": prepared.ragged(split, "rationale"),
+        }
+        self.max_input_tokens, self.max_target_tokens = max_input_tokens, max_target_tokens
+        self.pad, self.end = int(self.tokenizer.pad_token_id), int(self.tokenizer.eos_token_id)
+        self._literals: dict[str, np.ndarray] = {}
+
+    def input_ids(self, task: Task, row: int) -> np.ndarray:
+        """Prefix, input and end token, cut at the longest input."""
+        prefix = self._literal(task.prefix)
+        room = self.max_input_tokens - len(prefix) - 1
+        return np.concatenate([prefix, self.inputs[row][: max(room, 0)], [self.end]])
+
+    def target_ids(self, task: Task, row: int) -> np.ndarray:
+        """The target's fields and end token; what is too long is cut from its first part, so that a
+        label behind a long rationale stays."""
+        parts = [self.fields[f][row] if f in self.fields else self._literal(f) for f in task.target]
+        room = self.max_target_tokens - 1
+        rest = [token for part in parts[1:] for token in part][:room]
+        first = parts[0][: room - len(rest)]
+        return np.asarray([*first, *rest, self.end], dtype=np.int64)
+
+    def batch(self, task: Task, rows: Sequence[int] | np.ndarray) -> Batch:
+        """The task's tensors for these rows, padded to their longest."""
+        inputs = [self.input_ids(task, row) for row in rows]
+        targets = [self.target_ids(task, row) for row in rows]
+        ids = _pad(inputs, self.pad)
+        lengths = torch.tensor([len(row) for row in inputs])
+        mask = (torch.arange(ids.shape[1])[None, :] < lengths[:, None]).long()
+        return Batch(ids, mask, _pad(targets, IGNORED))
+
+    def _literal(self, text: str) -> np.ndarray:
+        if text not in self._literals:
+            ids = self.tokenizer(text, add_special_tokens=False)["input_ids"] if text else []
+            self._literals[text] = np.asarray(ids, dtype=np.int64)
+        return self._literals[text]
+
+
+def _pad(rows: list[np.ndarray], value: int) -> torch.Tensor:
+    """(B, longest) int64, padded on the right."""
+    padded = np.full((len(rows), max(map(len, rows))), value, dtype=np.int64)
+    for number, row in enumerate(rows):
+        padded[number, : len(row)] = row
+    return torch.from_numpy(padded)

@@ -1,0 +1,1 @@
+"""Mutual information between the two tasks of a student, estimated from samples."""

@@ -1,0 +1,111 @@
+"""Check that the grid's models and training states fit on the disk of the results folder."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from cotdistill.common.errors import UserError
+from cotdistill.common.files import read_json
+from cotdistill.config.models import StudentEntry
+from cotdistill.orchestration.doctor.finding import Finding, some
+from cotdistill.orchestration.doctor.local import checkpoint
+from cotdistill.orchestration.doctor.site import Site
+
+TIGHT = 0.8
+"""part of the free space above which the plan is tight"""
+MODELS, STATES, OF_WEIGHTS = 2, 2, 3
+"""a run keeps its best and its last model; in training it holds two states of weights and two moments"""
+RUN = 5_000_000
+"""bytes of a run beside its models: tokenizers, predictions, history"""
+KNOWN = {"small": 76_961_152, "base": 247_577_856, "large": 783_150_080, "xl": 2_849_757_184}
+"""parameters of T5 v1.1 and flan-T5, for students that are not fetched yet"""
+
+
+def disk(site: Site) -> Iterator[Finding]:
+    """What the runs that are still to do will write, against what is free."""
+    folder = Path(site.experiment.results).absolute()
+    while not folder.is_dir() and folder != folder.parent:
+        folder = folder.parent
+    weights = {entry.name: _weights(entry) for entry in site.experiment.students}
+    open_runs = [run for run in site.grid.runs.values() if not (run.files.training).is_file()]
+    sizes = sorted((weights[run.student.name] or 0 for run in open_runs), reverse=True)
+    jobs = _jobs(site)
+    states = sum(STATES * OF_WEIGHTS * size for size in sizes[:jobs])
+    needed = sum(MODELS * size + RUN for size in sizes) + states
+    free = shutil.disk_usage(folder).free
+    text = f"{_gb(needed)} for {len(open_runs)} runs, {min(jobs, len(open_runs))} at once; {_gb(free)} free"
+    unknown = [name for name, size in weights.items() if size is None]
+    advice = f"free space, or set results in {site.config} to another disk"
+    if not os.access(folder, os.W_OK):
+        yield Finding("FAIL", "disk", f"{folder} cannot be written", advice)
+    elif needed > free:
+        yield Finding("FAIL", "disk", text, advice)
+    elif needed > TIGHT * free:
+        yield Finding("warn", "disk", text, advice)
+    elif unknown:
+        yield Finding("warn", "disk", f"{text}; not counted, size not known: {some(unknown, 3)}",
+                      "run the doctor again when they are fetched")  # fmt: skip
+    else:
+        yield Finding("ok", "disk", text)
+
+
+def _jobs(site: Site) -> int:
+    """Jobs at once: the profile's number; without it, as many as this machine has CPUs and GPUs for."""
+    if not site.no_slurm:
+        return max(1, site.profile.number("jobs", len(site.grid.runs)))
+    asks = site.own(site.largest)
+    here = site.profile.number("cores", os.cpu_count() or 1) // asks["threads"]
+    if asks["gpu"] and site.profile.local_gpus:
+        here = min(here, site.profile.local_gpus // asks["gpu"])
+    return max(1, here)
+
+
+def _gb(size: float) -> str:
+    return f"{size / 1e9:,.0f} GB" if size >= 1e11 else f"{size / 1e9:.3g} GB"
+
+
+def _weights(student: StudentEntry) -> int | None:
+    """Bytes of a student's weights in fp32, as they are saved; None where nobody knows yet."""
+    if student.scratch is not None:
+        made = student.scratch
+        return 4 * parameters(made.d_model, made.d_ff, made.d_kv, made.heads, made.layers, made.layers,
+                              made.vocabulary, gated=True, tied=True)  # fmt: skip
+    folder = checkpoint(student)
+    count = _described(folder / "config.json") if folder is not None else None
+    if count is None:
+        named = re.fullmatch(r"google/(?:t5-v1_1|flan-t5)-(small|base|large|xl)", str(student.pretrained))
+        count = KNOWN[named[1]] if named else None
+    return None if count is None else 4 * count
+
+
+def _described(path: Path) -> int | None:
+    """The parameters of the T5 that a config.json describes."""
+    try:
+        value: Any = read_json(path)
+        layers = int(value.get("num_layers", 6))
+        count = parameters(
+            int(value["d_model"]), int(value["d_ff"]), int(value["d_kv"]), int(value["num_heads"]), layers,
+            int(value.get("num_decoder_layers") or layers), int(value["vocab_size"]),
+            gated=str(value.get("feed_forward_proj", "relu")).startswith("gated"),
+            tied=value.get("tie_word_embeddings", True) is not False,
+        )
+    except (UserError, KeyError, TypeError, ValueError, AttributeError, OverflowError):
+        return None
+    return count if 0 < count < math.inf else None
+
+
+def parameters(
+    d_model: int, d_ff: int, d_kv: int, heads: int, encoder: int, decoder: int, vocabulary: int, *,
+    gated: bool, tied: bool, buckets: int = 32,
+) -> int:  # fmt: skip
+    """The parameters of a T5: attention and feed-forward layers with their norms, positions, embeddings."""
+    attention = 4 * d_model * heads * d_kv + d_model
+    forward = (3 if gated else 2) * d_model * d_ff + d_model
+    layers = encoder * (attention + forward) + decoder * (2 * attention + forward)
+    return layers + 2 * d_model + 2 * buckets * heads + (1 if tied else 2) * vocabulary * d_model

@@ -1,0 +1,182 @@
+"""Checks of this machine: students and data without the network, a stale lock, a GPU where no Slurm is."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cotdistill.common.errors import UserError
+from cotdistill.common.files import read_json
+from cotdistill.config.models import DatasetEntry, StudentEntry
+from cotdistill.data import release
+from cotdistill.data.adapters import ADAPTERS
+from cotdistill.orchestration.doctor import node
+from cotdistill.orchestration.doctor.finding import Finding, some
+from cotdistill.students.pretrained import TOKENIZERS
+
+if TYPE_CHECKING:
+    from cotdistill.orchestration.doctor.site import Site
+
+WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+
+
+def checkpoints(site: Site) -> dict[str, Path | None]:
+    """The local folder of each pretrained student; None where there is none yet."""
+    return {entry.name: checkpoint(entry) for entry in site.experiment.students if entry.pretrained}
+
+
+def checkpoint(student: StudentEntry) -> Path | None:
+    """The student's own folder, or its snapshot in the hub's cache. Uses no network."""
+    name = str(student.pretrained)
+    if Path(name).is_dir():
+        return Path(name)
+    if not _on_hub(name):
+        return None
+    from huggingface_hub import try_to_load_from_cache
+
+    try:
+        found = try_to_load_from_cache(name, "config.json")
+    except (OSError, ValueError):  # a name that the hub's rules forbid, or a cache that cannot be read
+        return None
+    return Path(found).parent if isinstance(found, str) else None
+
+
+def students(site: Site) -> Iterator[Finding]:
+    """Each pretrained student lies here whole, so that jobs need no network."""
+    folders = checkpoints(site)
+    for entry in site.experiment.students:
+        if entry.scratch is not None:
+            yield Finding("ok", "student", f"{entry.name}: built from scratch")
+            continue
+        folder = folders[entry.name]
+        lacking = "no copy in the hub's cache" if folder is None else _lacking(folder)
+        if not lacking:
+            yield Finding("ok", "student", f"{entry.name}: {folder}")
+        elif not _on_hub(str(entry.pretrained)) or (folder == Path(str(entry.pretrained))):
+            text = lacking if folder else f"{entry.pretrained}: no such folder"
+            yield Finding("FAIL", "student", f"{entry.name}: {text}",
+                          f"correct 'pretrained' in {site.config}: a T5 folder or owner/name")  # fmt: skip
+        else:
+            yield _to_fetch(site, entry, lacking)
+
+
+def _to_fetch(site: Site, entry: StudentEntry, lacking: str) -> Finding:
+    call = f"cotdistill prepare --config {site.config} --dataset {site.experiment.datasets[0].name}"
+    if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
+        return Finding("FAIL", "student", f"{entry.name}: {lacking}, and HF_HUB_OFFLINE forbids to fetch it",
+                       f"unset HF_HUB_OFFLINE and run {call} --student {entry.name}")  # fmt: skip
+    text = f"{entry.name}: {lacking}; the prepare job fetches it, which needs a network on this machine"
+    return Finding("warn", "student", text, f"to do it now: {call} --student {entry.name}")
+
+
+def _on_hub(name: str) -> bool:
+    return name.count("/") == 1 and not name.startswith((".", "/"))
+
+
+def _lacking(folder: Path) -> str:
+    """What a T5 folder lacks; empty where it is whole."""
+    config = folder / "config.json"
+    try:
+        described: Any = read_json(config)
+    except UserError as error:
+        return str(error)
+    kind = described.get("model_type") if isinstance(described, dict) else None
+    if kind != "t5":
+        return f"{config} is a model of type {kind!r}; expected 't5'"
+    if not any((folder / name).is_file() for name in TOKENIZERS):
+        return f"{folder} holds no tokenizer ({' or '.join(TOKENIZERS)})"
+    for name in WEIGHTS:
+        if (folder / name).is_file():
+            return ""
+        index = folder / f"{name}.index.json"
+        if index.is_file():  # weights in several files
+            try:
+                shards = sorted({str(shard) for shard in read_json(index)["weight_map"].values()})
+            except (UserError, KeyError, TypeError, AttributeError):
+                return f"{index} cannot be read"
+            missing = [shard for shard in shards if not (folder / shard).is_file()]
+            return f"{folder} lacks {some(missing, 3)}" if missing else ""
+    return f"{folder} holds no weights ({' or '.join(WEIGHTS)})"
+
+
+def data(site: Site) -> Iterator[Finding]:
+    """Each dataset's files are here, or will be fetched."""
+    absent = []
+    for entry in site.experiment.datasets:
+        finding = _dataset(site, entry)
+        if finding is None:
+            absent.append(entry.name)
+        else:
+            yield finding
+    if absent:
+        text = f"{', '.join(absent)}: the fetch job downloads them, which needs a network on this machine"
+        yield Finding("warn", "data", text, f"to do it now: cotdistill fetch --config {site.config}")
+
+
+def _dataset(site: Site, entry: DatasetEntry) -> Finding | None:
+    """How a dataset stands; None where the workflow will fetch it."""
+    adapter = ADAPTERS.module(entry.adapter).ADAPTER
+    if adapter.needs_path:
+        here = Path(str(entry.path))
+        missing = [name for name in ("train.jsonl", "test.jsonl") if not (here / name).is_file()]
+        if missing:
+            return Finding("FAIL", "data", f"{entry.name}: {here} lacks {' and '.join(missing)}",
+                           f"correct the dataset's path in {site.config} (it counts from here)")  # fmt: skip
+        return Finding("ok", "data", f"{entry.name}: {entry.path}")
+    if not adapter.needs_release:
+        return Finding("ok", "data", f"{entry.name}: needs no files")
+    root = release.resolve_root(entry.path or site.experiment.data_root)
+    folder = root / entry.adapter
+    if (folder / f"{entry.adapter}_train.json").is_file():
+        return Finding("ok", "data", f"{entry.name}: {folder}")
+    if entry.path is None and site.grid.fetched:
+        return None
+    advice = f"cotdistill fetch --config {site.config} --root {root}, or correct the folder's name"
+    return Finding("FAIL", "data", f"{entry.name}: no {entry.adapter}_train.json in {folder}", advice)
+
+
+def lock(site: Site) -> Iterator[Finding]:
+    """No lock that a Snakemake left when it was killed: the next one would refuse to start."""
+    locks = sorted(Path(".snakemake", "locks").glob("*.lock"))
+    running = snakemakes()
+    if running:
+        yield Finding("ok", "lock", f"a snakemake works in this folder (process {running[0]})")
+    elif locks:
+        yield Finding("warn", "lock", "locked, and no snakemake of this machine works in this folder",
+                      "if none does on another machine either: snakemake --unlock")  # fmt: skip
+    else:
+        yield Finding("ok", "lock", "none")
+
+
+def snakemakes() -> list[int]:
+    """The Snakemake processes of this machine that work in this folder, without those of single jobs."""
+    import psutil
+
+    here, found = os.path.realpath("."), []
+    for process in psutil.process_iter(["pid", "cmdline", "cwd"]):
+        words = process.info["cmdline"] or []
+        names = [os.path.basename(word) for word in words[:6]]
+        # a job is a Snakemake too, and says so: --mode remote, or --mode subprocess
+        if "snakemake" in names and "--mode" not in words and process.info["cwd"] == here:
+            found.append(int(process.info["pid"]))
+    return found
+
+
+def gpu(site: Site) -> Iterator[Finding]:
+    """Where no Slurm is, the jobs run here: the GPUs that they ask for are here too."""
+    if not site.no_slurm or (site.asked and site.profile.executor == "slurm"):
+        return
+    need, listed = site.gpus, node.gpus()
+    has = f"{len(listed)} here ({some(listed, 4)})" if listed else "none here"
+    counted = site.profile.local_gpus
+    if need > len(listed or ()):
+        yield Finding("FAIL", "gpu", f"{need} asked for by one job, {has}",
+                      f"run where a GPU is, or set training.device: cpu in {site.config}")  # fmt: skip
+    elif need and counted > len(listed or ()):
+        yield Finding("warn", "gpu", f"the profile counts {counted}, {has}: jobs would wait for one another",
+                      f"set resources: [gpu={len(listed or ())}] in {site.profile.path}")  # fmt: skip
+    else:
+        device = site.largest.training.device
+        yield Finding("ok", "gpu", f"{need or 'none'} asked for (training.device: {device}), {has}")

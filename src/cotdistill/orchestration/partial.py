@@ -1,0 +1,48 @@
+"""Tables and figures of the runs that are finished, when others failed: the failures are named in them."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+from cotdistill.analysis import comparison as compare
+from cotdistill.common.errors import listed
+from cotdistill.config.models import Experiment
+from cotdistill.orchestration.progress import statuses, table
+from cotdistill.orchestration.workflow import PASSES
+from cotdistill.report.figures import draw_all
+from cotdistill.tables import collect
+
+OUT_OF_DATE = 86_400
+"""time of what is partial, in s since 1970: older than any input"""
+
+
+def partial(experiment: Experiment) -> list[Path]:
+    """Print the state of the grid, and write what its finished runs allow; returns the files written.
+
+    Snakemake makes them anew: they are noted in a file that is read by `Workflow.passes`. They are dated
+    `OUT_OF_DATE` besides, so that a person sees what they are.
+    """
+    found = statuses(experiment)
+    print(table(found))
+    if not any(status.state == "done" for status in found):
+        return []
+    _note(experiment, sum(status.state == "done" for status in found), len(found))
+    written = [*collect.collect(experiment, allow_missing=True), *compare.write(experiment)]
+    written += draw_all(experiment)
+    for path in written:
+        os.utime(path, (OUT_OF_DATE, OUT_OF_DATE))
+    missing = [status.run.id for status in found if status.state != "done"]
+    finished = len(found) - len(missing)
+    print(f"tables and figures of the {finished} finished runs; missing: {listed(missing, 8)}")
+    return written
+
+
+def _note(experiment: Experiment, finished: int, runs: int) -> None:
+    """Add a line to the file of partial tables: before the first is written, as this may be killed."""
+    path = Path(experiment.results, experiment.experiment, PASSES)
+    said = f"{time.strftime('%Y-%m-%d %H:%M:%S')} tables and figures of {finished} of {runs} runs\n"
+    with open(path, "a", encoding="utf-8") as handle:
+        handle.write(said)
+

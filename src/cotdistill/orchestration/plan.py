@@ -1,0 +1,125 @@
+"""What a grid will cost, before it runs."""
+
+from __future__ import annotations
+
+import os
+import statistics
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+from cotdistill.common.errors import UserError
+from cotdistill.common.files import digest, read_json
+from cotdistill.config.models import Experiment
+from cotdistill.runs.grid import Run, expand
+
+RUN_FOLDERS = "*/runs/*/*/*/*/*/*"
+"""run folders below a results folder: experiment, then the six axes"""
+
+
+def describe(experiment: Experiment) -> str:
+    """The grid as text: one line a cell (all its seeds), totals, and estimated hours where known."""
+    seconds = measured(Path(experiment.results))
+    cells: dict[tuple[str, ...], list[Run]] = defaultdict(list)
+    for run in expand(experiment):
+        cells[tuple(run.id.split("/")[:-1])].append(run)
+    rows = [("dataset", "student", "method", "labels", "fraction", "seeds", "steps a run", "hours")]
+    for cell, runs in cells.items():
+        hours = [estimate(run, seconds) for run in runs]
+        known = [hour for hour in hours if hour is not None]
+        text = f"{sum(known):.2f}" if len(known) == len(runs) else "?"
+        rows.append((*cell, str(len(runs)), f"{runs[0].training.steps:,}", text))  # type: ignore[arg-type]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    table = "\n".join("  ".join(value.ljust(width) for value, width in zip(row, widths, strict=True)).rstrip()
+                      for row in rows)
+    wall = minutes(experiment, seconds)
+    on = f"; {wall:.0f} minutes or so on the {_cores()} cores here" if wall is not None else ""
+    return f"{table}\n\n{_totals(list(cells.values()), seconds)}{on}"
+
+
+def _totals(cells: list[list[Run]], seconds: dict[str, float]) -> str:
+    runs = [run for cell in cells for run in cell]
+    known = [hours for run in runs if (hours := estimate(run, seconds)) is not None]
+    steps = sum(run.training.steps for run in runs)
+    line = f"{len(cells)} cells, {len(runs)} runs, {steps:,} steps"
+    if not known:
+        return f"{line}; hours unknown: no earlier run of the same kind"
+    missing = len(runs) - len(known)
+    rest = f" (and {missing} runs of a kind not run before)" if missing else ""
+    return f"{line}; about {sum(known):.2f} compute hours{rest}, from earlier runs of the same kind"
+
+
+def minutes(experiment: Experiment, seconds: dict[str, float]) -> float | None:
+    """Of the whole grid on this machine's cores, by what its jobs took before; None where unknown.
+
+    A run's time is that of its steps and what its jobs took beside them; the stages before and after
+    the runs add up.
+    """
+    runs = expand(experiment)
+    hours = [estimate(run, seconds) for run in runs]
+    times = Path(experiment.results, experiment.experiment, "benchmarks")
+    beside = [rest for run in runs if (rest := _beside(run, times)) is not None]
+    stages = [
+        job for stage in ("prepare", "collect", "compare", "figures", "track")
+        for path in [*times.glob(f"{stage}.tsv"), *times.glob(f"{stage}/**/*.tsv")]
+        if (job := _job_seconds(path)) is not None
+    ]  # fmt: skip
+    if None in hours or not beside or not stages:
+        return None
+    training = sum(hour * 3600 for hour in hours if hour is not None) + len(runs) * statistics.median(beside)
+    slots = max(1, _cores() // max(run.student.compute.threads for run in runs))
+    return (training / min(slots, len(runs)) + sum(stages)) / 60
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _beside(run: Run, times: Path) -> float | None:
+    """Seconds that a finished run's two jobs took beside its steps."""
+    jobs = [_job_seconds(Path(times, stage, f"{run.id}.tsv")) for stage in ("train", "evaluate")]
+    try:
+        wall = float(read_json(run.files.environment)["wall_s"])
+    except (UserError, KeyError, TypeError, ValueError):
+        return None
+    known = [job for job in jobs if job is not None]
+    return max(0.0, sum(known) - wall) if len(known) == len(jobs) else None
+
+
+def _job_seconds(path: Path) -> float | None:
+    """What Snakemake measured of a job."""
+    try:
+        return float(path.read_text(encoding="utf-8").splitlines()[1].split("\t")[0])
+    except (OSError, IndexError, ValueError):
+        return None
+
+
+def measured(results: Path) -> dict[str, float]:
+    """Median seconds a step of finished runs, by kind."""
+    found: dict[str, list[float]] = defaultdict(list)
+    for folder in results.glob(RUN_FOLDERS):
+        try:
+            config = read_json(folder / "config.json")["config"]
+            wall = read_json(folder / "environment.json")["wall_s"]
+            steps = read_json(folder / "training.json")["steps"]
+            step = wall / steps  # before `found` is touched: a kind without a number has no median
+            found[kind(config)].append(step)
+        except (UserError, KeyError, TypeError, ZeroDivisionError):
+            continue  # a run under way, or a folder that is none: it tells nothing about cost
+    return {key: statistics.median(values) for key, values in found.items()}
+
+
+def kind(config: dict[str, Any]) -> str:
+    """Runs of one kind cost the same a step: all but the axes that only change which numbers come out."""
+    training = {key: config["training"][key] for key in (
+        "batch_size", "accumulation", "precision", "max_input_tokens", "max_target_tokens", "eval_every",
+        "device", "gpus",
+    )}
+    parts = ("dataset_settings", "student_settings", "method_settings")
+    return digest([training, *(config[part] for part in parts)])
+
+
+def estimate(run: Run, seconds: dict[str, float]) -> float | None:
+    """Hours of training for one run, or None where no run of its kind was measured."""
+    step = seconds.get(kind(run.config))
+    return None if step is None else run.training.steps * step / 3600

@@ -1,0 +1,174 @@
+"""How far a grid is, read from the run folders alone: works while it runs, and after whatever ended it."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cotdistill import jobs
+from cotdistill.common.errors import UserError
+from cotdistill.common.files import read_json
+from cotdistill.config.models import Experiment
+from cotdistill.runs.grid import Run, expand
+from cotdistill.runs.lease import STALE, Holder, gone, holder
+
+TAIL = 4096
+"""bytes read from the end of a history: its last line is far shorter"""
+STATES = ("done", "trained", "running", "failed", "stopped", "waiting")
+"""`trained`: not yet evaluated; `stopped`: nobody works on it, it has a state to go on from"""
+
+
+@dataclass(frozen=True)
+class Status:
+    """One run: its state, steps done, seconds of work so far, who works on it, what it failed of."""
+
+    run: Run
+    state: str
+    step: int
+    seconds: float = 0.0
+    gpus: int = 0
+    where: str = ""
+    error: str = ""
+
+    @property
+    def steps(self) -> int:
+        """Steps of the whole run."""
+        return self.run.training.steps
+
+
+def statuses(experiment: Experiment) -> list[Status]:
+    """The status of every run of the grid."""
+    return [_status(run) for run in expand(experiment)]
+
+
+def _status(run: Run) -> Status:
+    for state, name in (("done", "metrics.json"), ("trained", "training.json")):
+        if _is_of(run, run.folder / name):
+            spent = _object(run.files.environment)
+            gpus = run.training.gpus if spent.get("device") == "cuda" else 0
+            seconds = _number(spent.get("wall_s"))
+            error = (jobs.failure(run) if state == "trained" else None) or ""
+            return Status(run, "failed" if error else state, run.training.steps, seconds, gpus, error=error)
+    history, found = run.state / "history.jsonl", holder(run.files.states)
+    step = _last_step(history) if history.is_file() else 0
+    if found and _alive(found):
+        return _running(run, found, step)
+    seconds, gpus = _spent(run)
+    if failure := jobs.failure(run):
+        return Status(run, "failed", step, seconds, gpus, error=failure)
+    return Status(run, "stopped" if history.is_file() else "waiting", step, seconds, gpus)
+
+
+def _running(run: Run, found: Holder, step: int) -> Status:
+    gpus = run.training.gpus if found.about.get("device") == "cuda" else 0
+    step = max(step, int(_number(found.about.get("step"))))
+    return Status(run, "running", step, _number(found.about.get("seconds")), gpus, where=str(found))
+
+
+def _spent(run: Run) -> tuple[float, int]:
+    """Seconds and GPUs of the newest saved state of a run that nobody works on."""
+    newest = max(run.state.glob("step-*/state.json"), key=os.path.getmtime, default=None)
+    saved = _object(newest) if newest else {}
+    progress = saved.get("progress")
+    seconds = _number(progress.get("seconds")) if isinstance(progress, dict) else 0.0
+    return seconds, run.training.gpus if saved.get("device") == "cuda" else 0
+
+
+def _alive(found: Holder) -> bool:
+    """Whether a lease's holder still counts: known of this machine, else told by the file's age."""
+    if gone(found):
+        return False
+    try:
+        return abs(time.time() - found.path.stat().st_mtime) < STALE
+    except OSError:
+        return False
+
+
+def _is_of(run: Run, file: Path) -> bool:
+    """Whether `file` was written under this run's config: what an earlier config left is to be redone."""
+    return file.is_file() and _object(file).get("hash") == run.hash
+
+
+def _object(file: Path) -> dict[str, Any]:
+    """A JSON object, empty where there is none: Snakemake may be deleting it at this moment."""
+    try:
+        value = read_json(file)
+    except UserError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _number(value: Any) -> float:
+    return float(value) if isinstance(value, (int, float)) and value - value == 0 else 0.0
+
+
+def _last_step(history: Path) -> int:
+    try:
+        with open(history, "rb") as handle:
+            handle.seek(max(0, os.path.getsize(history) - TAIL))
+            lines = handle.read().decode(errors="replace").splitlines()
+    except OSError:
+        return 0
+    for line in reversed(lines):
+        try:
+            return int(json.loads(line)["step"])
+        except (ValueError, KeyError, TypeError):
+            continue  # the last line may be half-written at this moment
+    return 0
+
+
+def line(found: list[Status], elapsed: float, first_steps: int) -> str:
+    """One line for a person: what is done, what runs, how long is left.
+
+    elapsed: seconds since watching began, when `first_steps` training steps had been done.
+    """
+    counts = Counter(status.state for status in found)
+    running = [status for status in found if status.state == "running"]
+    steps, total = sum(s.step for s in found), sum(s.steps for s in found)
+    text = f"[{elapsed / 60:4.1f} min] {counts['done']}/{len(found)} runs done"
+    text += "".join(f", {counts[state]} {state}" for state in ("trained", "failed") if counts[state])
+    if running:
+        names = [f"{s.run.id} {100 * s.step // s.steps}%" for s in running[:3]]
+        text += f", running: {', '.join(names)}" + (" ..." if len(running) > 3 else "")
+    if steps > first_steps and steps < total:
+        left = elapsed * (total - steps) / (steps - first_steps)
+        text += f", about {max(left / 60, 0.1):.1f} min of training left"
+    return text
+
+
+def table(found: list[Status], everything: bool = False) -> str:
+    """The grid for a person: counts, hours used, and a line a run that is neither done nor waiting."""
+    counts = Counter(status.state for status in found)
+    summary = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
+    gpu = sum(s.seconds * s.gpus for s in found) / 3600
+    cpu = sum(s.seconds for s in found if not s.gpus) / 3600
+    head = f"{found[0].run.experiment.experiment}: {len(found)} runs: {summary}; {gpu:.2f} GPU hours used"
+    head += f", {cpu:.2f} hours of training without a GPU" if cpu else ""
+    shown = [s for s in found if everything or s.state not in ("done", "waiting")]
+    shown.sort(key=lambda status: -STATES.index(status.state) if everything else STATES.index(status.state))
+    rows = [[s.state, s.run.id, f"{s.step}/{s.steps}", *_pace(s), _remark(s)] for s in shown]
+    widths = [max(len(row[i]) for row in rows) for i in range(5)] if rows else []
+    lines = ["  ".join([*(cell.ljust(w) for cell, w in zip(row, widths, strict=False)), row[5]]).rstrip()
+             for row in rows]
+    return "\n".join([head, *lines])
+
+
+def _pace(status: Status) -> tuple[str, str]:
+    """Speed and time left of a running run, as text."""
+    if status.state != "running" or not (status.seconds and status.step):
+        return "", ""
+    seconds = status.seconds / status.step
+    left = int(seconds * (status.steps - status.step))
+    clock = f"{left // 3600}:{left // 60 % 60:02d}:{left % 60:02d} left"
+    return (f"{1 / seconds:.1f} steps/s" if seconds < 1 else f"{seconds:.1f} s/step"), clock
+
+
+def _remark(status: Status) -> str:
+    if status.state == "stopped":
+        return "goes on from its last saved state when started again"
+    return status.error or status.where

@@ -1,0 +1,1 @@
+"""What a person reads of an experiment: tables as text, pages and figures."""

@@ -1,0 +1,80 @@
+"""Test accuracy against the estimated mutual information of the same run: does more come with better?"""
+
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from cotdistill.config.models import Experiment
+from cotdistill.report.figures import missing_text
+from cotdistill.report.figures._parts import facets, headline, message, method_legend, remark
+from cotdistill.report.figures._style import MethodStyle, constants, method_styles, panels
+from cotdistill.report.figures.mutual_information import estimates, explained, not_measured, title
+from cotdistill.tables.store import Tables
+
+LEAST = 5
+"""fewest runs that a rank correlation is stated of"""
+
+
+def draw(tables: Tables, experiment: Experiment) -> Figure:
+    """One row per dataset, student, labels and fraction; one column per representation and estimator."""
+    rows = _runs(tables)
+    columns = estimates(rows["measure"])
+    if not columns:
+        return message(not_measured(experiment))
+    cells, styles = panels(experiment), method_styles(experiment)
+    figure, grid = facets(cells, [title(*column) for column in columns], 2.3)
+    for panel, axes in zip(cells, grid, strict=True):
+        inside = panel.of(rows)
+        for (space, estimator), ax in zip(columns, axes, strict=True):
+            _points(ax, inside[inside["measure"] == f"mi/{space}/{estimator}/value"], styles)
+            ax.set_xlabel("estimate on test (nats)")
+            ax.set_ylabel("test accuracy (%)")
+    headline(figure, f"Accuracy against mutual information: {constants(experiment)}")
+    seen = {name: look for name, look in styles.items() if name in set(rows["method"])}
+    method_legend(figure, seen, "a point: one seed's run", lines=False)
+    return figure
+
+
+def caption(tables: Tables, experiment: Experiment) -> str:
+    """What the figure shows, n, and how to read each estimator."""
+    rows = _runs(tables)
+    if rows.empty:
+        return not_measured(experiment)
+    return (
+        "Test accuracy against the estimated mutual information between the label task's and the rationale "
+        "task's representations, in nats, of the checkpoint chosen on validation in "
+        f"{experiment.experiment}: a point a run, n = {rows['run'].nunique()} runs. Spearman's rank "
+        f"correlation over a panel's runs stands in it where there are at least {LEAST}; it mixes methods "
+        "and seeds, so it is a description, "
+        f"not a test, and no interval is given. {explained(name for _, name in estimates(rows['measure']))} "
+        "Estimates depend on the number of examples: these, on test, are not on the scale of those on "
+        "validation during training."
+        f"{missing_text(tables.results)}"
+    )
+
+
+def _runs(tables: Tables) -> pd.DataFrame:
+    """The final estimates, each with the accuracy of its run."""
+    measures = tables.measures
+    finals = measures[measures["measure"].str.fullmatch(r"mi/[^/]+/[^/]+/value")]
+    return finals.merge(tables.results[["run", "accuracy"]], on="run")
+
+
+def _points(ax: Axes, rows: pd.DataFrame, styles: dict[str, MethodStyle]) -> None:
+    if rows.empty:
+        remark(ax, "not measured")
+        return
+    for name, look in styles.items():
+        own = rows[rows["method"] == name]
+        ax.plot(own["value"], 100 * own["accuracy"], look.marker, mfc="none", mec=look.color, ms=6, mew=1.2)
+    rho = rows["value"].corr(rows["accuracy"], method="spearman") if len(rows) >= LEAST else math.nan
+    # numbers that are all the same have no rank correlation
+    text = f"n = {len(rows)} runs" if math.isnan(rho) else f"Spearman {rho:+.2f}, n = {len(rows)} runs"
+    ax.margins(x=0.08, y=0.08)
+    low, high = ax.get_ylim()
+    ax.set_ylim(low, high + 0.16 * (high - low))  # room for the words
+    ax.text(0.03, 0.97, text, transform=ax.transAxes, va="top", fontsize=8.5)

@@ -1,0 +1,58 @@
+"""Learning curves: every loss term and the validation accuracy over the steps of training."""
+
+from __future__ import annotations
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from cotdistill.config.models import Experiment
+from cotdistill.report.figures import seeds_of_cells, seeds_text
+from cotdistill.report.figures._parts import curves, facets, headline, method_legend, remark
+from cotdistill.report.figures._style import constants, method_styles, panels
+from cotdistill.tables.store import Tables
+
+
+def draw(tables: Tables, experiment: Experiment) -> Figure:
+    """One row per dataset, student, labels and fraction; one column per loss term, then accuracy."""
+    history = tables.history
+    metrics, cells, styles = _metrics(history), panels(experiment), method_styles(experiment)
+    figure, grid = facets(cells, [_name(metric) for metric in metrics], 2.2)
+    for panel, axes in zip(cells, grid, strict=True):
+        rows = panel.of(history)
+        for metric, ax in zip(metrics, axes, strict=True):
+            percent = metric == "valid/accuracy"
+            if not curves(ax, rows[rows["metric"] == metric], styles, scale=100 if percent else 1):
+                remark(ax, "nothing logged")
+            ax.set_xlabel("optimiser step")
+            ax.set_ylabel("accuracy (%)" if percent else "loss (nats)")
+    headline(figure, f"Learning curves: {constants(experiment)}")
+    seeds = seeds_text(seeds_of_cells(history))
+    method_legend(figure, styles, f"thin lines: seeds ({seeds} a method); thick lines: their mean")
+    return figure
+
+
+def caption(tables: Tables, experiment: Experiment) -> str:
+    """What the figure shows, n and what the lines are."""
+    return (
+        f"Learning curves of {experiment.experiment}: every loss term on training batches (nats) and "
+        "accuracy on the validation split, over optimiser steps. Thin lines are seeds; the thick line with "
+        f"markers is their mean ({seeds_text(seeds_of_cells(tables.history))} a method) at the steps that "
+        "all of them logged, without an interval. A method has a line only for the terms it "
+        "minimises or logs. The total loss is the weighted sum of a method's own terms, and the "
+        "mutual-information terms of two methods or variants are different quantities: neither is on one "
+        "scale across methods."
+    )
+
+
+def _metrics(history: pd.DataFrame) -> list[str]:
+    """The loss terms in the order of the log, then validation accuracy."""
+    found = list(dict.fromkeys(history["metric"]))
+    losses = [metric for metric in found if metric.startswith("loss/")]
+    losses.sort(key=lambda metric: metric != "loss/total")
+    return [*losses, "valid/accuracy"]
+
+
+def _name(metric: str) -> str:
+    if metric == "valid/accuracy":
+        return "validation accuracy"
+    return f"{metric.removeprefix('loss/').replace('_', ' ')} loss"

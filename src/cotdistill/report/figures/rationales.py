@@ -1,0 +1,78 @@
+"""How good generated rationales are, by method: true to the label, like the teacher's, not repetitive."""
+
+from __future__ import annotations
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from cotdistill.config.models import Experiment
+from cotdistill.report.figures import missing_text, seeds_of_cells, seeds_text
+from cotdistill.report.figures._parts import (
+    explain_points,
+    facets,
+    headline,
+    label_width,
+    message,
+    method_rows,
+    seeds_and_intervals,
+)
+from cotdistill.report.figures._style import constants, method_styles, panels
+from cotdistill.tables.store import Tables
+
+# measure -> title, unit, factor, the most it can be
+MEASURES = {
+    "faithful_prediction": ("states the predicted label", "% of rationales that state one", 100, 100),
+    "faithful_gold": ("states the gold label", "% of rationales that state one", 100, 100),
+    "rougeL": ("ROUGE-L with the teacher's", "mean F1", 1, 1),
+    "bleu": ("BLEU with the teacher's", "corpus BLEU (0 to 100)", 1, 100),
+    "repetition": ("repetition", "fraction of repeated 4-grams", 1, 1),
+}
+
+
+def draw(tables: Tables, experiment: Experiment) -> Figure:
+    """One row per dataset, student, labels and fraction; one column per measure; within, a row per method."""
+    rows = _rows(tables)
+    if rows.empty:
+        return message(_nothing(experiment))
+    cells, styles = panels(experiment), method_styles(experiment)
+    names = [method.name for method in experiment.methods if method.name in set(rows["method"])]
+    titles = [title for title, *_ in MEASURES.values()]
+    figure, grid = facets(cells, titles, 0.75 + 0.42 * len(names), 2.2, label_width(names))
+    for panel, axes in zip(cells, grid, strict=True):
+        inside = panel.of(rows)
+        for (measure, (_, unit, factor, most)), ax in zip(MEASURES.items(), axes, strict=True):
+            found = inside[inside["measure"] == f"rationale/{measure}"].sort_values("seed")
+            values = [list(factor * found["value"][found["method"] == name]) for name in names]
+            method_rows(ax, names, seeds_and_intervals(ax, values, [styles[n] for n in names], 0, most))
+            ax.set_xlabel(unit)
+    headline(figure, f"Quality of generated rationales: {constants(experiment)}")
+    explain_points(figure, "value")
+    return figure
+
+
+def caption(tables: Tables, experiment: Experiment) -> str:
+    """What the figure shows, n, the interval and what each measure is over."""
+    rows = _rows(tables)
+    if rows.empty:
+        return _nothing(experiment)
+    stated = rows["value"][rows["measure"] == "rationale/states_label"]
+    said = f" ({100 * stated.min():.0f}% to {100 * stated.max():.0f}% of them, by run)" if len(stated) else ""
+    return (
+        f"Rationales that the students of {experiment.experiment} generate on test. The first two columns "
+        f"are over the rationales that state a label{said}: how often it is the label that the student "
+        "itself predicts, and how often it is the gold one. ROUGE-L and BLEU compare with the teacher's "
+        "rationale. Repetition is the fraction of 4-grams of words that occurred before in the same "
+        "rationale. Hollow "
+        f"points are seeds, the filled point below them is their mean ({seeds_text(seeds_of_cells(rows))} "
+        "each), and the bar is the 95% Student t interval over seeds; one seed has no interval. Methods "
+        f"that generate no rationale apart from the label are left out.{missing_text(tables.results)}"
+    )
+
+
+def _nothing(experiment: Experiment) -> str:
+    return f"No rationales of {experiment.experiment} were measured: no quality to show."
+
+
+def _rows(tables: Tables) -> pd.DataFrame:
+    measures = tables.measures
+    return measures[measures["measure"].str.startswith("rationale/")]

@@ -1,0 +1,255 @@
+"""The comparison as text: Markdown and a terminal's plain text. Both show percent."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from cotdistill.analysis.reported import Reported, protocol_differences, reported, sources
+from cotdistill.common.errors import listed
+from cotdistill.tables.measures import GROUPS, group_table
+
+ELSEWHERE = "Reported by the papers (other students, other protocol)"
+"""heading of what `reported_elsewhere` finds"""
+
+
+@dataclass(frozen=True)
+class Section:
+    """The cells of one dataset and student: a heading, the column names and one row a cell."""
+
+    dataset: str
+    student: str
+    facts: str
+    header: list[str]
+    rows: list[list[str]]
+    best: list[int]
+    """rows with the highest mean accuracy among those that they are compared with"""
+
+    def bold(self, row: int, column: int) -> bool:
+        """Whether a cell is the best accuracy."""
+        return row in self.best and self.header[column] == "accuracy %"
+
+
+def percent(value: float, sign: bool = False) -> str:
+    """A fraction as percent with one decimal; 'n/a' for NaN."""
+    if pd.isna(value):
+        return "n/a"
+    # adding 0.0 turns -0.0, which a small negative difference rounds to, into 0.0
+    number = round(100 * value, 1) + 0.0
+    return f"{number:+.1f}" if sign else f"{number:.1f}"
+
+
+def mean_text(mean: float, sd: float, n: int) -> str:
+    """`mean ± sd (n=5)`; no sd for one seed, 'missing' for none."""
+    if n == 0:
+        return "missing"
+    return f"{percent(mean)} (n=1)" if n == 1 else f"{percent(mean)} ± {percent(sd)} (n={n})"
+
+
+def interval_text(low: float, high: float, sign: bool = False) -> str:
+    """`[low, high]`, or 'n/a' where fewer than two seeds give no interval."""
+    return "n/a" if math.isnan(low) else f"[{percent(low, sign)}, {percent(high, sign)}]"
+
+
+def difference_text(row: Any) -> str:
+    """The paired difference of one row of the comparison, in points, with its interval and pairs."""
+    if row["method"] == row["baseline"]:
+        return "baseline"
+    if row["n_pairs"] == 0:
+        return "no pairs"
+    mean = percent(row["difference"], sign=True)
+    mark = "*" if row["decision"] in ("better", "worse") else ""
+    interval = interval_text(row["difference_low"], row["difference_high"], sign=True)
+    pairs = "1 pair" if row["n_pairs"] == 1 else f"{row['n_pairs']} pairs"
+    return f"{mean}{mark} {interval} ({pairs})"
+
+
+def sections(comparison: pd.DataFrame) -> list[Section]:
+    """The comparison cut by dataset and student; labels and fraction are columns where they vary."""
+    varying = _varying(comparison)
+    found = []
+    for (dataset, student), part in comparison.groupby(["dataset", "student"], sort=False):
+        beside = bool(part["reported"].notna().any())
+        header = ["method", *varying, "accuracy %", "95% interval"]
+        header += [f"difference from {part['baseline'].iloc[0]}", "last step %"]
+        header += ["reported %"] if beside else []
+        rows = []
+        for _, row in part.iterrows():
+            cells = [row["method"], *[_value(row[axis]) for axis in varying]]
+            cells.append(mean_text(row["mean"], row["sd"], row["n_seeds"]))
+            cells.append(interval_text(row["low"], row["high"]))
+            cells += [difference_text(row), percent(row["mean_published"])]
+            if beside:
+                known = pd.notna(row["reported"])
+                cells.append(f"{percent(row['reported'])} [{row['reported_source']}]" if known else "")
+            rows.append(cells)
+        found.append(Section(dataset, student, _facts(part, varying), header, rows, _best(part)))
+    return found
+
+
+def _best(part: pd.DataFrame) -> list[int]:
+    highest = part.groupby(["labels", "fraction"])["mean"].transform("max")
+    several = part.groupby(["labels", "fraction"])["mean"].transform("count") > 1
+    return [place for place, best in enumerate((part["mean"] == highest) & several) if best]
+
+
+def measure_tables(comparison: pd.DataFrame, measures: pd.DataFrame) -> list[tuple[str, Section]]:
+    """(group, table) for each dataset and student and each group of measures that has values."""
+    varying = _varying(comparison)
+    found = []
+    for (dataset, student), part in comparison.groupby(["dataset", "student"], sort=False):
+        for group in GROUPS:
+            if table := group_table(measures, part, group, varying):
+                found.append((group, Section(dataset, student, "", *table, [])))
+    return found
+
+
+def _varying(comparison: pd.DataFrame) -> list[str]:
+    return [axis for axis in ("labels", "fraction") if comparison[axis].nunique() > 1]
+
+
+def _facts(part: pd.DataFrame, varying: list[str]) -> str:
+    facts = []
+    if "labels" not in varying:
+        facts.append(f"{part['labels'].iloc[0]} labels")
+    if "fraction" not in varying:
+        facts.append(f"{100 * part['fraction'].iloc[0]:g}% of the training data")
+    tests = part["n_test"].dropna().unique()
+    if len(tests):
+        facts.append(f"{int(tests[0])} test examples, one is {100 / int(tests[0]):.2g} points")
+    teacher = part["teacher_accuracy"].dropna()
+    if len(teacher):
+        facts.append(f"the teacher has {percent(teacher.iloc[0])}% on test")
+    return "; ".join(facts)
+
+
+def footnotes(comparison: pd.DataFrame, results: pd.DataFrame) -> list[str]:
+    """What a reader must know beside the numbers: the interval, the protocol, what is missing or mixed."""
+    baseline = comparison["baseline"].iloc[0]
+    notes = [
+        "accuracy: on test, of the checkpoint chosen on validation; mean ± standard deviation over n seeds.",
+        "95% interval: Student's t over seeds. It covers the variation between seeds, not the error of "
+        "measuring on a finite test set; one seed gives no interval.",
+        f"difference: percentage points from {baseline}, paired by seed and test example, over the seeds "
+        "that both have; with a 95% bootstrap interval over seeds and test examples (with one pair, over "
+        "test examples alone).",
+        f"*: differs from {baseline}: the bootstrap's p, corrected by Holm over the comparisons of the "
+        "method, is below 0.05. Bold: the highest mean accuracy of its block, significant or not.",
+        "last step: test accuracy at the last step of training, close to the published protocol.",
+    ]
+    if _shown_reported(comparison):
+        differences = [p for p in protocol_differences() if p.dataset in {None, *comparison["adapter"]}]
+        notes += [f"protocol, {p.what}: theirs: {p.theirs}; ours: {p.ours}." for p in differences]
+        if not all(r.verified for r in _shown_reported(comparison)):
+            notes.append("reported numbers have not been checked against their sources yet.")
+        used = dict.fromkeys(r.source for r in _shown_reported(comparison))
+        notes += [f"[{source}] {sources()[source]}." for source in used]
+    return notes + _missing(results) + _mixed(results)
+
+
+def _missing(results: pd.DataFrame) -> list[str]:
+    missing = list(results.loc[results["status"] != "done", "run"])
+    if not missing:
+        return []
+    named = listed(missing, 20)
+    return [f"MISSING: {len(missing)} of {len(results)} runs are not in these numbers: {named}."]
+
+
+def _mixed(results: pd.DataFrame) -> list[str]:
+    """Runs that should share data or code and do not: a difference between them may not be the method's."""
+    done = results[results["status"] == "done"]
+    notes = []
+    commits = list(dict.fromkeys(done["git_commit"].dropna()))
+    if len(commits) > 1:
+        notes.append(f"MIXED CODE: the runs come from {len(commits)} git commits: {', '.join(commits)}.")
+    pairs = done.groupby(["dataset", "student", "labels", "fraction", "seed"], sort=False)
+    for column, what in (("data_checksum", "data"), ("n_test", "test sets")):
+        kinds = pairs[column].nunique()
+        if (kinds > 1).any():
+            names = ", ".join(dict.fromkeys(key[0] for key in kinds[kinds > 1].index))
+            notes.append(
+                f"MIXED DATA: in {names}, methods of one seed saw different {what}; they are no pairs."
+            )
+    return notes
+
+
+def _shown_reported(comparison: pd.DataFrame) -> list[Reported]:
+    return [r for r in reported() if r.dataset in set(comparison["adapter"])]
+
+
+def reported_elsewhere(comparison: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
+    """Reported numbers of the grid's datasets that stand beside no cell: (header, rows)."""
+    keys = ["pretrained", "adapter", "objective", "reported_source"]
+    shown = {tuple(row) for row in comparison.loc[comparison["reported"].notna(), keys].to_numpy()}
+    rest = [r for r in _shown_reported(comparison) if (r.student, r.dataset, r.method, r.source) not in shown]
+    datasets = [name for name in dict.fromkeys(comparison["adapter"]) if any(r.dataset == name for r in rest)]
+    table: dict[tuple[str, ...], dict[str, str]] = {}
+    for r in rest:
+        table.setdefault((r.student, r.method, r.step, r.source), {})[r.dataset] = r.text
+    rows = [
+        [*key[:3], *[cells.get(name, "") for name in datasets], f"[{key[3]}]"] for key, cells in table.items()
+    ]
+    return ["student", "method", "step", *[f"{name} %" for name in datasets], "source"], rows
+
+
+def markdown(comparison: pd.DataFrame, results: pd.DataFrame, measures: pd.DataFrame, verdict: str) -> str:
+    """The comparison as Markdown whose tables are aligned, so that it reads in a terminal too.
+
+    verdict: Markdown that stands first.
+    """
+    lines = [f"# {results['experiment'].iloc[0]}: comparison of methods", "", verdict.rstrip(), ""]
+    tables = measure_tables(comparison, measures)
+    for section in sections(comparison):
+        lines += [f"## {section.dataset}, {section.student}", "", f"{_sentence(section.facts)}.", ""]
+        rows = [
+            [f"**{cell}**" if section.bold(number, column) else cell for column, cell in enumerate(row)]
+            for number, row in enumerate(section.rows)
+        ]
+        lines += [*_pipes(section.header, rows), ""]
+        for group, table in tables:
+            if (table.dataset, table.student) == (section.dataset, section.student):
+                lines += [f"### {group}", "", *_pipes(table.header, table.rows), ""]
+    header, rows = reported_elsewhere(comparison)
+    if rows:
+        lines += [f"## {ELSEWHERE}", "", *_pipes(header, rows), ""]
+    lines += ["## Notes", "", *[f"- {note}" for note in footnotes(comparison, results)]]
+    return "\n".join(lines) + "\n"
+
+
+def plain(comparison: pd.DataFrame) -> str:
+    """The comparison for a terminal: a block per dataset and student, and a line on what is missing."""
+    lines: list[str] = []
+    for section in sections(comparison):
+        lines += [f"{section.dataset}, {section.student} ({section.facts})"]
+        padded = _padded([section.header, *section.rows])
+        lines += ["  " + "  ".join(row).rstrip() for row in padded] + [""]
+    lines.append("accuracy: mean ± standard deviation over n seeds, 95% interval: Student's t over seeds")
+    lines.append("difference: 95% bootstrap interval over seeds and test examples; *: p < 0.05 after Holm")
+    missing = int(comparison["n_missing"].sum())
+    total = missing + int(comparison["n_seeds"].sum())
+    if missing:
+        lines.append(f"missing: {missing} of {total} runs are not in these numbers")
+    return "\n".join(lines) + "\n"
+
+
+def _pipes(header: list[str], rows: list[list[str]]) -> list[str]:
+    cells = [[cell.replace("|", "\\|") for cell in row] for row in [header, *rows]]
+    padded = _padded(cells)
+    rule = ["-" * len(cell) for cell in padded[0]]
+    return [f"| {' | '.join(row)} |" for row in [padded[0], rule, *padded[1:]]]
+
+
+def _padded(rows: list[list[str]]) -> list[list[str]]:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in rows]
+
+
+def _value(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]

@@ -1,0 +1,132 @@
+"""What training leaves, kept where no retry deletes it, and put in its places.
+
+Snakemake deletes a job's declared outputs before it runs the job again (a requeue, a retry, a job that it
+does not know to have finished). So a finished run stands in `<run>/state/<hash>/finished/` until it is
+evaluated, and the declared outputs are links to it: the same bytes, on disk once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from cotdistill.common.errors import UserError
+from cotdistill.common.files import atomic, file_sha256, link, sweep, tree_sha256
+from cotdistill.runs.documents import Training
+from cotdistill.runs.folder import WEIGHTS, RunFiles
+from cotdistill.runs.grid import Run
+from cotdistill.runs.lease import gone, holders
+
+
+def trained(run: Run) -> bool:
+    """Whether the run's outputs are all there. Raises UserError where they are another config's."""
+    if not all(path.exists() for path in run.files.outputs):
+        return False
+    try:
+        found = read(run).hash
+    except UserError:
+        return False  # half-deleted at this moment, or corrupt: to be written again
+    if found != run.hash:
+        raise UserError(
+            f"{run.folder} holds a run of another config (hash {found}, expected {run.hash}); "
+            "remove the folder to train again"
+        )
+    return True
+
+
+@contextlib.contextmanager
+def writing(run: Run) -> Iterator[RunFiles]:
+    """Give the files of a temporary folder to write the outputs to; it becomes `finished/`."""
+    with atomic(_finished(run)) as part:
+        part.mkdir()
+        yield RunFiles(part)
+
+
+def restore(run: Run, origin: str) -> bool:
+    """Put a finished run's outputs in their places; False where there is none.
+
+    origin: digest of code, data and initial weights; what others made is left alone. Raises UserError when
+    the run folder cannot be written.
+    """
+    finished = RunFiles(_finished(run))
+    if not _sound(finished, origin):
+        return False
+    sweep(run.folder)
+    for source, target in zip(finished.outputs, run.files.outputs, strict=True):
+        link(source, target)
+        for path in [target, *target.rglob("*")]:
+            os.utime(path)  # new for Snakemake, or it would find its inputs newer
+    return True
+
+
+def forget(run: Run) -> None:
+    """Drop the run's own state and finished copy: it is evaluated, and nothing will be tried again.
+
+    States of other configs stay: a config that is restored goes on from its own. Does nothing while a process
+    holds the run's lease: what is there is that one's.
+    """
+    left = holders(run.files.states)
+    if not all(gone(found) for found in left):
+        return
+    shutil.rmtree(run.state, ignore_errors=True)
+    for found in left:
+        found.path.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # it is not there, or holds other configs' states
+        run.files.states.rmdir()
+
+
+def read(run: Run) -> Training:
+    """Read what training ended with. Raises UserError when absent or corrupt."""
+    return Training.read(run.files.training, _remedy(run))
+
+
+def check(run: Run) -> None:
+    """Raises UserError where a file of the run is not what training wrote."""
+    for name, expected in read(run).files.items():
+        path = run.folder / name
+        try:
+            found = file_sha256(path)
+        except OSError as error:
+            raise UserError(f"cannot read {path}: {error.strerror or error}; {_remedy(run)}") from error
+        if found != expected:
+            raise UserError(
+                f"{path}: corrupt: its bytes are not those that training wrote; {_remedy(run)}"
+            )
+
+
+def weights(run: Run, checkpoint: str) -> str:
+    """SHA-256 of a checkpoint's weights as training wrote them. Raises UserError where that is not told."""
+    try:
+        return read(run).files[f"{checkpoint}/{WEIGHTS}"]
+    except KeyError as error:
+        raise UserError(
+            f"{run.files.training}: names no weights of '{checkpoint}'; expected their SHA-256; {_remedy(run)}"
+        ) from error
+
+
+def _remedy(run: Run) -> str:
+    return f"remove {run.folder} to train again"
+
+
+def _finished(run: Run) -> Path:
+    return run.state / "finished"
+
+
+def _sound(finished: RunFiles, origin: str) -> bool:
+    if not finished.folder.is_dir():
+        return False
+    try:
+        marker = Training.read(finished.training, "training again")
+        if marker.origin != origin:
+            return False
+        found = tree_sha256(finished.folder)
+        del found[finished.training.name]
+        sound = marker.files == found
+    except (UserError, OSError, KeyError):
+        sound = False
+    if not sound:
+        print(f"warning: {finished.folder} is corrupt; training again", flush=True)
+    return sound

@@ -1,1 +1,0 @@
-"""Statistics of paired comparisons: pure functions over NumPy arrays; what is random takes a Generator."""

@@ -1,0 +1,165 @@
+"""Greedy generation by a T5: inputs without padding, caches that grow in place, no work on what has ended."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.nn import functional as F
+
+from cotdistill.students.packed.kernels import normed
+from cotdistill.students.packed.layout import Layout
+from cotdistill.students.packed.output import OutputLayer, likeliest
+from cotdistill.students.packed.passes import Read
+from cotdistill.students.packed.products import Fixed
+
+if TYPE_CHECKING:
+    from transformers import T5ForConditionalGeneration
+
+ROOM = 16
+"""positions that a cache has at first; it doubles"""
+KEPT = 0.75
+"""part of the sequences that goes on, below which those that have ended are dropped from the caches"""
+
+
+class Greedy:
+    """The most probable token, one position at a time. The model's weights must stay as they are."""
+
+    def __init__(
+        self, model: T5ForConditionalGeneration, output: OutputLayer, precision: str = "fp32"
+    ) -> None:
+        self.model, self.config, self.output = model, model.config, output
+        dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+        stack: Any = model.decoder
+        self.layers = [_Layer(block, self.config, dtype) for block in stack.block]
+        self.norm, self.relative = stack.final_layer_norm, stack.block[0].layer[0].SelfAttention
+        self.unseen: torch.Tensor | None = None
+        """true where an input has no token, (R, 1, 1, S); None where all are of one length"""
+
+    def write(self, read: Read, layout: Layout, longest: int, end: int) -> list[tuple[list[int], float]]:
+        """Of each of R inputs the tokens up to `end` or `longest`, and the sum of their log-probabilities.
+
+        read: what the decoder reads of the packed inputs.
+        """
+        rows = len(layout.lengths)
+        device = self.output.weight.device
+        (whole,) = Layout(layout.lengths, [rows], device).groups
+        self.unseen = None if whole.padding is None else whole.padding[:, None, None, :]
+        for layer, (key, value) in zip(self.layers, read, strict=True):
+            layer.begin(*(whole.split(each, self.config.num_heads) for each in (key, value)))
+        tokens = torch.full((rows,), int(self.config.decoder_start_token_id), device=device)
+        written: list[list[int]] = [[] for _ in range(rows)]
+        # summed in float64, whose exponential of a long unsure sequence does not underflow to 0
+        sums = torch.zeros(rows, dtype=torch.float64, device=device)
+        bias = self.relative.compute_bias(longest, longest)
+        place = torch.arange(rows, device=device)  # of the sequences still in the caches
+        going = torch.ones(rows, dtype=torch.bool, device=device)
+        for position in range(longest):
+            logits = self._step(tokens, bias[:, :, position : position + 1, : position + 1], position)
+            tokens, probabilities = likeliest(logits)
+            sums[place[going]] += probabilities[going].double().log()
+            for row, token in zip(place[going].tolist(), tokens[going].tolist(), strict=True):
+                written[row].append(token)
+            going &= tokens != end
+            count = int(going.sum())
+            if not count:
+                break
+            if count <= KEPT * len(going):
+                kept = going.nonzero()[:, 0]
+                place, tokens, going = place[kept], tokens[kept], going[kept]
+                self._keep(kept)
+        return list(zip(written, sums.tolist(), strict=True))
+
+    def _step(self, tokens: torch.Tensor, bias: torch.Tensor, position: int) -> torch.Tensor:
+        """(R, V) logits of the next token."""
+        x = F.embedding(tokens, self.model.shared.weight)
+        for layer in self.layers:
+            x = layer.step(x, bias, self.unseen, position)
+        return self.output.logits(_normed(self.norm, x, torch.float32))
+
+    def _keep(self, rows: torch.Tensor) -> None:
+        """Go on with these sequences alone."""
+        if self.unseen is not None:
+            self.unseen = self.unseen[rows]
+        for layer in self.layers:
+            layer.keep(rows)
+
+
+class _Layer:
+    """One decoder block: its weights side by side where they read the same, and its caches."""
+
+    key: torch.Tensor
+    value: torch.Tensor
+    """(R, heads, S, d_kv), of the inputs"""
+
+    def __init__(self, block: Any, config: Any, dtype: torch.dtype) -> None:
+        own, cross, forward = block.layer
+        self.heads, self.dtype = config.num_heads, dtype
+        self.norms = own.layer_norm, cross.layer_norm, forward.layer_norm
+        attention, reading = own.SelfAttention, cross.EncDecAttention
+        inner = forward.DenseReluDense
+        gelu = config.dense_act_fn == "gelu_new"
+
+        def fixed(weight: torch.Tensor, gelu: bool = False) -> Fixed:
+            return Fixed(weight.to(dtype), gelu)
+
+        self.joint = fixed(torch.cat([attention.q.weight, attention.k.weight, attention.v.weight]))
+        self.out = fixed(attention.o.weight)
+        self.query, self.cross_out = fixed(reading.q.weight), fixed(reading.o.weight)
+        self.wide = fixed((inner.wi_0 if config.is_gated_act else inner.wi).weight, gelu)
+        self.linear = fixed(inner.wi_1.weight) if config.is_gated_act else None
+        self.narrow = fixed(inner.wo.weight)
+        self.activation = torch.nn.Identity() if gelu else inner.act
+        self.past: torch.Tensor | None = None
+        """(2, R, heads, room, d_kv): keys and values of what is written"""
+
+    def begin(self, key: torch.Tensor, value: torch.Tensor) -> None:
+        """Forget what was written, and read these inputs."""
+        self.key, self.value, self.past = key, value, None
+
+    def step(
+        self, x: torch.Tensor, bias: torch.Tensor, unseen: torch.Tensor | None, position: int
+    ) -> torch.Tensor:
+        """(R, d_model), the block's output at one position."""
+        states = _normed(self.norms[0], x, self.dtype)
+        query, *new = self.joint(states).view(len(x), 3, self.heads, -1).unbind(1)
+        past = self._grown(torch.stack(new), position)
+        x = x + self.out(self._attend(query, past[0], past[1], bias, None))
+        query = self.query(_normed(self.norms[1], x, self.dtype)).view(len(x), self.heads, -1)
+        x = x + self.cross_out(self._attend(query, self.key, self.value, None, unseen))
+        states = _normed(self.norms[2], x, self.dtype)
+        hidden = self.activation(self.wide(states))
+        if self.linear is not None:
+            hidden = hidden * self.linear(states)
+        return x + self.narrow(hidden)
+
+    def _grown(self, new: torch.Tensor, position: int) -> torch.Tensor:
+        """The cache up to `position`, with new: (2, R, heads, d_kv) at its end."""
+        if self.past is None or position == self.past.shape[3]:
+            room = max(ROOM, 2 * position)
+            grown = new.new_empty(*new.shape[:3], room, new.shape[3])
+            if self.past is not None:
+                grown[..., :position, :] = self.past
+            self.past = grown
+        self.past[..., position, :] = new
+        return self.past[..., : position + 1, :]
+
+    def _attend(
+        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bias: torch.Tensor | None,
+        unseen: torch.Tensor | None,
+    ) -> torch.Tensor:  # fmt: skip
+        scores = torch.matmul(query[:, :, None], key.transpose(2, 3)).float()
+        if bias is not None:
+            scores += bias
+        if unseen is not None:
+            scores.masked_fill_(unseen, -torch.inf)
+        return torch.matmul(scores.softmax(-1).to(value.dtype), value).flatten(1)
+
+    def keep(self, rows: torch.Tensor) -> None:
+        """Go on with these sequences alone."""
+        assert self.past is not None
+        self.past, self.key, self.value = self.past[:, rows], self.key[rows], self.value[rows]
+
+
+def _normed(norm: Any, x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    return normed(x, norm.weight, norm.variance_epsilon, dtype)

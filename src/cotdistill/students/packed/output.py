@@ -1,0 +1,62 @@
+"""A T5's output layer: decoder states to logits, in training, scoring and generation alike."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+
+from cotdistill.students.packed.products import Fixed, product
+
+
+class OutputLayer:
+    """The weights between the decoder's states and the logits, and their gradient."""
+
+    def __init__(self, model: torch.nn.Module, precision: str, fixed: bool = False) -> None:
+        """fixed: the weights stay as they are while this is used, for many products."""
+        self.weight: torch.nn.Parameter = model.lm_head.weight  # type: ignore[union-attr,assignment]
+        config: Any = model.config
+        self.scale = config.d_model**-0.5 if config.scale_decoder_outputs else 1.0
+        self.dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+        self._cast = self.weight.detach().to(self.dtype)
+        self._product = Fixed(self._cast) if fixed else partial(product, weight=self._cast)
+
+    def logits(self, states: torch.Tensor) -> torch.Tensor:
+        """(n, V) float32 of (n, d_model)."""
+        return self._product((states * self.scale).to(self.dtype)).float()
+
+    def backward(self, states: torch.Tensor, grad: torch.Tensor) -> torch.Tensor:
+        """Adds to the weights' gradient; returns the states', (n, d_model) float32. grad: (n, V)."""
+        grad, scaled = grad.to(self.dtype), (states * self.scale).to(self.dtype)
+        if self.weight.grad is None:
+            self.weight.grad = (grad.T @ scaled).float()
+        elif self.dtype == torch.float32:
+            self.weight.grad.addmm_(grad.T, scaled)
+        else:
+            self.weight.grad.add_(grad.T @ scaled)
+        return product(grad, self._cast.T).float().mul_(self.scale)
+
+
+def exponentials(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Turns (n, V) logits in place into exp(logit - highest); returns the highest and the sums, (n, 1).
+
+    A softmax in the fewest passes over n * V numbers, and what is divided by is left to the caller.
+    """
+    highest = logits.amax(-1, keepdim=True)
+    return highest, logits.sub_(highest).exp_().sum(-1, keepdim=True)
+
+
+BLOCK = 128
+"""logits that are compared at a time: argmax over a long row takes a CPU many times as long as amax"""
+
+
+def likeliest(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of (n, V) logits each row's highest token, the first of equals, and its probability, (n,) each."""
+    if logits.device.type == "cpu" and logits.shape[1] % BLOCK == 0:
+        blocks = logits.unflatten(1, (-1, BLOCK))
+        block = blocks.amax(-1).argmax(-1)
+        tokens = block * BLOCK + blocks[torch.arange(len(blocks)), block].argmax(-1)
+    else:
+        tokens = logits.argmax(-1)
+    return tokens, logits.softmax(-1).gather(1, tokens[:, None])[:, 0].clamp_(max=1)

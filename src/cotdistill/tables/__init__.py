@@ -1,0 +1,1 @@
+"""From run folders to the tables of an experiment, and reading them back."""
