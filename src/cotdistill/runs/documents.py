@@ -9,9 +9,18 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictFloat,
+    StrictStr,
+    TypeAdapter,
+    ValidationError,
+)
 
 from cotdistill.common.errors import UserError
 from cotdistill.common.files import read_jsonl, read_sealed, sealed, write_json, write_jsonl
@@ -140,20 +149,22 @@ class Metrics(Document):
 class Answer:
     """One test example's outcome, which is a line of `predictions.jsonl`."""
 
-    id: str
-    input: str
-    gold: str
-    prediction: str
-    correct: bool
-    confidence: float
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+    id: StrictStr
+    input: StrictStr
+    gold: StrictStr
+    prediction: StrictStr
+    correct: StrictBool
+    confidence: StrictFloat
     """probability of the generated sequence, end token included"""
-    options: list[str] = field(default_factory=list)
+    options: list[StrictStr] = field(default_factory=list)
     """the distinct labels to choose from; empty for an open label set, and where they were not scored"""
-    option_probabilities: list[float] = field(default_factory=list)
+    option_probabilities: list[StrictFloat] = field(default_factory=list)
     """of the options, in their order, with a sum of 1"""
-    rationale: str | None = None
+    rationale: StrictStr | None = None
     """generated; None where none was asked for, or the method writes none alone"""
-    teacher_rationale: str | None = None
+    teacher_rationale: StrictStr | None = None
     """stands beside `rationale`; empty where the teacher's output could not be read"""
 
 
@@ -193,7 +204,7 @@ def _read_lines(path: Path, kind: type[Line]) -> list[Line]:
     lines = []
     for number, row in enumerate(read_jsonl(path), start=1):
         try:
-            lines.append(adapter.validate_python(row, strict=True))
+            lines.append(adapter.validate_python(row))
         except ValidationError as error:
             raise UserError(one_line(kind, error, f"{path}: entry {number}")) from error
     return lines
