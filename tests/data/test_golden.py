@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from cotdistill.data import adapter, load, teacher_accuracy
-from cotdistill.data.adapter import Row
 from cotdistill.data.answers import matches
 from cotdistill.data.release import resolve_root
+from cotdistill.data.rows import Row
 
 # dataset: split on disk: rows, right teacher labels, outputs without a label
 GOLDEN = {

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from cotdistill.common.errors import UserError
 from cotdistill.data import SPLITS, adapter, data_checksum, load
-from cotdistill.data.adapter import Row
+from cotdistill.data.rows import Row
 from cotdistill.data.splits import cut_valid, subset
 
 

@@ -39,7 +39,7 @@ def fetch(options: Options) -> None:
 
 def prepare(options: Options) -> None:
     """Parse and tokenise one (dataset, student) pair into Arrow, shared by all its runs."""
-    from cotdistill.data.prepared import prepare as run
+    from cotdistill.jobs.prepare import prepare as run
     from cotdistill.runs.grid import prepared_folder
 
     experiment = load(options.config)
@@ -63,7 +63,7 @@ def train(options: Options) -> int:
         if run.training.gpus > 1 and "RANK" not in os.environ:
             return launch(run)
         _offline()
-        from cotdistill.training.trainer import train as run_training
+        from cotdistill.jobs.train import train as run_training
 
         run_training(run)
     return 0
@@ -74,7 +74,7 @@ def evaluate(options: Options) -> None:
     run = _run(options)
     with jobs.of(run):
         _offline()
-        from cotdistill.evaluation.protocols import evaluate as run_evaluation
+        from cotdistill.jobs.evaluate import evaluate as run_evaluation
 
         metrics = run_evaluation(run)
     strict, published = metrics.strict, metrics.published

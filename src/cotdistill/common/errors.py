@@ -30,3 +30,9 @@ def listed(names: list[str], most: int) -> str:
     """`names` with commas between; beyond `most` of them, how many more there are."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
+
+
+def first_line(error: BaseException) -> str:
+    """Return the kind of a foreign error and the first line of its message, at most 200 characters of it."""
+    text = str(error).strip().split("\n")[0]
+    return f"{type(error).__name__}: {text[:200]}"

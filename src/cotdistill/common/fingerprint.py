@@ -14,8 +14,12 @@ from functools import cache
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1]
-NEUTRAL = ("config", "common.errors", "common.files", "common.registry", "cli", "common.fingerprint", "jobs")
-"""modules (and packages) that carry settings, errors, files and a job's manners, not results"""
+NEUTRAL = (
+    "config", "jobs", "orchestration", "cli", "common.errors", "common.files", "common.fingerprint",
+    "common.registry", "common.stopping", "runs.answers", "runs.code", "runs.documents", "runs.experiment",
+    "runs.folder", "runs.grid", "runs.history", "runs.journal", "runs.lease", "runs.outputs",
+)  # fmt: skip
+"""modules and packages that carry settings, errors, files and the order of a job's steps, not results"""
 
 
 @cache
@@ -32,10 +36,14 @@ def closure(*modules: str) -> set[str]:
     waiting = list(modules)
     while waiting:
         module = waiting.pop()
-        if module not in found and module.split(".")[0] not in NEUTRAL:
+        if module not in found and not _is_neutral(module):
             found.add(module)
             waiting += _read(module)[1]
     return found
+
+
+def _is_neutral(module: str) -> bool:
+    return any(module == name or module.startswith(f"{name}.") for name in NEUTRAL)
 
 
 @cache

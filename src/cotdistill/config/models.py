@@ -89,6 +89,9 @@ class Training(Strict):
     """cpu, cuda (an error where there is no GPU), or auto: a GPU where one is visible"""
     gpus: int = Field(1, ge=1)
     """GPUs of one job, which share each batch; where the device is cpu, as many CPU processes"""
+    engine: Literal["auto", "packed", "reference"] = "auto"
+    """what computes a student's passes: packed (T5 without padding), reference (transformers' own forward
+    pass), auto: packed for T5 on a CPU, reference elsewhere"""
 
 
 class TrainingOverrides(Strict):
@@ -207,6 +210,8 @@ class StudentEntry(Strict):
     """the name in paths, tables and figures"""
     pretrained: str | None = None
     """a hub id or a local folder of any T5 (original, v1.1, flan)"""
+    revision: str | None = None
+    """commit, tag or branch of the hub id; null takes the default branch, and the commit is recorded"""
     scratch: ScratchStudent | None = None
     """an architecture to build with fresh weights"""
     compute: Compute = Compute()

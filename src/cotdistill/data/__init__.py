@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cotdistill.common.errors import UserError
-from cotdistill.data.adapter import COLUMNS, Adapter
+from cotdistill.data.adapter import Adapter
 from cotdistill.data.adapters import ADAPTERS
 from cotdistill.data.release import resolve_root
+from cotdistill.data.rows import COLUMNS
 from cotdistill.data.splits import Accuracy, cut_valid, data_checksum, subset, teacher_accuracy
 
 if TYPE_CHECKING:

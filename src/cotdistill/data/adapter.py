@@ -7,36 +7,18 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 from cotdistill.common.errors import UserError, near
 from cotdistill.common.files import read_json, read_jsonl
 from cotdistill.data.answers import Kind
+from cotdistill.data.rows import Row
 
 NLI_LABELS = ["entailment", "neutral", "contradiction"]
 """the texts of the integer labels 0, 1 and 2 of e-SNLI and ANLI"""
 
 EOS = "</s>"
 """T5's end token, which the published code puts between premise and hypothesis"""
-
-
-class Row(TypedDict):
-    """One example. All texts are complete: no prefix, no truncation."""
-
-    id: str
-    """unique over the dataset: name, split on disk and row number from 0 (own ids where a file has them)"""
-    input: str
-    label: str
-    """the gold label, never empty"""
-    rationale: str
-    """the teacher's rationale; empty where its output could not be read"""
-    teacher_label: str
-    """the teacher's label; empty where its output holds none. It need not be one of the options"""
-    options: list[str]
-    """the labels to choose from, with repetitions if the data has them; empty for an open label set"""
-
-
-COLUMNS = tuple(Row.__annotations__)
 
 
 @dataclass(frozen=True)

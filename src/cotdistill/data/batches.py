@@ -1,4 +1,4 @@
-"""Which examples a step sees, and how their tokens become padded tensors.
+"""Which examples a step sees, and the token ids of their inputs and targets.
 
 The order is a pure function of (dataset, seed, step): a run that is stopped and started again, or
 that trains with another method, sees the same examples at the same step.
@@ -11,32 +11,53 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
 from cotdistill.common.seeds import derive
 from cotdistill.data.prepared import Prepared, Ragged
-from cotdistill.methods import Task
+from cotdistill.data.tasks import Task
 
 IGNORED = -100
-"""label of a padded target position"""
+"""label of a target position that holds padding"""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """One task's tensors: input_ids, attention_mask (B, S); labels (B, T), -100 where padded."""
+    """One task's examples as token ids, without padding.
 
-    input_ids: torch.Tensor
-    attention_mask: torch.Tensor
-    labels: torch.Tensor
+    inputs, targets: an int64 tensor for each of B examples, the end token included. longest_target: tokens
+    of the longest target of the whole batch, also where these examples are a part of it.
+    """
 
-    def rows(self, start: int, stop: int) -> Batch:
-        """Examples start to stop, at this batch's padded lengths."""
-        parts = (self.input_ids, self.attention_mask, self.labels)
-        return Batch(*(part[start:stop] for part in parts))
+    inputs: list[torch.Tensor]
+    targets: list[torch.Tensor]
+    longest_target: int
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def take(self, rows: Sequence[int]) -> Batch:
+        """Return these examples as a part of the batch."""
+        parts = [[part[row] for row in rows] for part in (self.inputs, self.targets)]
+        return Batch(parts[0], parts[1], self.longest_target)
 
     @property
     def tokens(self) -> int:
-        """Number of real target tokens."""
-        return int((self.labels != IGNORED).sum())
+        """Number of target tokens."""
+        return sum(map(len, self.targets))
+
+    def pad(self, pad_token: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return input_ids (B, S), attention_mask (B, S) and labels (B, T), as transformers' models take them.
+
+        Padding is on the right: `pad_token` in inputs, IGNORED in labels. S is these examples' longest input,
+        T the whole batch's longest target.
+        """
+        ids = pad_sequence(self.inputs, batch_first=True, padding_value=pad_token)
+        lengths = torch.tensor([len(row) for row in self.inputs])
+        mask = (torch.arange(ids.shape[1])[None, :] < lengths[:, None]).long()
+        labels = pad_sequence(self.targets, batch_first=True, padding_value=IGNORED)
+        labels = torch.nn.functional.pad(labels, (0, self.longest_target - labels.shape[1]), value=IGNORED)
+        return ids, mask, labels
 
 
 class Order:
@@ -76,14 +97,15 @@ class Collator:
             "rationale": prepared.ragged(split, "rationale"),
         }
         self.max_input_tokens, self.max_target_tokens = max_input_tokens, max_target_tokens
-        self.pad, self.end = int(self.tokenizer.pad_token_id), int(self.tokenizer.eos_token_id)
+        self.end = int(self.tokenizer.eos_token_id)
         self._literals: dict[str, np.ndarray] = {}
 
     def input_ids(self, task: Task, row: int) -> np.ndarray:
         """Prefix, input and end token, cut at the longest input."""
         prefix = self._literal(task.prefix)
         room = self.max_input_tokens - len(prefix) - 1
-        return np.concatenate([prefix, self.inputs[row][: max(room, 0)], [self.end]])
+        ids = np.concatenate([prefix, self.inputs[row][: max(room, 0)], [self.end]])
+        return ids.astype(np.int64, copy=False)
 
     def target_ids(self, task: Task, row: int) -> np.ndarray:
         """The target's fields and end token; what is too long is cut from its first part, so that a
@@ -95,13 +117,10 @@ class Collator:
         return np.asarray([*first, *rest, self.end], dtype=np.int64)
 
     def batch(self, task: Task, rows: Sequence[int] | np.ndarray) -> Batch:
-        """The task's tensors for these rows, padded to their longest."""
-        inputs = [self.input_ids(task, row) for row in rows]
-        targets = [self.target_ids(task, row) for row in rows]
-        ids = _pad(inputs, self.pad)
-        lengths = torch.tensor([len(row) for row in inputs])
-        mask = (torch.arange(ids.shape[1])[None, :] < lengths[:, None]).long()
-        return Batch(ids, mask, _pad(targets, IGNORED))
+        """Return the task's examples for these rows."""
+        inputs = [torch.from_numpy(self.input_ids(task, row)) for row in rows]
+        targets = [torch.from_numpy(self.target_ids(task, row)) for row in rows]
+        return Batch(inputs, targets, max(map(len, targets)))
 
     def _literal(self, text: str) -> np.ndarray:
         if text not in self._literals:
@@ -109,10 +128,3 @@ class Collator:
             self._literals[text] = np.asarray(ids, dtype=np.int64)
         return self._literals[text]
 
-
-def _pad(rows: list[np.ndarray], value: int) -> torch.Tensor:
-    """(B, longest) int64, padded on the right."""
-    padded = np.full((len(rows), max(map(len, rows))), value, dtype=np.int64)
-    for number, row in enumerate(rows):
-        padded[number, : len(row)] = row
-    return torch.from_numpy(padded)

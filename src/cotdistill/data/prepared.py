@@ -1,14 +1,15 @@
 """One (dataset, student) pair, parsed and tokenised once into Arrow and shared by every run.
 
 A prepared folder holds `train.arrow`, `valid.arrow`, `test.arrow` (the public columns, and token ids of
-input, label, teacher_label, rationale and options without special tokens), `tokenizer/`, `manifest.json`.
+input, label, teacher_label, rationale and options without special tokens), `tokenizer/`, `manifest.json`
+and `key.txt`, the digest of what preparing depended on.
 Ids carry no prefix and no end token, so one folder serves every method: tasks are put together from
 them at training time. Preparing checks that this gives the very ids of the put-together text.
 """
 
 from __future__ import annotations
 
-import tempfile
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,106 +23,70 @@ from cotdistill.common.files import (
     sealed,
     tree_sha256,
     write_json,
+    write_text,
 )
-from cotdistill.common.fingerprint import fingerprint
+from cotdistill.data.tasks import SHARED_LITERALS
+from cotdistill.data.tokenizers import load_tokenizer
 
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
+    from datasets import DatasetDict
     from transformers import PreTrainedTokenizerBase
 
-    from cotdistill.config.models import DatasetEntry, Experiment, StudentEntry
+    MakeTokenizer = Callable[[list[str], Path], PreTrainedTokenizerBase]
 
+KEY = "key.txt"
+CHECKED = 100
+"""training inputs on which a tokenizer is checked"""
 SPLITS = ("train", "valid", "test")
 TOKENISED = ("input", "label", "teacher_label", "rationale")
 CHUNK = 2_000
 """rows tokenised and written at once: bounds memory on e-SNLI's half a million rows"""
 
 
-def prepare(experiment: Experiment, dataset: DatasetEntry, student: StudentEntry, folder: Path) -> bool:
-    """Parse and tokenise a pair into `folder`, atomically; whether there was anything to do.
+def write_prepared(
+    folder: Path, key: str, about: dict[str, Any], splits: DatasetDict, make_tokenizer: MakeTokenizer,
+    literals: Sequence[str],
+) -> None:  # fmt: skip
+    """Tokenise the splits of a pair into `folder`, atomically.
 
-    What stands there is kept where it is sound and made by this code from the same rows and settings. Raises
-    UserError on bad data or student.
+    key: digest of what preparing depends on, for `is_current`. about: further entries of the manifest.
+    make_tokenizer: makes the student's tokenizer from texts, and saves it to a folder. literals: prefixes and
+    literal target texts that methods use. Raises UserError on a tokenizer that does not split at spaces.
     """
-    from cotdistill import data, students
-    from cotdistill.data.adapters import ADAPTERS
-    from cotdistill.data.splits import data_checksum, teacher_accuracy
-
-    answer = dataset.answer or ADAPTERS.module(dataset.adapter).ADAPTER.answer
-    splits = data.load(dataset.adapter, experiment.data_root, path=dataset.path)
-    checksum = data_checksum(splits)
-    key = digest([settings_of(dataset, student), code_of(dataset), checksum])
-    if _current(folder, key, student):
-        return False
     with atomic(folder) as part:
         part.mkdir()
         train = splits["train"]
         texts = [text for column in TOKENISED for text in train[column]]
         # as methods use them: a prefix seen once would be spelled letter by letter in every input
-        texts += [f"{literal.rstrip()} {text}" for literal in literals() for text in train["input"]]
-        tokenizer = students.prepare(student, texts, part / "tokenizer")
+        texts += [f"{literal.rstrip()} {text}" for literal in SHARED_LITERALS for text in train["input"]]
+        tokenizer = make_tokenizer(texts, part / "tokenizer")
         tokens = {split: _write(splits[split], tokenizer, part / f"{split}.arrow") for split in SPLITS}
-        _check_joins(train[:100], tokenizer)
+        check_joins(train[:CHECKED]["input"], tokenizer, literals)
         manifest = {
-            "dataset": dataset.name,
-            "adapter": dataset.adapter,
-            "student": student.name,
-            "answer": answer,
-            "key": key,
-            "checksum": checksum,
+            **about,
             "sizes": {split: len(splits[split]) for split in SPLITS},
             "vocabulary": len(tokenizer),
             "tokens": tokens,
-            "teacher": teacher_accuracy(splits, answer),
             "files": tree_sha256(part),
         }
         write_json(part / "manifest.json", sealed(manifest))
-    return True
+        # apart from the manifest, which stays as it is where another key gives the same data
+        write_text(part / KEY, key)
 
 
-def settings_of(dataset: DatasetEntry, student: StudentEntry) -> str:
-    """Digest of the settings that prepared data depend on."""
-    keep = {"adapter", "path", "answer", "pretrained", "scratch"}
-    # a scratch student's tokenizer is trained on the methods' prefixes too
-    texts = literals() if student.scratch else []
-    return digest([*(entry.model_dump(include=keep) for entry in (dataset, student)), texts])
-
-
-def code_of(dataset: DatasetEntry) -> str:
-    """Fingerprint of the code that prepared data depend on."""
-    return fingerprint("data.prepared", f"data.adapters.{dataset.adapter}")
-
-
-def _current(folder: Path, key: str, student: StudentEntry) -> bool:
-    """Whether `folder` is what preparing would make."""
-    from cotdistill import students
-
+def is_current(folder: Path, key: str) -> bool:
+    """Whether `folder` is what `write_prepared` would make under this key: nothing is missing or changed."""
     try:
-        manifest = Prepared(folder).manifest
-        if manifest["key"] != key:
+        if (folder / KEY).read_text(encoding="utf-8") != key:
             return False
-        files = {name: sha for name, sha in tree_sha256(folder).items() if name != "manifest.json"}
-    except (UserError, OSError):
+        manifest = Prepared(folder).manifest
+        files = tree_sha256(folder)
+        return all(manifest["files"].get(name) == sha for name, sha in files.items()
+                   if name not in ("manifest.json", KEY)) and set(manifest["files"]) <= set(files)  # fmt: skip
+    except (UserError, OSError, UnicodeDecodeError, KeyError):
         return False
-    if manifest["files"] != files:
-        return False
-    if student.scratch is not None:
-        return True
-    # a pretrained student's tokenizer is not ours: it may have become another
-    with tempfile.TemporaryDirectory() as temporary:
-        students.prepare(student, [], Path(temporary, "tokenizer"))
-        now = tree_sha256(Path(temporary))
-    return now == {name: sha for name, sha in files.items() if name.startswith("tokenizer/")}
-
-
-def literals() -> list[str]:
-    """Every prefix and literal target text of the registered methods."""
-    from cotdistill.methods import FIELDS, METHODS, build
-
-    tasks = [task for name in METHODS.names() for task in build(name).tasks]
-    texts = {task.prefix for task in tasks} | {part for task in tasks for part in task.target}
-    return sorted(texts - set(FIELDS) - {""})
 
 
 def _write(rows: Any, tokenizer: PreTrainedTokenizerBase, path: Path) -> dict[str, dict[str, float]]:
@@ -163,13 +128,17 @@ def _option_ids(tokenizer: PreTrainedTokenizerBase, rows: list[list[str]]) -> li
     return [[ids[text] for text in row] for row in rows]
 
 
-def _check_joins(rows: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> None:
-    """Refuse a tokenizer whose ids of a joined text are not the joined ids (sentence-level models)."""
-    for literal in literals():
-        for text in rows["input"]:
-            joined = _ids(tokenizer, [literal.rstrip() + " " + text, literal, text])
-            parts = joined[1] + joined[2]
-            if joined[0] != parts:
+def check_joins(
+    inputs: Sequence[str], tokenizer: PreTrainedTokenizerBase, literals: Sequence[str]
+) -> None:
+    """Refuse a tokenizer whose ids of a joined text are not the joined ids (sentence-level models).
+
+    literals: what is put before the inputs. Raises UserError.
+    """
+    for literal in literals:
+        for text in inputs:
+            joined, *parts = _ids(tokenizer, [literal.rstrip() + " " + text, literal, text])
+            if joined != parts[0] + parts[1]:
                 raise UserError(
                     f"tokenizer of '{tokenizer.name_or_path}': '{literal}' and the text after it are not "
                     "tokenised apart; expected one that splits at spaces, as T5's do"
@@ -197,15 +166,14 @@ class Prepared:
         self.folder = Path(folder)
         remedy = f"remove {self.folder} to prepare again"
         self.manifest: dict[str, Any] = read_sealed(self.folder / "manifest.json", remedy)
-        if "key" not in self.manifest:
+        if "student" not in self.manifest:
             raise UserError(f"{self.folder}: prepared by an older version of this package; {remedy}")
         self._sound: set[str] = set()
 
     @property
     def digest(self) -> str:
-        """Digest of all that a run reads from here: data, tokens and tokenizer."""
-        # what was prepared, not by which code: other code that makes the same trains nothing again
-        return digest({name: value for name, value in self.manifest.items() if name != "key"})
+        """Digest of all that a run stands on here: data, tokens, tokenizer and initial weights."""
+        return digest(self.manifest)
 
     def table(self, split: str) -> pa.Table:
         """The split, memory-mapped."""
@@ -230,8 +198,6 @@ class Prepared:
 
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The pair's tokenizer."""
-        from cotdistill.students import load_tokenizer
-
         for name in self.manifest["files"]:
             if name.startswith("tokenizer/"):
                 self._check(name)

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, TypedDict
 
 from cotdistill.common.errors import UserError
 from cotdistill.common.seeds import derive
-from cotdistill.data.adapter import COLUMNS
 from cotdistill.data.answers import matches
+from cotdistill.data.rows import COLUMNS
 
 if TYPE_CHECKING:
     from datasets import DatasetDict

@@ -1,4 +1,4 @@
-"""Generate the test answers of a trained run's two checkpoints."""
+"""Answer the test split with a trained run's two checkpoints, and keep the answers."""
 
 from __future__ import annotations
 
@@ -10,17 +10,19 @@ import torch
 
 from cotdistill import methods, students
 from cotdistill.data.prepared import Prepared
-from cotdistill.evaluation.information.measure import measure
+from cotdistill.evaluation.information.measure import measure_test
 from cotdistill.inference.generate import Generator
+from cotdistill.inference.options import OptionScorer
 from cotdistill.runs import answers as stored
 from cotdistill.runs import outputs
 from cotdistill.runs.documents import Answer
 from cotdistill.runs.folder import CHECKPOINTS, LAST, STRICT
 from cotdistill.runs.grid import Run
+from cotdistill.students import engines
 from cotdistill.training import devices
 
 if TYPE_CHECKING:
-    from transformers import T5ForConditionalGeneration
+    from transformers import PreTrainedModel
 
 
 def answer_test(run: Run) -> None:
@@ -30,45 +32,49 @@ def answer_test(run: Run) -> None:
     """
     devices.deterministic(run.student.compute.threads)
     devices.reuse_memory()
-    with devices.held(devices.choose(run.training.device)) as device:
+    kind = devices.choose(run.training.device)
+    with devices.held(kind) as device:
         prepared, method = Prepared(run.prepared), methods.build(run.method.method, run.method.settings)
-        answer_with(run, Generator(run, prepared, method, device))
+        generator = Generator(run, prepared, method, engines.choose(run.training.engine, kind))
+        answer_with(run, generator, device)
 
 
-def answer_with(run: Run, generator: Generator) -> None:
-    """The same with a generator at hand: how training, still warm, answers test after its last step."""
-    same = outputs.weights(run, STRICT) == outputs.weights(run, LAST)
+def answer_with(run: Run, generator: Generator, device: torch.device) -> None:
+    """Do the same with a generator at hand, on a device that is held already."""
+    same = outputs.find_weights(run, STRICT) == outputs.find_weights(run, LAST)
     for checkpoint in CHECKPOINTS:
-        if stored.current(run, checkpoint):
+        if stored.are_current(run, checkpoint):
             continue
         started = time.perf_counter()
         information = {}
         if checkpoint == LAST and same:
-            answers = stored.read(run, STRICT)
+            answers = stored.load(run, STRICT)
         else:
             # loading draws no random numbers that training could miss: it has ended
-            model = students.load_saved(run.folder / checkpoint).to(generator.device)
-            answers = _answers(run, generator, model, checkpoint)
+            model = students.load_saved(run.files.checkpoint(checkpoint)).to(device)
+            answers = _answer(run, generator, model, checkpoint)
             if checkpoint == STRICT:
-                information = measure(model, run, generator.prepared, generator.device)
+                information = measure_test(model, run, generator.prepared, generator.method, generator.engine)
             del model
-        stored.write(run, checkpoint, answers, information, time.perf_counter() - started)
+        stored.store(run, checkpoint, answers, information, time.perf_counter() - started)
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
 
-def _answers(
-    run: Run, generator: Generator, model: T5ForConditionalGeneration, checkpoint: str
-) -> list[Answer]:
-    """A checkpoint's answers to test; the chosen one's with scores of the options and with rationales."""
+def _answer(run: Run, generator: Generator, model: PreTrainedModel, checkpoint: str) -> list[Answer]:
+    """Return a checkpoint's answers to test; the chosen one's with scores of the options and rationales."""
     chosen = checkpoint == STRICT
-    answers = generator.answers(model, "test", stored.journal(run, checkpoint, "answers"), scored=chosen)
-    if not chosen:
+    journal = stored.open_journal(run, checkpoint, "answers")
+    options = None
+    if chosen:
+        end, longest = int(generator.tokenizer.eos_token_id), run.training.max_target_tokens
+        options = OptionScorer(generator.prepared, "test", generator.engine, end, longest)
+    answers = generator.answer(model, "test", journal, options)
+    if not chosen or not run.experiment.evaluation.rationales:
         return answers
-    if run.experiment.evaluation.rationales:
-        written = generator.rationales(model, "test", stored.journal(run, checkpoint, "rationales"))
-        if written is not None:
-            texts = zip(answers, written, generator.teacher_rationales("test"), strict=True)
-            answers = [replace(answer, rationale=own, teacher_rationale=teachers)
-                       for answer, own, teachers in texts]  # fmt: skip
-    return answers
+    journal = stored.open_journal(run, checkpoint, "rationales")
+    written = generator.write_rationales(model, "test", journal)
+    if written is None:
+        return answers
+    texts = zip(answers, written, generator.teacher_rationales("test"), strict=True)
+    return [replace(answer, rationale=own, teacher_rationale=teacher) for answer, own, teacher in texts]

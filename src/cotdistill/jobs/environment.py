@@ -1,7 +1,8 @@
-"""Where and with what a run was made: versions, hardware, commit, data, time and memory."""
+"""Describe where and with what a run was made: versions, hardware, commit, data, time and memory."""
 
 from __future__ import annotations
 
+import datetime
 import importlib.metadata
 import os
 import platform
@@ -11,13 +12,22 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from cotdistill.runs.documents import Environment
+from cotdistill.runs.grid import Run
+
 PACKAGES = ("cotdistill", "torch", "transformers", "tokenizers", "safetensors", "numpy", "pyarrow")
 
 
-def describe(device: str, processes: int, threads: int) -> dict[str, Any]:
-    """Versions, hardware and git commit, as plain values."""
+def describe(
+    run: Run, device: str, engine: str, manifest: dict[str, Any], *, seconds: float, started_at: str | None
+) -> Environment:
+    """Describe this process and machine as the environment of a run whose training ends now.
+
+    device: 'cpu' or 'cuda'; manifest: of the prepared data; seconds: of training.
+    """
     import torch
 
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     versions = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
@@ -26,17 +36,22 @@ def describe(device: str, processes: int, threads: int) -> dict[str, Any]:
             versions[name] = "not installed"
     hardware = {
         "machine": platform.machine(),
-        "cpu": _cpu(),
+        "cpu": _find_cpu(),
         "cores": os.cpu_count(),
-        "threads": threads,
-        "processes": processes,
+        "threads": torch.get_num_threads(),
+        "processes": run.training.gpus,
         "gpu": torch.cuda.get_device_name() if device == "cuda" else None,
     }
-    return {"versions": versions, "hardware": hardware, "device": device, "git_commit": git_commit()}
+    return Environment(
+        run=run.id, hash=run.hash, versions=versions, hardware=hardware, device=device, engine=engine,
+        git_commit=find_git_commit(), data_checksum=manifest["checksum"], student=manifest["student"],
+        wall_s=round(seconds, 3), peak_memory_mb=round(measure_peak_memory(device), 1),
+        started_at=started_at or now, finished_at=now,
+    )  # fmt: skip
 
 
-def git_commit() -> str | None:
-    """Commit of the package's checkout, `-dirty` where tracked files differ; None without git."""
+def find_git_commit() -> str | None:
+    """Return the commit of the package's checkout, `-dirty` where tracked files differ; None without git."""
     try:
         answer = subprocess.run(
             ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"],
@@ -47,8 +62,8 @@ def git_commit() -> str | None:
     return answer.stdout.strip() or None
 
 
-def peak_memory_mb(device: str) -> float:
-    """Largest memory of this process so far, in MB: allocated on a GPU, resident on a CPU."""
+def measure_peak_memory(device: str) -> float:
+    """Return the largest memory of this process so far, in MB: allocated on a GPU, resident on a CPU."""
     import torch
 
     if device == "cuda":
@@ -57,7 +72,7 @@ def peak_memory_mb(device: str) -> float:
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
 
 
-def _cpu() -> str:
+def _find_cpu() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

@@ -8,71 +8,20 @@ folder with a `METHOD`; the conformance tests cover whatever is registered.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from cotdistill.common.registry import Registry
 from cotdistill.config.models import MethodEntry, Strict
 from cotdistill.config.validation import validate
+from cotdistill.data.tasks import FIELDS, Task
+from cotdistill.students.interface import Needs, TaskOutput, Term
 
 if TYPE_CHECKING:
     import torch
 
+__all__ = ["FIELDS", "METHODS", "Method", "Needs", "Task", "TaskOutput", "Term", "build", "settings_of"]
+
 METHODS = Registry(__name__, "method")
-
-FIELDS = ("label", "rationale")
-"""fields of an example that a target may hold; `label` is the gold or the teacher's, as the run says"""
-
-
-@dataclass(frozen=True)
-class Task:
-    """One pass of the student: `prefix` before the input, `target` the fields or literal texts to write."""
-
-    name: str
-    prefix: str
-    target: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Needs:
-    """What a method's terms read beside each task's cross-entropy. What is not needed is not computed."""
-
-    hidden: bool = False
-    """the decoder's states"""
-    logits: bool = False
-    """all positions' logits: memory for B x T x V numbers, and as many gradients"""
-    pooling: Literal["max", "mean"] | None = None
-    """the probabilities pooled over positions"""
-    padding: bool = False
-    """positions include padding up to the longest target of the batch, as in a plain padded pass"""
-
-
-@dataclass(frozen=True)
-class TaskOutput:
-    """What one task's pass gave on B examples of a batch.
-
-    cross_entropy: scalar; summed over the parts of a batch it is the batch's token mean.
-    share: these examples' part of the batch's, for terms that are means over examples.
-    mask: (B, T), true where a target token is real.
-    The rest is float32 and there where the method `needs` it: pooled: (B, V), each token's largest (or mean)
-    probability over an example's positions; hidden: (B, T, d_model), the decoder's last states before
-    the output layer; logits: (B, T, V), 0 where there is no position.
-    """
-
-    cross_entropy: torch.Tensor
-    share: float
-    mask: torch.Tensor
-    pooled: torch.Tensor | None = None
-    hidden: torch.Tensor | None = None
-    logits: torch.Tensor | None = None
-
-
-@dataclass(frozen=True)
-class Term:
-    """One named part of the loss: the loss is the sum of `weight * value`. A weight of 0 is only logged."""
-
-    value: torch.Tensor
-    weight: float
 
 
 class Method:

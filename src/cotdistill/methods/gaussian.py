@@ -9,7 +9,7 @@ from pydantic import Field
 
 from cotdistill.config.models import Number
 from cotdistill.methods import Needs, TaskOutput, dss, mi
-from cotdistill.mutual_information.pooling import state
+from cotdistill.mutual_information.pooling import mean_state
 
 if TYPE_CHECKING:
     import torch
@@ -50,8 +50,8 @@ class Gaussian(mi.MI):
     def _mutual_information(self, label: TaskOutput, rationale: TaskOutput) -> torch.Tensor:
         assert label.hidden is not None and rationale.hidden is not None
         q = dict(self._own().named_parameters())
-        v = state(label.hidden, label.mask).detach()
-        mean = state(rationale.hidden, rationale.mask) @ q["weight"].T + q["bias"]
+        v = mean_state(label.hidden, label.mask).detach()
+        mean = mean_state(rationale.hidden, rationale.mask) @ q["weight"].T + q["bias"]
         log_sigma = q["log_sigma"].clamp_min(LEAST)
         squares = ((v - mean) / log_sigma.exp()) ** 2
         return (squares / 2 + log_sigma).mean() + math.log(2 * math.pi) / 2

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from cotdistill.config.models import Number
 from cotdistill.methods import Needs, TaskOutput, dss, mi
-from cotdistill.mutual_information.pooling import state
+from cotdistill.mutual_information.pooling import mean_state
 
 if TYPE_CHECKING:
     import torch
@@ -48,10 +48,10 @@ class InfoNCE(mi.MI):
     def _mutual_information(self, label: TaskOutput, rationale: TaskOutput) -> torch.Tensor:
         assert label.hidden is not None and rationale.hidden is not None
         critic = dict(self._own().named_children())
-        v = state(label.hidden, label.mask)
+        v = mean_state(label.hidden, label.mask)
         if self.settings.stop_gradient:
             v = v.detach()
-        z = critic["rationale"](state(rationale.hidden, rationale.mask))
+        z = critic["rationale"](mean_state(rationale.hidden, rationale.mask))
         scores = z @ critic["label"](v).T / z.shape[1] ** 0.5
         return -scores.log_softmax(1).diagonal().mean()
 

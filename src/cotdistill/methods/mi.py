@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
+from cotdistill import mutual_information
 from cotdistill.config.models import Number, Strict
 from cotdistill.methods import Needs, TaskOutput, Term, dss
 
@@ -50,12 +51,12 @@ class MI(dss.DSS):
         return Needs(pooling=self.settings.pooling)
 
     def _mutual_information(self, label: TaskOutput, rationale: TaskOutput) -> torch.Tensor:
-        from cotdistill import mutual_information
-
         assert label.pooled is not None and rationale.pooled is not None
         if self.settings.variant == "released":
-            return mutual_information.released(label.pooled, rationale.pooled)
-        return mutual_information.paper(label.pooled, rationale.pooled, self.settings.stop_gradient)
+            return mutual_information.released_from_pooled(label.pooled, rationale.pooled)
+        return mutual_information.paper_from_pooled(
+            label.pooled, rationale.pooled, self.settings.stop_gradient
+        )
 
 
 METHOD = MI

@@ -1,29 +1,47 @@
-"""A target's positions made one: the mean decoder state of an example."""
+"""One vector for an example, from those of its positions."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     import torch
 
 
-def state(hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """(B, T, d_model) decoder states to (B, d_model): their mean over the real positions.
+def pool(
+    logits: torch.Tensor, mask: torch.Tensor | None, pooling: Literal["max", "mean"] = "max"
+) -> torch.Tensor:
+    """Return (B, V): each token's largest (or mean) probability over an example's positions.
 
-    In at least float32. Raises ValueError when an example has no real position.
+    logits: (B, T, V); mask: (B, T), true where a position counts, None for all of them. At least float32.
+    Raises ValueError when an example has no position that counts.
     """
-    mask = _checked(mask).unsqueeze(-1)
-    return _wide(hidden).masked_fill(~mask, 0.0).sum(1) / mask.sum(1)
+    probabilities = _widen(logits).softmax(-1)
+    if mask is not None:
+        mask = _check(mask)
+        probabilities = probabilities * mask[..., None]
+    if pooling == "max":
+        return probabilities.amax(1)
+    count = logits.shape[1] if mask is None else mask.sum(1, keepdim=True)
+    return probabilities.sum(1) / count
 
 
-def _wide(values: torch.Tensor) -> torch.Tensor:
+def mean_state(hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Return (B, d_model), the mean of (B, T, d_model) decoder states over the real positions.
+
+    mask: (B, T). At least float32. Raises ValueError when an example has no real position.
+    """
+    mask = _check(mask).unsqueeze(-1)
+    return _widen(hidden).masked_fill(~mask, 0.0).sum(1) / mask.sum(1)
+
+
+def _widen(values: torch.Tensor) -> torch.Tensor:
     import torch
 
     return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
-def _checked(mask: torch.Tensor) -> torch.Tensor:
+def _check(mask: torch.Tensor) -> torch.Tensor:
     mask = mask.bool()
     if not bool(mask.any(1).all()):
         raise ValueError("every example needs at least one real position")

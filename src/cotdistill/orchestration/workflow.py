@@ -19,14 +19,12 @@ from cotdistill.common.files import digest, write_text
 from cotdistill.common.fingerprint import fingerprint
 from cotdistill.data import release
 from cotdistill.data.adapters import ADAPTERS
-from cotdistill.data.prepared import code_of, settings_of
 from cotdistill.report.figures import FIGURES
+from cotdistill.runs.code import Stage, compute_code, compute_preparation_code, digest_preparation_settings
 from cotdistill.runs.experiment import parse
 from cotdistill.runs.grid import Run, expand, prepared_folder
 
 MODULES: dict[str, tuple[str, ...]] = {
-    "train": ("training.trainer",),
-    "evaluate": ("evaluation.protocols",),
     "judge": ("evaluation.judge",),
     "collect": ("tables.collect",),
     "compare": ("analysis.comparison",),
@@ -133,7 +131,7 @@ class Workflow:
         """The run that a job's wildcards name."""
         return self.runs[f"{wildcards.dataset}/{wildcards.student}/{wildcards.cell}"]
 
-    def job(self, stage: str, **settings: Any) -> Callable[[Any], dict[str, Any]]:
+    def job(self, stage: Stage, **settings: Any) -> Callable[[Any], dict[str, Any]]:
         """Parameter, one for all that a run's job needs: its id, arguments, and what else has it done again.
 
         arguments: with the hash of the run's resolved config; code: the fingerprint of the stage's code and
@@ -141,9 +139,7 @@ class Workflow:
         """
         def parameter(wildcards: Any) -> dict[str, Any]:
             run = self.find(wildcards)
-            # evaluating reads from a rationale the label that it states, as the dataset's adapter knows how
-            adapter = [f"data.adapters.{run.dataset.adapter}"] if stage == "evaluate" else []
-            code = fingerprint(*MODULES[stage], f"methods.{run.method.method}", *adapter)
+            code = compute_code(stage, run)
             arguments = f"--config {self.grid} --run {run.id} --expect {self._hash(run)}"
             return {"id": run.id, "arguments": arguments, "code": code, **settings}
 
@@ -158,11 +154,11 @@ class Workflow:
 
     def data_settings(self, wildcards: Any) -> str:
         """Parameter: digest of the settings that the prepared data depend on."""
-        return settings_of(*self._pair(wildcards))
+        return digest_preparation_settings(*self._pair(wildcards))
 
     def data_code(self, wildcards: Any) -> str:
         """Parameter: the fingerprint of preparing, and of the dataset's adapter."""
-        return code_of(self._pair(wildcards)[0])
+        return compute_preparation_code(*self._pair(wildcards))
 
     @property
     def judged(self) -> list[str]:

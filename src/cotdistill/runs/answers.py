@@ -1,8 +1,8 @@
-"""Test answers of a run's two checkpoints, kept in `<run>/answers/` under a key of what made them.
+"""Keep the test answers of a run's two checkpoints, in `<run>/answers/` under a key of what made them.
 
-Training answers test while its process is warm (loading torch and transformers takes longer than
+The training job answers test while its process is warm (loading torch and transformers takes longer than
 answering does for a small student); evaluation takes those answers, or makes them where the code of
-evaluation, the settings or the weights have changed since. The folder is a cache: no declared output.
+answering, the settings or the weights have changed since. The folder is a cache: no declared output.
 """
 
 from __future__ import annotations
@@ -11,76 +11,69 @@ from pathlib import Path
 from typing import Any
 
 from cotdistill.common.errors import UserError
-from cotdistill.common.files import (
-    digest,
-    file_sha256,
-    read_json,
-    read_sealed,
-    sealed,
-    write_json,
-)
-from cotdistill.common.fingerprint import fingerprint
-from cotdistill.inference.journal import Journal
+from cotdistill.common.files import digest, file_sha256, read_json, read_sealed, sealed, write_json
 from cotdistill.runs import outputs
+from cotdistill.runs.code import compute_code
 from cotdistill.runs.documents import Answer, read_answers, write_answers
-from cotdistill.runs.folder import LAST, STRICT
+from cotdistill.runs.folder import CHECKPOINTS
 from cotdistill.runs.grid import Run
+from cotdistill.runs.journal import Journal
 
 
-def key(run: Run, checkpoint: str) -> str:
-    """Digest of all that the answers of a checkpoint depend on."""
-    weights = outputs.weights(run, checkpoint)
-    code = fingerprint("jobs.answer", f"methods.{run.method.method}")
+def compute_key(run: Run, checkpoint: str) -> str:
+    """Return the digest of all that the answers of a checkpoint depend on."""
+    weights = outputs.find_weights(run, checkpoint)
+    code = compute_code("answer", run)
     return digest([run.hash, code, weights, run.experiment.evaluation.rationales])
 
 
-def complete(run: Run) -> bool:
+def are_complete(run: Run) -> bool:
     """Whether both checkpoints' answers are there and current."""
-    return all(current(run, checkpoint) for checkpoint in (STRICT, LAST))
+    return all(are_current(run, checkpoint) for checkpoint in CHECKPOINTS)
 
 
-def current(run: Run, checkpoint: str) -> bool:
-    """Whether the answers of a checkpoint are there, readable and current."""
+def are_current(run: Run, checkpoint: str) -> bool:
+    """Whether the answers of a checkpoint are there, readable and made by today's code and settings."""
     try:
         about = read_sealed(_about(run, checkpoint), "answering again")
         rows = _rows(run, checkpoint)
-        return bool(about["key"] == key(run, checkpoint) and about["sha256"] == file_sha256(rows))
+        return bool(about["key"] == compute_key(run, checkpoint) and about["sha256"] == file_sha256(rows))
     except (UserError, OSError, KeyError, TypeError):
         return False
 
 
-def write(
+def store(
     run: Run, checkpoint: str, answers: list[Answer], information: dict[str, Any], seconds: float
 ) -> None:
     """Keep the answers of a checkpoint, and its mutual information; the key is written last."""
     path = _rows(run, checkpoint)
     write_answers(path, answers)
     write_json(_about(run, checkpoint), sealed({
-        "key": key(run, checkpoint), "seconds": round(seconds, 3), "sha256": file_sha256(path),
+        "key": compute_key(run, checkpoint), "seconds": round(seconds, 3), "sha256": file_sha256(path),
         "mutual_information": information,
-    }))
+    }))  # fmt: skip
     for part in path.parent.glob(f"{checkpoint}.*.partial"):
         part.unlink()
 
 
-def journal(run: Run, checkpoint: str, task: str) -> Journal:
-    """Where the batches of a checkpoint's answering are kept until all are done."""
-    return Journal(run.files.answers / f"{checkpoint}.{task}.partial", key(run, checkpoint))
+def open_journal(run: Run, checkpoint: str, task: str) -> Journal:
+    """Open the file that keeps the batches of a checkpoint's answering until all are done."""
+    return Journal(run.files.answers / f"{checkpoint}.{task}.partial", compute_key(run, checkpoint))
 
 
-def read(run: Run, checkpoint: str) -> list[Answer]:
-    """The answers of a checkpoint. Raises UserError when corrupt."""
+def load(run: Run, checkpoint: str) -> list[Answer]:
+    """Return the answers of a checkpoint. Raises UserError when corrupt."""
     return read_answers(_rows(run, checkpoint))
 
 
-def information(run: Run, checkpoint: str) -> dict[str, Any]:
-    """What `mutual_information.measure` found of a checkpoint on test; {} if nothing was measured."""
+def load_information(run: Run, checkpoint: str) -> dict[str, Any]:
+    """Return the mutual information that was measured of a checkpoint on test; {} where none was."""
     return dict(read_json(_about(run, checkpoint))["mutual_information"])
 
 
-def seconds(run: Run) -> float:
-    """Time that answering took, both checkpoints, in seconds."""
-    return sum(float(read_json(_about(run, checkpoint))["seconds"]) for checkpoint in (STRICT, LAST))
+def sum_seconds(run: Run) -> float:
+    """Return the time that answering took, both checkpoints, in seconds."""
+    return sum(float(read_json(_about(run, checkpoint))["seconds"]) for checkpoint in CHECKPOINTS)
 
 
 def _rows(run: Run, checkpoint: str) -> Path:

@@ -68,8 +68,9 @@ class Document(Record):
 
 
 class RunConfig(Document):
-    """`config.json`: every setting that the run's numbers depend on."""
+    """`config.json`: every setting that the run's numbers depend on, and the engine that computed them."""
 
+    engine: str
     config: dict[str, Any]
 
 

@@ -8,25 +8,26 @@ evaluated, and the declared outputs are links to it: the same bytes, on disk onc
 from __future__ import annotations
 
 import contextlib
+import datetime
 import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 from cotdistill.common.errors import UserError
-from cotdistill.common.files import atomic, file_sha256, link, sweep, tree_sha256
+from cotdistill.common.files import atomic, file_sha256, link, read_json, sweep, tree_sha256, write_json
 from cotdistill.runs.documents import Training
 from cotdistill.runs.folder import WEIGHTS, RunFiles
 from cotdistill.runs.grid import Run
 from cotdistill.runs.lease import gone, holders
 
 
-def trained(run: Run) -> bool:
+def are_written(run: Run) -> bool:
     """Whether the run's outputs are all there. Raises UserError where they are another config's."""
     if not all(path.exists() for path in run.files.outputs):
         return False
     try:
-        found = read(run).hash
+        found = read_training(run).hash
     except UserError:
         return False  # half-deleted at this moment, or corrupt: to be written again
     if found != run.hash:
@@ -78,14 +79,14 @@ def forget(run: Run) -> None:
         run.files.states.rmdir()
 
 
-def read(run: Run) -> Training:
+def read_training(run: Run) -> Training:
     """Read what training ended with. Raises UserError when absent or corrupt."""
     return Training.read(run.files.training, _remedy(run))
 
 
 def check(run: Run) -> None:
     """Raises UserError where a file of the run is not what training wrote."""
-    for name, expected in read(run).files.items():
+    for name, expected in read_training(run).files.items():
         path = run.folder / name
         try:
             found = file_sha256(path)
@@ -97,10 +98,25 @@ def check(run: Run) -> None:
             )
 
 
-def weights(run: Run, checkpoint: str) -> str:
-    """SHA-256 of a checkpoint's weights as training wrote them. Raises UserError where that is not told."""
+def note_start(run: Run) -> None:
+    """Keep the time of the run's first start in its state folder."""
+    if not _started(run).exists():
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        write_json(_started(run), {"started_at": now})
+
+
+def read_start(run: Run) -> str | None:
+    """Return the ISO date and time that `note_start` kept; None where none is readable."""
     try:
-        return read(run).files[f"{checkpoint}/{WEIGHTS}"]
+        return str(read_json(_started(run))["started_at"])
+    except (UserError, KeyError, TypeError):
+        return None
+
+
+def find_weights(run: Run, checkpoint: str) -> str:
+    """Return the SHA-256 of a checkpoint's weights as training wrote them. Raises UserError where that is not told."""
+    try:
+        return read_training(run).files[f"{checkpoint}/{WEIGHTS}"]
     except KeyError as error:
         raise UserError(
             f"{run.files.training}: names no weights of '{checkpoint}'; expected their SHA-256; {_remedy(run)}"
@@ -109,6 +125,10 @@ def weights(run: Run, checkpoint: str) -> str:
 
 def _remedy(run: Run) -> str:
     return f"remove {run.folder} to train again"
+
+
+def _started(run: Run) -> Path:
+    return run.state / "started.json"
 
 
 def _finished(run: Run) -> Path:

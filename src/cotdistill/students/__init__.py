@@ -1,16 +1,20 @@
 """Students: a pretrained T5 from a hub or a folder, or one built from scratch.
 
-`prepare` makes what all runs of a (dataset, student) pair share (the tokenizer, and the checkpoint in
-the cache or the architecture); `load` gives one run its model.
+`make_tokenizer` and `describe_source` are for preparing a (dataset, student) pair: they fetch a pretrained
+student into the cache, so that training needs no network. `load` gives one run its model.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cotdistill.common.errors import UserError
 from cotdistill.common.files import atomic, read_json, write_json
+from cotdistill.common.seeds import derive
+from cotdistill.students import pretrained, scratch
+from cotdistill.students.tokens import SPECIAL_TOKENS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -18,25 +22,18 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, T5ForConditionalGeneration
 
     from cotdistill.config.models import StudentEntry
-    from cotdistill.runs.grid import Run
-
-SPECIAL_TOKENS = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
-"""the tokens every student needs; NLI inputs join premise and hypothesis with the end token"""
 
 
-def prepare(student: StudentEntry, texts: Iterable[str], folder: Path) -> PreTrainedTokenizerBase:
+def make_tokenizer(student: StudentEntry, texts: Iterable[str], folder: Path) -> PreTrainedTokenizerBase:
     """Write the student's tokenizer to `folder` and return it.
 
-    A scratch student's tokenizer is trained on `texts` (the training split's). A pretrained student's
-    checkpoint is fetched into the local cache, so that training needs no network. Raises UserError for
-    what is not a T5 or a tokenizer without the needed tokens.
+    A scratch student's tokenizer is trained on `texts`. Raises UserError for what is not a T5 or a tokenizer
+    without the needed tokens.
     """
-    from cotdistill.students import pretrained, scratch
-
     if student.scratch is not None:
         tokenizer: PreTrainedTokenizerBase = scratch.train_tokenizer(texts, student.scratch.vocabulary)
     else:
-        tokenizer = pretrained.fetch(str(student.pretrained))
+        tokenizer = pretrained.fetch(str(student.pretrained), student.revision)
     for role, token in SPECIAL_TOKENS.items():
         if getattr(tokenizer, role, None) != token:
             raise UserError(
@@ -47,33 +44,34 @@ def prepare(student: StudentEntry, texts: Iterable[str], folder: Path) -> PreTra
     return tokenizer
 
 
-def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer that `prepare` or `save` left in `folder`. Raises UserError when it does not load."""
-    # the class itself, not AutoTokenizer, whose import takes in every model family
-    from transformers.tokenization_utils_tokenizers import PreTrainedTokenizerFast
+def describe_source(student: StudentEntry) -> dict[str, Any]:
+    """Return where a student's initial weights are from, for the manifest of prepared data.
 
-    try:
-        return PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
-    except Exception as error:  # noqa: BLE001 a broken tokenizer file raises almost anything
-        raise UserError(f"{folder}: no tokenizer loads from here ({_first_line(error)})") from error
-
-
-def load(run: Run, vocabulary: int) -> T5ForConditionalGeneration:
-    """The run's student with its initial weights: equal for every method of one repetition.
-
-    vocabulary: number of token ids of the pair's tokenizer. Raises UserError when the checkpoint is
-    not a T5, is corrupt, or has fewer embeddings than the tokenizer has tokens.
+    Of a pretrained one, which is fetched: its name, the hub's commit (None for a folder) and the SHA-256 of
+    each file. Empty for one from scratch, whose weights follow from seed and settings.
     """
-    from cotdistill.common.seeds import derive
-    from cotdistill.students import pretrained, scratch
+    return {} if student.pretrained is None else pretrained.describe(student.pretrained, student.revision)
 
-    if run.student.scratch is not None:
-        seed = derive("initial weights", dataset=run.dataset.name, student=run.student.name, seed=run.seed)
-        return scratch.build(run.student.scratch, vocabulary, seed)
-    model = pretrained.load(str(run.student.pretrained))
+
+def load(
+    student: StudentEntry, manifest: Mapping[str, Any], axes: Mapping[str, object]
+) -> T5ForConditionalGeneration:
+    """Return a student with its initial weights: equal for every method of one repetition.
+
+    manifest: of the prepared pair. axes: dataset, student and seed, which decide a scratch student's weights.
+    Raises UserError when the checkpoint is not a T5, is corrupt, has fewer embeddings than the tokenizer has
+    tokens, or is another than was prepared.
+    """
+    vocabulary = int(manifest["vocabulary"])
+    if student.scratch is not None:
+        return scratch.build(student.scratch, vocabulary, derive("initial weights", **axes))
+    source = manifest["student"]
+    name = str(student.pretrained)
+    pretrained.check_source(name, source)
+    model = pretrained.load(name, source["revision"])
     if model.config.vocab_size < vocabulary:
         raise UserError(
-            f"student '{run.student.name}': {model.config.vocab_size} embeddings for {vocabulary} tokens"
+            f"student '{student.name}': {model.config.vocab_size} embeddings for {vocabulary} tokens"
         )
     return model
 
@@ -94,12 +92,5 @@ def save(model: T5ForConditionalGeneration, tokenizer: PreTrainedTokenizerBase, 
 
 
 def load_saved(folder: Path) -> T5ForConditionalGeneration:
-    """The model that `save` left in `folder`. Raises UserError for a corrupt or foreign checkpoint."""
-    from cotdistill.students import pretrained
-
+    """Return the model that `save` left in `folder`. Raises UserError for a corrupt or foreign checkpoint."""
     return pretrained.load(str(folder))
-
-
-def _first_line(error: BaseException) -> str:
-    text: Any = str(error).strip().split("\n")[0]
-    return f"{type(error).__name__}: {text[:200]}"

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cotdistill.common.errors import UserError
-from cotdistill.common.files import read_json
+from cotdistill.common.errors import UserError, first_line
+from cotdistill.common.files import file_sha256, read_json
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, T5ForConditionalGeneration
@@ -17,10 +18,10 @@ TOKENIZERS = ("tokenizer.json", "spiece.model")
 """the files that hold a T5's pieces; one is enough"""
 
 
-def fetch(name: str) -> PreTrainedTokenizerBase:
-    """Fetch checkpoint and tokenizer of `name` into the cache; return the tokenizer."""
-    folder = _folder(name, fetch=True)
-    _config(folder, name)
+def fetch(name: str, revision: str | None = None) -> PreTrainedTokenizerBase:
+    """Fetch checkpoint and tokenizer of `name` into the cache; return the tokenizer. Raises UserError."""
+    folder = _find_folder(name, revision, fetch=True)
+    _read_config(folder, name)
     if not any(Path(folder, file).is_file() for file in TOKENIZERS):
         # transformers would make up a tokenizer of nothing but special tokens
         raise UserError(f"student '{name}': {folder} holds no tokenizer: expected {' or '.join(TOKENIZERS)}")
@@ -29,17 +30,17 @@ def fetch(name: str) -> PreTrainedTokenizerBase:
     try:
         return AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # noqa: BLE001 a broken tokenizer raises almost anything
-        raise UserError(f"student '{name}': its tokenizer does not load ({_line(error)})") from error
+        raise UserError(f"student '{name}': its tokenizer does not load ({first_line(error)})") from error
 
 
-def load(name: str) -> T5ForConditionalGeneration:
-    """The model in `name` (hub id in the cache, or local folder), float32, dropout as configured.
+def load(name: str, revision: str | None = None) -> T5ForConditionalGeneration:
+    """Return the model in `name` (hub id in the cache, or local folder), float32, dropout as configured.
 
     Raises UserError when it is not a T5, when weights are missing or corrupt, and when the output
     layer comes out otherwise than the checkpoint says (see METHOD: tied or untied embeddings).
     """
-    folder = _folder(name, fetch=False)
-    config = _config(folder, name)
+    folder = _find_folder(name, revision, fetch=False)
+    config = _read_config(folder, name)
     import torch
     from transformers.models.t5.modeling_t5 import T5ForConditionalGeneration
     from transformers.utils import logging
@@ -50,7 +51,7 @@ def load(name: str) -> T5ForConditionalGeneration:
             folder, local_files_only=True, output_loading_info=True, dtype=torch.float32
         )
     except Exception as error:  # noqa: BLE001 a corrupt file raises whatever its reader raises
-        raise UserError(f"student '{name}': checkpoint does not load ({_line(error)})") from error
+        raise UserError(f"student '{name}': checkpoint does not load ({first_line(error)})") from error
     missing = [key for key in report["missing_keys"] if not key.endswith("embed_tokens.weight")]
     tied = config.get("tie_word_embeddings", True) is not False
     missing = [key for key in missing if not (tied and key == "lm_head.weight")]
@@ -65,8 +66,33 @@ def load(name: str) -> T5ForConditionalGeneration:
     return model
 
 
-def _folder(name: str, fetch: bool) -> str:
-    """The local folder of a student: its own, or the hub's snapshot (from the cache unless `fetch`)."""
+def describe(name: str, revision: str | None = None) -> dict[str, Any]:
+    """Fetch the checkpoint; return its name, the hub's commit (None for a folder) and its files' SHA-256."""
+    folder = Path(_find_folder(name, revision, fetch=True))
+    # the cache keeps a snapshot under the name of its commit
+    commit = None if Path(name).is_dir() else folder.name
+    return {"pretrained": name, "revision": commit, "files": _hash_files(folder)}
+
+
+def check_source(name: str, source: Mapping[str, Any]) -> None:
+    """Raises UserError where the checkpoint is not the one that `describe` saw: other files, or other bytes."""
+    folder = Path(_find_folder(name, source["revision"], fetch=False))
+    found, expected = _hash_files(folder), source["files"]
+    changed = sorted({file for file, _ in found.items() ^ expected.items()})
+    if changed:
+        raise UserError(
+            f"student '{name}': {folder / changed[0]} is not what was prepared; run `cotdistill prepare` again"
+        )
+
+
+def _hash_files(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of each file that a student is loaded from, by name."""
+    paths = {path for pattern in FILES for path in folder.glob(pattern)}
+    return {path.name: file_sha256(path) for path in sorted(paths)}
+
+
+def _find_folder(name: str, revision: str | None, fetch: bool) -> str:
+    """Return the local folder of a student: its own, or the hub's snapshot (from the cache unless `fetch`)."""
     if Path(name).is_dir():
         return name
     if name.count("/") != 1 or name.startswith((".", "/")):
@@ -74,13 +100,15 @@ def _folder(name: str, fetch: bool) -> str:
     from huggingface_hub import snapshot_download
 
     try:
-        return snapshot_download(name, allow_patterns=FILES, local_files_only=not fetch)
+        return snapshot_download(
+            name, revision=revision, allow_patterns=FILES, local_files_only=not fetch
+        )
     except Exception as error:  # noqa: BLE001 network, permission, revision: one line for all
         how = "fetched from the hub" if fetch else "found in the local cache (run `cotdistill prepare` first)"
-        raise UserError(f"student '{name}': could not be {how} ({_line(error)})") from error
+        raise UserError(f"student '{name}': could not be {how} ({first_line(error)})") from error
 
 
-def _config(folder: str, name: str) -> dict[str, Any]:
+def _read_config(folder: str, name: str) -> dict[str, Any]:
     path = Path(folder, "config.json")
     if not path.is_file():
         raise UserError(f"student '{name}': {path} is missing: expected a T5 checkpoint folder")
@@ -90,6 +118,3 @@ def _config(folder: str, name: str) -> dict[str, Any]:
         raise UserError(f"student '{name}': {path} is a model of type {kind!r}; expected 't5'")
     return config
 
-
-def _line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {str(error).strip().splitlines()[0][:200] if str(error).strip() else ''}"

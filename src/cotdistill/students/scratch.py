@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from cotdistill.common.errors import UserError
 from cotdistill.config.models import ScratchStudent
+from cotdistill.students.tokens import SPECIAL_TOKENS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast, T5ForConditionalGeneration
@@ -51,8 +52,6 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenize
     """
     from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
     from transformers.tokenization_utils_tokenizers import PreTrainedTokenizerFast
-
-    from cotdistill.students import SPECIAL_TOKENS
 
     clean = normalizers.Sequence(
         [normalizers.NFKC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Strip()]

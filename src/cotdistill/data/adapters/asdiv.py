@@ -10,10 +10,11 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from cotdistill.data.adapter import Record, ReleaseAdapter, Row
+from cotdistill.data.adapter import Record, ReleaseAdapter
 from cotdistill.data.adapters.svamp import ADAPTER as SVAMP
 from cotdistill.data.adapters.svamp import parse_equation, stated_equation
 from cotdistill.data.answers import evaluate_equation
+from cotdistill.data.rows import Row
 
 _TOKEN = re.compile(r"[0-9]+\.?[0-9]*|\.[0-9]+|[-+*/()]")
 # bounded, so that a hostile answer costs no quadratic time; "1,000", "3/4" and "12:30" are no numbers here

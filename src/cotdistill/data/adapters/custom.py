@@ -10,7 +10,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from cotdistill.common.errors import UserError
-from cotdistill.data.adapter import Adapter, Record, Row, read_records
+from cotdistill.data.adapter import Adapter, Record, read_records
+from cotdistill.data.rows import Row
 
 
 class Custom(Adapter):

@@ -19,7 +19,8 @@ from pathlib import Path
 from random import Random
 
 from cotdistill.common.seeds import derive
-from cotdistill.data.adapter import Adapter, Row
+from cotdistill.data.adapter import Adapter
+from cotdistill.data.rows import Row
 
 KINDS = ["bird", "fish", "cat", "bear", "bee", "frog", "snake"]
 VALUES = {  # property: its value for each kind, in the order of KINDS

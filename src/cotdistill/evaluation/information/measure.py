@@ -1,4 +1,4 @@
-"""Mutual information between a student's two tasks on held-out examples.
+"""Measure the mutual information between a student's two tasks on held-out examples.
 
 Z is of the rationale task, V of the label task, each from one teacher-forced pass with the gold label and
 the teacher's rationale as targets. Two representations of a task: `decoder`, the mean over a target's real
@@ -13,14 +13,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from cotdistill import methods
 from cotdistill.common import stopping
 from cotdistill.common.seeds import derive
 from cotdistill.data.batches import Collator
-from cotdistill.evaluation.information.estimators import ESTIMATORS, LEAST, Estimate
+from cotdistill.evaluation.information.estimate import Estimate
+from cotdistill.evaluation.information.estimators import ESTIMATORS
+from cotdistill.evaluation.information.gaussian_fit import estimate_gaussian
+from cotdistill.evaluation.information.infonce_bound import estimate_infonce
 from cotdistill.methods import Method, Needs, Task
-from cotdistill.mutual_information.pooling import state
-from cotdistill.students.packed.step import observed
+from cotdistill.mutual_information.pooling import mean_state
+from cotdistill.students.engines import make_learner
 
 if TYPE_CHECKING:
     from cotdistill.data.prepared import Prepared
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 Pair = tuple[torch.Tensor, torch.Tensor]
 """Z and V, a row an example"""
 
+LEAST = 40
+"""fewest samples that are estimated from"""
 REPRESENTATIONS = ("decoder", "output")
 DIMENSIONS = 64
 """of the output distributions once projected"""
@@ -36,62 +40,59 @@ AT_THE_END = 2048
 """most test examples that are measured"""
 
 
-def measure(model: torch.nn.Module, run: Run, prepared: Prepared, device: torch.device) -> dict[str, Any]:
-    """I(Z;V) on test, by representation and estimator: value, low, high, n, ceiling, bound (nats).
+def estimate(name: str, z: torch.Tensor, v: torch.Tensor, seed: int) -> Estimate:
+    """Return the estimate of I(Z;V) by the estimator `name`, from paired rows z: (n, d) and v: (n, e).
 
-    Empty where it is not measured: the method has not both tasks, fewer than LEAST test examples have a
-    rationale, or `evaluation.mutual_information` is 0. Raises Preempted when asked to stop.
+    seed: of the split, for an estimator that fits on one part and reads on another. Computed in float64 on
+    the CPU; the global random state is not touched. Raises ValueError below LEAST rows, or unpaired.
     """
-    method = methods.build(run.method.method, run.method.settings)
-    if not measurable(run, method):
-        return {}
-    found = Meter(run, prepared, method, "test", AT_THE_END, device).estimates(model)
-    return {
-        representation: {name: ESTIMATORS[name].described(each) for name, each in of.items()}
-        for representation, of in (found or {}).items()
-    }
+    if len(z) != len(v) or len(z) < LEAST:
+        raise ValueError(f"{len(z)} and {len(v)} samples: expected pairs, at least {LEAST}")
+    z, v = z.double().cpu(), v.double().cpu()
+    return estimate_infonce(z, v, seed) if name == "infonce" else estimate_gaussian(z, v)
 
 
-def measurable(run: Run, method: Method) -> bool:
+def is_measured(run: Run, method: Method) -> bool:
     """Whether the method has a label and a rationale task, and the measurement is on."""
-    return run.experiment.evaluation.mutual_information > 0 and _tasks(method) is not None
+    return run.experiment.evaluation.mutual_information > 0 and _find_tasks(method) is not None
 
 
 class Meter:
-    """Measures students of one run on the same examples of a split: those of every run of its dataset."""
+    """Measures students of one run on the same examples of a split, which are those of every run of its dataset."""
 
     def __init__(
-        self, run: Run, prepared: Prepared, method: Method, split: str, most: int, device: torch.device
+        self, run: Run, prepared: Prepared, method: Method, split: str, most: int, engine: str
     ) -> None:
         """most: examples, drawn from those that have a rationale."""
         training = run.training
-        self.method, self.device, self.precision = method, device, training.precision
+        self.method, self.engine, self.precision = method, engine, training.precision
         self.collator = Collator(
             prepared, split, "gold", training.max_input_tokens, training.max_target_tokens
         )
         # what training holds at once, with gradients, fits
         self.batch_size = max(1, training.batch_size // (training.accumulation * training.gpus))
         lengths = [int(length) for length in np.diff(self.collator.fields["rationale"].offsets)]
-        told = torch.tensor([row for row, length in enumerate(lengths) if length], dtype=torch.long)
+        with_rationale = torch.tensor([row for row, length in enumerate(lengths) if length], dtype=torch.long)
         self.seed = derive("mutual information", dataset=run.dataset.name, split=split)
-        shuffled = torch.randperm(len(told), generator=torch.Generator().manual_seed(self.seed))
-        self.rows: list[int] = sorted(told[shuffled[:most]].tolist(), key=lambda row: (-lengths[row], row))
+        order = torch.randperm(len(with_rationale), generator=torch.Generator().manual_seed(self.seed))
+        chosen = with_rationale[order[:most]].tolist()
+        self.rows: list[int] = sorted(chosen, key=lambda row: (-lengths[row], row))
 
-    def estimates(self, model: torch.nn.Module) -> dict[str, dict[str, Estimate]] | None:
-        """By representation and estimator; None with fewer than LEAST examples."""
+    def estimate_all(self, model: torch.nn.Module) -> dict[str, dict[str, Estimate]] | None:
+        """Return estimates by representation and estimator; None with fewer than LEAST examples."""
         if len(self.rows) < LEAST:
             return None
         pairs = represent(
-            model, self.method, self.collator, self.rows, self.device, self.precision, self.batch_size
+            model, self.method, self.collator, self.rows, self.engine, self.precision, self.batch_size
         )
         return {
-            name: {each.name: each.estimate(*pairs[name], self.seed) for each in ESTIMATORS.values()}
+            name: {each: estimate(each, *pairs[name], self.seed) for each in ESTIMATORS}
             for name in REPRESENTATIONS
         }
 
-    def line(self, model: torch.nn.Module) -> dict[str, float | None]:
-        """The estimates as in a history: `mi/<representation>/<estimator>`, null with too few examples."""
-        found = self.estimates(model)
+    def make_history_values(self, model: torch.nn.Module) -> dict[str, float | None]:
+        """Return the estimates as in a history: `mi/<representation>/<estimator>`, None with too few examples."""
+        found = self.estimate_all(model)
         return {
             f"mi/{name}/{estimator}": found[name][estimator].value if found else None
             for name in REPRESENTATIONS
@@ -99,12 +100,34 @@ class Meter:
         }
 
 
+def measure_test(model: torch.nn.Module, run: Run, prepared: Prepared, method: Method, engine: str) -> dict[str, Any]:
+    """Return I(Z;V) on test, by representation and estimator: value, low, high, n, ceiling, bound (nats).
+
+    Empty where it is not measured: the method has not both tasks, fewer than LEAST test examples have a
+    rationale, or `evaluation.mutual_information` is 0. Raises Preempted when asked to stop.
+    """
+    if not is_measured(run, method):
+        return {}
+    found = Meter(run, prepared, method, "test", AT_THE_END, engine).estimate_all(model)
+    return {
+        representation: {name: _describe(name, each) for name, each in estimates.items()}
+        for representation, estimates in (found or {}).items()
+    }
+
+
+def _describe(estimator: str, found: Estimate) -> dict[str, Any]:
+    """Return an estimate as plain values, with what bounds it."""
+    values = {"value": found.value, "low": found.low, "high": found.high, "n": found.n}
+    ceiling = {} if found.ceiling is None else {"ceiling": found.ceiling}
+    return {**values, **ceiling, "bound": ESTIMATORS[estimator].bound}
+
+
 @torch.no_grad()
 def represent(
-    model: torch.nn.Module, method: Method, collator: Collator, rows: Sequence[int], device: torch.device,
+    model: torch.nn.Module, method: Method, collator: Collator, rows: Sequence[int], engine: str,
     precision: str = "fp32", batch_size: int = 64,
-) -> dict[str, Pair]:
-    """Z and V of these examples: `decoder` (n, d_model) and `output` (n, DIMENSIONS), float32 on the CPU.
+) -> dict[str, Pair]:  # fmt: skip
+    """Return Z and V of these examples: `decoder` (n, d_model) and `output` (n, DIMENSIONS), float32 on the CPU.
 
     An output distribution (maxima over the real positions, normalised) is given by the square roots of
     its V probabilities under one fixed random projection: its distances are about Hellinger's, and a
@@ -112,44 +135,47 @@ def represent(
     state are touched, and the model is in its mode again after. Raises ValueError for a method without
     both tasks, Preempted when asked to stop.
     """
-    tasks = _tasks(method)
+    tasks = _find_tasks(method)
     if tasks is None:
         raise ValueError("the method has not both a label and a rationale task")
     training = model.training
     model.eval()
     try:
-        parts = [_of_task(model, task, collator, rows, device, precision, batch_size) for task in tasks]
+        parts = [
+            _represent_task(model, task, collator, rows, engine, precision, batch_size) for task in tasks
+        ]
     finally:
         model.train(training)
     return {name: (parts[0][name], parts[1][name]) for name in REPRESENTATIONS}
 
 
-def _tasks(method: Method) -> tuple[Task, Task] | None:
-    """The tasks of Z and of V."""
+def _find_tasks(method: Method) -> tuple[Task, Task] | None:
+    """Return the tasks of Z and of V; None where the method has not both."""
     rationale, label = method.rationale_task, method.label_task
     return (rationale, label) if rationale and label else None
 
 
-def _of_task(
-    model: torch.nn.Module, task: Task, collator: Collator, rows: Sequence[int], device: torch.device,
-    precision: str, batch_size: int,
-) -> dict[str, torch.Tensor]:
+def _represent_task(
+    model: Any, task: Task, collator: Collator, rows: Sequence[int], engine: str, precision: str,
+    batch_size: int,
+) -> dict[str, torch.Tensor]:  # fmt: skip
+    learner = make_learner(engine, model, precision)
     found: dict[str, list[torch.Tensor]] = {name: [] for name in REPRESENTATIONS}
     projection: torch.Tensor | None = None
     for start in range(0, len(rows), batch_size):
         stopping.check()
         batch = collator.batch(task, rows[start : start + batch_size])
-        for output in observed(model, batch, Needs(hidden=True, pooling="max"), precision):
+        for output in learner.observe(batch, Needs(hidden=True, pooling="max")):
             assert output.hidden is not None and output.pooled is not None
             distribution = output.pooled / output.pooled.sum(1, keepdim=True)
             if projection is None:
-                projection = _projection(distribution.shape[1]).to(device)
-            found["decoder"].append(state(output.hidden, output.mask).cpu())
+                projection = _make_projection(distribution.shape[1]).to(distribution.device)
+            found["decoder"].append(mean_state(output.hidden, output.mask).cpu())
             found["output"].append((distribution.sqrt() @ projection).cpu())
     return {name: torch.cat(parts) for name, parts in found.items()}
 
 
-def _projection(vocabulary: int) -> torch.Tensor:
-    """(V, DIMENSIONS), the same for every run of a vocabulary (Johnson and Lindenstrauss 1984)."""
+def _make_projection(vocabulary: int) -> torch.Tensor:
+    """Return (V, DIMENSIONS), the same for every run of a vocabulary (Johnson and Lindenstrauss 1984)."""
     generator = torch.Generator().manual_seed(derive("output projection", vocabulary=vocabulary))
     return torch.randn(vocabulary, DIMENSIONS, generator=generator) / DIMENSIONS**0.5

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from cotdistill.students.packed import operators
 from cotdistill.students.packed.layout import Layout
 
 WORDS = 4
@@ -49,7 +50,7 @@ class Dropout:
         return torch.from_numpy(self._stream.integers(0, 2**64, size=count, dtype=np.uint64).view(np.int64))
 
 
-def dropped(x: torch.Tensor, dropout: Dropout) -> torch.Tensor:
+def drop(x: torch.Tensor, dropout: Dropout) -> torch.Tensor:
     """x with dropout."""
     mask = dropout.mask(*x.shape)
     return x if mask is None else _Dropped.apply(x, mask, dropout.scale)
@@ -59,14 +60,14 @@ class _Dropped(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, mask: torch.Tensor, scale: float) -> torch.Tensor:
         ctx.mask, ctx.scale = mask, scale
-        return x * _factor(mask, scale, x.dtype)
+        return x * _as_factor(mask, scale, x.dtype)
 
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None, None]:
-        return grad * _factor(ctx.mask, ctx.scale, grad.dtype), None, None
+        return grad * _as_factor(ctx.mask, ctx.scale, grad.dtype), None, None
 
 
-def added(x: torch.Tensor, y: torch.Tensor, dropout: Dropout) -> torch.Tensor:
+def add_residual(x: torch.Tensor, y: torch.Tensor, dropout: Dropout) -> torch.Tensor:
     """x + dropout(y), in the type of x: a sublayer's end."""
     mask = dropout.mask(*y.shape)
     return x + y if mask is None else _Added.apply(x, y, mask, dropout.scale)
@@ -78,14 +79,14 @@ class _Added(torch.autograd.Function):
         ctx: Any, x: torch.Tensor, y: torch.Tensor, mask: torch.Tensor, scale: float
     ) -> torch.Tensor:
         ctx.mask, ctx.scale, ctx.dtype = mask, scale, y.dtype
-        return torch.addcmul(x, y.to(x.dtype), _number(mask, x.dtype), value=scale)
+        return torch.addcmul(x, y.to(x.dtype), _as_number(mask, x.dtype), value=scale)
 
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None, None]:
-        return grad, (grad * _factor(ctx.mask, ctx.scale, grad.dtype)).to(ctx.dtype), None, None
+        return grad, (grad * _as_factor(ctx.mask, ctx.scale, grad.dtype)).to(ctx.dtype), None, None
 
 
-def normed(x: torch.Tensor, weight: torch.Tensor, epsilon: float, dtype: torch.dtype) -> torch.Tensor:
+def normalise(x: torch.Tensor, weight: torch.Tensor, epsilon: float, dtype: torch.dtype) -> torch.Tensor:
     """T5's layer norm, x / sqrt(mean of squares + epsilon) * weight, of (N, d), given in `dtype`."""
     result: torch.Tensor = _Normed.apply(x, weight, epsilon, dtype)
     return result
@@ -112,7 +113,7 @@ class _Normed(torch.autograd.Function):
         return into, both.sum(0), None, None
 
 
-def gated(gate: torch.Tensor, linear: torch.Tensor, dropout: Dropout) -> torch.Tensor:
+def gate_and_drop(gate: torch.Tensor, linear: torch.Tensor, dropout: Dropout) -> torch.Tensor:
     """dropout(gelu(gate) * linear), GELU in its tanh form: the middle of v1.1's feed-forward layer."""
     result: torch.Tensor = _Gated.apply(gate, linear, dropout.mask(*gate.shape), dropout.scale)
     return result
@@ -126,19 +127,19 @@ class _Gated(torch.autograd.Function):
         ctx.save_for_backward(gate, linear)
         ctx.mask, ctx.scale = mask, scale
         product = F.gelu(gate, approximate="tanh").mul_(linear)
-        return product if mask is None else product.mul_(_factor(mask, scale, product.dtype))
+        return product if mask is None else product.mul_(_as_factor(mask, scale, product.dtype))
 
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None, None]:
         gate, linear = ctx.saved_tensors
         if ctx.mask is not None:
-            grad = grad * _factor(ctx.mask, ctx.scale, grad.dtype)
+            grad = grad * _as_factor(ctx.mask, ctx.scale, grad.dtype)
         into_linear = F.gelu(gate, approximate="tanh").mul_(grad)
-        into_gate = torch.ops.aten.gelu_backward(grad * linear, gate, approximate="tanh")
+        into_gate = operators.gelu_backward(grad * linear, gate)
         return into_gate, into_linear, None, None
 
 
-def attended(
+def attend(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bias: torch.Tensor | None,
     queries: Layout, keys: Layout, heads: int, dropout: Dropout,
 ) -> torch.Tensor:
@@ -177,7 +178,7 @@ class _Attended(torch.autograd.Function):
                 scores.masked_fill_(k.padding[:, None, None, :], -torch.inf)
             weights = scores.softmax(-1)
             ctx.probabilities.append(weights)
-            seen = _kept(weights, mask).to(value.dtype)
+            seen = _mask_out(weights, mask).to(value.dtype)
             results.append(q.join(torch.matmul(seen, k.split(value, heads))))
         # what makes up for the dropped scales the sums, not the many more weights
         return torch.cat(results).mul_(scale)
@@ -197,12 +198,12 @@ class _Attended(torch.autograd.Function):
             left, right = q.split(query, ctx.heads), k.split(key, ctx.heads)
             given = q.split(grad, ctx.heads, zeros=True)  # so that padding gives nothing to anyone
             into = torch.matmul(given, k.split(value, ctx.heads).transpose(2, 3)).float()
-            into = _kept(into, mask)
-            into = torch.ops.aten._softmax_backward_data(into, weights, -1, torch.float32)
+            into = _mask_out(into, mask)
+            into = operators.softmax_backward(into, weights)
             if into_bias is not None:
                 into_bias[..., : q.longest, : k.longest] += into.sum(0)
             into = into.to(query.dtype)
-            seen = _kept(weights, mask).to(value.dtype)
+            seen = _mask_out(weights, mask).to(value.dtype)
             parts.append((
                 q.join(torch.matmul(into, right)),
                 k.join(torch.matmul(into.transpose(2, 3), left)),
@@ -214,15 +215,15 @@ class _Attended(torch.autograd.Function):
         return into_query, into_key, into_value, into_bias, None, None, None, None, None
 
 
-def _kept(x: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-    return x if mask is None else x * _number(mask, x.dtype)
+def _mask_out(x: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    return x if mask is None else x * _as_number(mask, x.dtype)
 
 
-def _factor(mask: torch.Tensor, scale: float, dtype: torch.dtype) -> torch.Tensor:
+def _as_factor(mask: torch.Tensor, scale: float, dtype: torch.dtype) -> torch.Tensor:
     """The mask as a factor: 0, or what makes up for the dropped."""
-    return _number(mask, dtype).mul_(scale)
+    return _as_number(mask, dtype).mul_(scale)
 
 
-def _number(mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+def _as_number(mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """0 and 1; from bytes, which a CPU converts in a fifth of the time that it takes for bools."""
     return mask.view(torch.uint8).to(dtype)

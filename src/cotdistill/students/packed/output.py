@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from cotdistill.students.packed.products import Fixed, product
+from cotdistill.students.packed.products import FixedWeight, product
 
 
 class OutputLayer:
@@ -20,14 +20,14 @@ class OutputLayer:
         self.scale = config.d_model**-0.5 if config.scale_decoder_outputs else 1.0
         self.dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         self._cast = self.weight.detach().to(self.dtype)
-        self._product = Fixed(self._cast) if fixed else partial(product, weight=self._cast)
+        self._product = FixedWeight(self._cast) if fixed else partial(product, weight=self._cast)
 
     def logits(self, states: torch.Tensor) -> torch.Tensor:
-        """(n, V) float32 of (n, d_model)."""
+        """Return (n, V) float32 of (n, d_model)."""
         return self._product((states * self.scale).to(self.dtype)).float()
 
     def backward(self, states: torch.Tensor, grad: torch.Tensor) -> torch.Tensor:
-        """Adds to the weights' gradient; returns the states', (n, d_model) float32. grad: (n, V)."""
+        """Add to the weights' gradient; return the states' gradient, (n, d_model) float32. grad: (n, V)."""
         grad, scaled = grad.to(self.dtype), (states * self.scale).to(self.dtype)
         if self.weight.grad is None:
             self.weight.grad = (grad.T @ scaled).float()
@@ -38,8 +38,8 @@ class OutputLayer:
         return product(grad, self._cast.T).float().mul_(self.scale)
 
 
-def exponentials(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Turns (n, V) logits in place into exp(logit - highest); returns the highest and the sums, (n, 1).
+def exponentiate(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Turn (n, V) logits in place into exp(logit - highest); return the highest and the sums, (n, 1).
 
     A softmax in the fewest passes over n * V numbers, and what is divided by is left to the caller.
     """
@@ -51,8 +51,8 @@ BLOCK = 128
 """logits that are compared at a time: argmax over a long row takes a CPU many times as long as amax"""
 
 
-def likeliest(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Of (n, V) logits each row's highest token, the first of equals, and its probability, (n,) each."""
+def choose_likeliest(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return each row's highest token of (n, V) logits, the first of equals, and its probability, (n,) each."""
     if logits.device.type == "cpu" and logits.shape[1] % BLOCK == 0:
         blocks = logits.unflatten(1, (-1, BLOCK))
         block = blocks.amax(-1).argmax(-1)

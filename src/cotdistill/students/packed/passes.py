@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn import functional as F
 
-from cotdistill.students.packed.kernels import Dropout, added, attended, dropped, gated, normed
+from cotdistill.students.packed.kernels import Dropout, add_residual, attend, drop, gate_and_drop, normalise
 from cotdistill.students.packed.layout import Layout
 from cotdistill.students.packed.products import linear
 
@@ -32,19 +32,19 @@ class Sequences:
     decoder_layout: Layout
 
 
-def decoder_states(
+def compute_states(
     model: T5ForConditionalGeneration, batch: Sequences, dropout: Dropout, precision: str = "fp32"
 ) -> torch.Tensor:
     """(M, d_model) float32: the decoder's last states, as the output layer reads them but for its scaling."""
     passes = Passes(model, dropout, precision)
     # one look-up, one gradient of the embeddings' size
     ids = torch.cat([batch.inputs, batch.decoder_inputs])
-    inputs, decoder_inputs = passes.embedded(ids).split([len(batch.inputs), len(batch.decoder_inputs)])
-    read = passes.read(passes.encoder(inputs, batch.input_layout))
-    return passes.decoder(decoder_inputs, batch.decoder_layout, read, batch.input_layout)
+    inputs, decoder_inputs = passes.embed(ids).split([len(batch.inputs), len(batch.decoder_inputs)])
+    read = passes.project_inputs(passes.encode(inputs, batch.input_layout))
+    return passes.decode(decoder_inputs, batch.decoder_layout, read, batch.input_layout)
 
 
-Read = list[tuple[torch.Tensor, torch.Tensor]]
+KeysValues = list[tuple[torch.Tensor, torch.Tensor]]
 """what each decoder layer reads of the inputs: keys and values, (N, heads * d_kv)"""
 
 
@@ -69,7 +69,7 @@ class Passes:
         self.dtype = torch.bfloat16 if self.bf16 else torch.float32
         self.heads = model.config.num_heads
 
-    def embedded(self, ids: torch.Tensor) -> torch.Tensor:
+    def embed(self, ids: torch.Tensor) -> torch.Tensor:
         """(N, d_model) of (N,) token ids."""
         return F.embedding(ids, self.model.shared.weight)
 
@@ -77,19 +77,19 @@ class Passes:
         """Matrix products in bf16 where that is the precision."""
         return torch.autocast(self.model.shared.weight.device.type, torch.bfloat16, enabled=self.bf16)
 
-    def encoder(self, x: torch.Tensor, layout: Layout) -> torch.Tensor:
+    def encode(self, x: torch.Tensor, layout: Layout) -> torch.Tensor:
         """(N, d_model), the encoder's output."""
         with self.autocast():
-            return self._encoder(x, layout)
+            return self._encode(x, layout)
 
-    def read(self, encoded: torch.Tensor) -> Read:
+    def project_inputs(self, encoded: torch.Tensor) -> KeysValues:
         """What the decoder reads of (N, d_model), the encoder's output."""
         layers = [block.layer[1].EncDecAttention for block in self.model.decoder.block]
         with self.autocast():
             return [(linear(encoded, each.k.weight), linear(encoded, each.v.weight)) for each in layers]
 
-    def decoder(
-        self, x: torch.Tensor, layout: Layout, read: Read, input_layout: Layout, shared: Shared | None = None
+    def decode(
+        self, x: torch.Tensor, layout: Layout, read: KeysValues, input_layout: Layout, shared: Shared | None = None
     ) -> torch.Tensor:
         """(n, d_model) float32, the decoder's last states.
 
@@ -97,32 +97,32 @@ class Passes:
         lie among x; without it there is one sequence to an input.
         """
         with self.autocast():
-            return self._decoder(x, layout, read, input_layout, shared).float()
+            return self._decode(x, layout, read, input_layout, shared).float()
 
-    def _encoder(self, x: torch.Tensor, layout: Layout) -> torch.Tensor:
+    def _encode(self, x: torch.Tensor, layout: Layout) -> torch.Tensor:
         stack: Any = self.model.encoder
         bias = self._bias(stack, layout)
-        x = dropped(x, self.dropout)
+        x = drop(x, self.dropout)
         for block in stack.block:
             x = self._self_attention(block.layer[0], x, bias, layout)
             x = self._feed_forward(block.layer[1], x)
         # every decoder layer reads these: rounded once
-        return dropped(self._norm(stack.final_layer_norm, x), self.dropout)
+        return drop(self._norm(stack.final_layer_norm, x), self.dropout)
 
-    def _decoder(
-        self, x: torch.Tensor, layout: Layout, read: Read, input_layout: Layout, shared: Shared | None
+    def _decode(
+        self, x: torch.Tensor, layout: Layout, read: KeysValues, input_layout: Layout, shared: Shared | None
     ) -> torch.Tensor:
         stack: Any = self.model.decoder
         bias = self._bias(stack, shared.layout if shared else layout)
         later = torch.ones(bias.shape[2:], dtype=torch.bool, device=bias.device).triu(1)
         bias = bias.masked_fill(later, -torch.inf)
-        x = dropped(x, self.dropout)
+        x = drop(x, self.dropout)
         for block, (key, value) in zip(stack.block, read, strict=True):
             x = self._self_attention(block.layer[0], x, bias, layout, shared)
             x = self._cross_attention(block.layer[1], x, layout, key, value, input_layout)
             x = self._feed_forward(block.layer[2], x)
         norm = stack.final_layer_norm
-        return dropped(normed(x, norm.weight, norm.variance_epsilon, torch.float32), self.dropout)
+        return drop(normalise(x, norm.weight, norm.variance_epsilon, torch.float32), self.dropout)
 
     def _bias(self, stack: Any, layout: Layout) -> torch.Tensor:
         """(1, heads, longest, longest): the relative positions' part of the scores, float32."""
@@ -131,7 +131,7 @@ class Passes:
         return bias
 
     def _norm(self, module: Any, x: torch.Tensor) -> torch.Tensor:
-        return normed(x, module.weight, module.variance_epsilon, self.dtype)
+        return normalise(x, module.weight, module.variance_epsilon, self.dtype)
 
     def _self_attention(
         self, layer: Any, x: torch.Tensor, bias: torch.Tensor, layout: Layout, shared: Shared | None = None
@@ -142,10 +142,10 @@ class Passes:
         if shared is not None:
             query, key, value = (each[shared.places] for each in (query, key, value))
             layout = shared.layout
-        found = attended(query, key, value, bias, layout, layout, self.heads, self.dropout)
+        found = attend(query, key, value, bias, layout, layout, self.heads, self.dropout)
         if shared is not None:
             found = found[shared.firsts]
-        return added(x, linear(found, attention.o.weight), self.dropout)
+        return add_residual(x, linear(found, attention.o.weight), self.dropout)
 
     def _cross_attention(
         self, layer: Any, x: torch.Tensor, layout: Layout, key: torch.Tensor, value: torch.Tensor,
@@ -153,18 +153,18 @@ class Passes:
     ) -> torch.Tensor:
         attention, states = layer.EncDecAttention, self._norm(layer.layer_norm, x)
         query = linear(states, attention.q.weight)
-        found = attended(query, key, value, None, layout, input_layout, self.heads, self.dropout)
-        return added(x, linear(found, attention.o.weight), self.dropout)
+        found = attend(query, key, value, None, layout, input_layout, self.heads, self.dropout)
+        return add_residual(x, linear(found, attention.o.weight), self.dropout)
 
     def _feed_forward(self, layer: Any, x: torch.Tensor) -> torch.Tensor:
         inner, states = layer.DenseReluDense, self._norm(layer.layer_norm, x)
         config = self.model.config
         if config.is_gated_act and config.dense_act_fn == "gelu_new":
-            hidden = gated(
+            hidden = gate_and_drop(
                 linear(states, inner.wi_0.weight), linear(states, inner.wi_1.weight), self.dropout
             )
         elif config.is_gated_act:
-            hidden = dropped(inner.act(inner.wi_0(states)) * inner.wi_1(states), self.dropout)
+            hidden = drop(inner.act(inner.wi_0(states)) * inner.wi_1(states), self.dropout)
         else:
-            hidden = dropped(inner.act(inner.wi(states)), self.dropout)
-        return added(x, linear(hidden, inner.wo.weight), self.dropout)
+            hidden = drop(inner.act(inner.wi(states)), self.dropout)
+        return add_residual(x, linear(hidden, inner.wo.weight), self.dropout)

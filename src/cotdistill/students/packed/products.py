@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
+from cotdistill.students.packed import operators
+
 LEAST = 2**28
 """multiplications, below which making oneDNN's code for a new shape (under 1 ms) does not pay"""
 LEAST_WEIGHT = 2**17
@@ -23,8 +25,7 @@ def product(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """x @ weight.T, (n, k) and (m, k) to (n, m); weight may be a transposed view. No gradient."""
     if len(x) * weight.numel() < LEAST or x.dtype != torch.float32 or not _onednn(x.device.type):
         return F.linear(x, weight)
-    result: torch.Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", [], "")
-    return result
+    return operators.multiply_by_onednn(x, weight)
 
 
 def linear(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
@@ -37,8 +38,8 @@ def linear(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     return result
 
 
-class Fixed:
-    """x @ weight.T by a weight that stays as it is for many products: laid out once, as oneDNN reads it.
+class FixedWeight:
+    """A weight that stays as it is for many products x @ weight.T: laid out once, as oneDNN reads it.
 
     Generation multiplies few rows with all weights at each position; with 64 rows such a product takes about
     half the time.
@@ -50,18 +51,14 @@ class Fixed:
         large = weight.numel() >= LEAST_WEIGHT
         self.laid_out = large and weight.dtype == torch.float32 and _onednn(weight.device.type)
         if self.laid_out:
-            self.weight = torch.ops.mkldnn._reorder_linear_weight(self.weight)
+            self.weight = operators.lay_out_for_onednn(self.weight)
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """(n, k) to (n, m). No gradient."""
         if not self.laid_out:
             plain = F.linear(x, self.weight)
             return F.gelu(plain, approximate="tanh") if self.gelu else plain
-        name, algorithm = ("gelu", "tanh") if self.gelu else ("none", "")
-        result: torch.Tensor = torch.ops.mkldnn._linear_pointwise(
-            x, self.weight, None, name, [], algorithm
-        )
-        return result
+        return operators.multiply_by_onednn(x, self.weight, self.gelu)
 
 
 class _Linear(torch.autograd.Function):
@@ -82,7 +79,6 @@ def _onednn(device: str) -> bool:
     return (
         device == "cpu"
         and platform.machine().lower() in ("x86_64", "amd64")
-        and torch.backends.mkldnn.is_available()
-        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+        and operators.has_onednn()
         and torch.backends.mkldnn.fp32_precision in ("none", "ieee")
     )

@@ -7,7 +7,7 @@ import math
 import torch
 
 from cotdistill.evaluation.information.components import canonical, principal
-from cotdistill.evaluation.information.estimators import Estimate
+from cotdistill.evaluation.information.estimate import Estimate
 
 BATCH = 128
 """most samples a batch: the bound cannot exceed its logarithm"""
@@ -20,7 +20,7 @@ STEPS, PATIENCE, RATE = 200, 20, 0.25
 """of the descent, over all rows at once"""
 
 
-def estimate(z: torch.Tensor, v: torch.Tensor, seed: int) -> Estimate:
+def estimate_infonce(z: torch.Tensor, v: torch.Tensor, seed: int) -> Estimate:
     """Mean of f(z_i, v_i) - log mean_j exp f(z_i, v_j) over the rows of z: (n, d) and v: (n, e), float64.
 
     van den Oord et al. 2018, equations 4 and 5: a lower bound on I(Z;V) whatever the critic f, as long as it

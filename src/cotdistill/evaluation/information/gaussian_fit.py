@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from cotdistill.evaluation.information.components import canonical, principal
-from cotdistill.evaluation.information.estimators import Estimate
+from cotdistill.evaluation.information.estimate import Estimate
 
 COMPONENTS = 32
 PER_COMPONENT = 16
@@ -14,7 +14,7 @@ SHRINKAGE = 1e-3
 """correlations are divided by 1 + this: equal representations do not give infinity"""
 
 
-def estimate(z: torch.Tensor, v: torch.Tensor) -> Estimate:
+def estimate_gaussian(z: torch.Tensor, v: torch.Tensor) -> Estimate:
     """-1/2 sum_k log(1 - rho_k^2) over canonical correlations rho of z: (n, d) and v: (n, e), float64.
 
     Each side is first reduced to its leading principal components, chosen without looking at the other.

@@ -1,17 +1,19 @@
-"""Greedy generation by a T5: inputs without padding, caches that grow in place, no work on what has ended."""
+"""Greedy generation by a T5: inputs without padding, caches that grow in place, no work on finished sequences."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.nn import functional as F
 
-from cotdistill.students.packed.kernels import normed
-from cotdistill.students.packed.layout import Layout
-from cotdistill.students.packed.output import OutputLayer, likeliest
-from cotdistill.students.packed.passes import Read
-from cotdistill.students.packed.products import Fixed
+from cotdistill.students.packed.kernels import Dropout, normalise
+from cotdistill.students.packed.layout import Layout, groups_of
+from cotdistill.students.packed.output import OutputLayer, choose_likeliest
+from cotdistill.students.packed.passes import KeysValues, Passes
+from cotdistill.students.packed.products import FixedWeight
 
 if TYPE_CHECKING:
     from transformers import T5ForConditionalGeneration
@@ -22,30 +24,47 @@ KEPT = 0.75
 """part of the sequences that goes on, below which those that have ended are dropped from the caches"""
 
 
-class Greedy:
-    """The most probable token, one position at a time. The model's weights must stay as they are."""
+@dataclass(frozen=True)
+class Reading:
+    """R inputs as the decoder reads them."""
 
-    def __init__(
-        self, model: T5ForConditionalGeneration, output: OutputLayer, precision: str = "fp32"
-    ) -> None:
-        self.model, self.config, self.output = model, model.config, output
+    keys_values: KeysValues
+    layout: Layout
+
+
+class Writer:
+    """Writes the most probable token, one position at a time; see `students.interface.Writer`."""
+
+    def __init__(self, model: T5ForConditionalGeneration, precision: str = "fp32") -> None:
+        self.model: Any = model
+        self.config = model.config
+        device = model.lm_head.weight.device
+        self.passes = Passes(model, Dropout(0.0, 0, device), precision)
         dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         stack: Any = model.decoder
-        self.layers = [_Layer(block, self.config, dtype) for block in stack.block]
+        with torch.inference_mode():
+            self.output = OutputLayer(model, precision, fixed=True)
+            self.layers = [_Layer(block, self.config, dtype) for block in stack.block]
         self.norm, self.relative = stack.final_layer_norm, stack.block[0].layer[0].SelfAttention
         self.unseen: torch.Tensor | None = None
         """true where an input has no token, (R, 1, 1, S); None where all are of one length"""
 
-    def write(self, read: Read, layout: Layout, longest: int, end: int) -> list[tuple[list[int], float]]:
-        """Of each of R inputs the tokens up to `end` or `longest`, and the sum of their log-probabilities.
-
-        read: what the decoder reads of the packed inputs.
-        """
-        rows = len(layout.lengths)
+    @torch.inference_mode()
+    def read(self, inputs: Sequence[torch.Tensor]) -> Reading:
+        """Encode R inputs; see `students.interface.Writer`."""
         device = self.output.weight.device
-        (whole,) = Layout(layout.lengths, [rows], device).groups
+        layout = Layout([len(ids) for ids in inputs], groups_of(len(inputs)), device)
+        encoded = self.passes.encode(self.passes.embed(torch.cat(list(inputs)).to(device)), layout)
+        return Reading(self.passes.project_inputs(encoded), layout)
+
+    @torch.inference_mode()
+    def write(self, read: Reading, longest: int, end: int) -> list[tuple[list[int], float]]:
+        """Generate; see `students.interface.Writer`."""
+        rows = len(read.layout.lengths)
+        device = self.output.weight.device
+        (whole,) = Layout(read.layout.lengths, [rows], device).groups
         self.unseen = None if whole.padding is None else whole.padding[:, None, None, :]
-        for layer, (key, value) in zip(self.layers, read, strict=True):
+        for layer, (key, value) in zip(self.layers, read.keys_values, strict=True):
             layer.begin(*(whole.split(each, self.config.num_heads) for each in (key, value)))
         tokens = torch.full((rows,), int(self.config.decoder_start_token_id), device=device)
         written: list[list[int]] = [[] for _ in range(rows)]
@@ -56,7 +75,7 @@ class Greedy:
         going = torch.ones(rows, dtype=torch.bool, device=device)
         for position in range(longest):
             logits = self._step(tokens, bias[:, :, position : position + 1, : position + 1], position)
-            tokens, probabilities = likeliest(logits)
+            tokens, probabilities = choose_likeliest(logits)
             sums[place[going]] += probabilities[going].double().log()
             for row, token in zip(place[going].tolist(), tokens[going].tolist(), strict=True):
                 written[row].append(token)
@@ -75,7 +94,7 @@ class Greedy:
         x = F.embedding(tokens, self.model.shared.weight)
         for layer in self.layers:
             x = layer.step(x, bias, self.unseen, position)
-        return self.output.logits(_normed(self.norm, x, torch.float32))
+        return self.output.logits(_normalise(self.norm, x, torch.float32))
 
     def _keep(self, rows: torch.Tensor) -> None:
         """Go on with these sequences alone."""
@@ -100,15 +119,15 @@ class _Layer:
         inner = forward.DenseReluDense
         gelu = config.dense_act_fn == "gelu_new"
 
-        def fixed(weight: torch.Tensor, gelu: bool = False) -> Fixed:
-            return Fixed(weight.to(dtype), gelu)
+        def fix(weight: torch.Tensor, gelu: bool = False) -> FixedWeight:
+            return FixedWeight(weight.to(dtype), gelu)
 
-        self.joint = fixed(torch.cat([attention.q.weight, attention.k.weight, attention.v.weight]))
-        self.out = fixed(attention.o.weight)
-        self.query, self.cross_out = fixed(reading.q.weight), fixed(reading.o.weight)
-        self.wide = fixed((inner.wi_0 if config.is_gated_act else inner.wi).weight, gelu)
-        self.linear = fixed(inner.wi_1.weight) if config.is_gated_act else None
-        self.narrow = fixed(inner.wo.weight)
+        self.joint = fix(torch.cat([attention.q.weight, attention.k.weight, attention.v.weight]))
+        self.out = fix(attention.o.weight)
+        self.query, self.cross_out = fix(reading.q.weight), fix(reading.o.weight)
+        self.wide = fix((inner.wi_0 if config.is_gated_act else inner.wi).weight, gelu)
+        self.linear = fix(inner.wi_1.weight) if config.is_gated_act else None
+        self.narrow = fix(inner.wo.weight)
         self.activation = torch.nn.Identity() if gelu else inner.act
         self.past: torch.Tensor | None = None
         """(2, R, heads, room, d_kv): keys and values of what is written"""
@@ -121,20 +140,20 @@ class _Layer:
         self, x: torch.Tensor, bias: torch.Tensor, unseen: torch.Tensor | None, position: int
     ) -> torch.Tensor:
         """(R, d_model), the block's output at one position."""
-        states = _normed(self.norms[0], x, self.dtype)
+        states = _normalise(self.norms[0], x, self.dtype)
         query, *new = self.joint(states).view(len(x), 3, self.heads, -1).unbind(1)
-        past = self._grown(torch.stack(new), position)
+        past = self._append(torch.stack(new), position)
         x = x + self.out(self._attend(query, past[0], past[1], bias, None))
-        query = self.query(_normed(self.norms[1], x, self.dtype)).view(len(x), self.heads, -1)
+        query = self.query(_normalise(self.norms[1], x, self.dtype)).view(len(x), self.heads, -1)
         x = x + self.cross_out(self._attend(query, self.key, self.value, None, unseen))
-        states = _normed(self.norms[2], x, self.dtype)
+        states = _normalise(self.norms[2], x, self.dtype)
         hidden = self.activation(self.wide(states))
         if self.linear is not None:
             hidden = hidden * self.linear(states)
         return x + self.narrow(hidden)
 
-    def _grown(self, new: torch.Tensor, position: int) -> torch.Tensor:
-        """The cache up to `position`, with new: (2, R, heads, d_kv) at its end."""
+    def _append(self, new: torch.Tensor, position: int) -> torch.Tensor:
+        """Put new: (2, R, heads, d_kv) into the cache; return the cache up to `position`."""
         if self.past is None or position == self.past.shape[3]:
             room = max(ROOM, 2 * position)
             grown = new.new_empty(*new.shape[:3], room, new.shape[3])
@@ -161,5 +180,5 @@ class _Layer:
         self.past, self.key, self.value = self.past[:, rows], self.key[rows], self.value[rows]
 
 
-def _normed(norm: Any, x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    return normed(x, norm.weight, norm.variance_epsilon, dtype)
+def _normalise(norm: Any, x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    return normalise(x, norm.weight, norm.variance_epsilon, dtype)

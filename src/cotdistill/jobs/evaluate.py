@@ -1,0 +1,66 @@
+"""The job that evaluates a trained run: count and measure its stored test answers.
+
+Needs neither torch nor a GPU where the training job left current answers, as it does; else it makes them.
+"""
+
+from __future__ import annotations
+
+from cotdistill.common.errors import UserError
+from cotdistill.common.files import file_sha256, sweep
+from cotdistill.data.prepared import Prepared
+from cotdistill.data.splits import subset
+from cotdistill.evaluation import protocols
+from cotdistill.runs import answers, outputs
+from cotdistill.runs.documents import Metrics, write_answers
+from cotdistill.runs.folder import LAST, STRICT
+from cotdistill.runs.grid import Run
+from cotdistill.runs.lease import Lease
+
+
+def evaluate(run: Run) -> Metrics:
+    """Write `metrics.json` and `predictions.jsonl` of a trained run; return the metrics.
+
+    The metrics also say what the files beside them must be, for `collect` to check. Raises UserError when
+    the run is not trained, was trained with another config or has a corrupt checkpoint.
+    """
+    trained = outputs.read_training(run)
+    if trained.hash != run.hash:
+        raise UserError(f"{run.folder}: trained with config {trained.hash}, expected {run.hash}")
+    outputs.check(run)
+    if not answers.are_complete(run):
+        _answer(run)
+    strict, last = answers.load(run, STRICT), answers.load(run, LAST)
+    manifest = Prepared(run.prepared).manifest
+    sizes = manifest["sizes"]
+    chosen, published = protocols.count_answers(trained, strict, last)
+    information = answers.load_information(run, STRICT)
+    write_answers(run.files.predictions, strict)
+    kept = (run.files.config, run.files.history, run.files.environment)
+    metrics = Metrics(
+        run=run.id,
+        hash=run.hash,
+        strict=chosen,
+        published=published,
+        measures=protocols.measure_answers(run, strict, manifest["answer"], information),
+        teacher=manifest["teacher"],
+        sizes={**sizes, "train": len(subset(sizes["train"], run.fraction, run.seed, run.dataset.name))},
+        evaluation_wall_s=answers.sum_seconds(run),
+        files={
+            **{path.name: trained.files[path.name] for path in kept},
+            run.files.predictions.name: file_sha256(run.files.predictions),
+        },
+    )
+    metrics.write(run.files.metrics)
+    outputs.forget(run)
+    return metrics
+
+
+def _answer(run: Run) -> None:
+    """Make the answers that are not current, as the only writer of the run's folder."""
+    from cotdistill.jobs.answer import answer_test
+
+    with Lease(run.files.states, until=lambda: answers.are_complete(run)) as lease:
+        if lease.held:
+            for folder in (run.folder, run.files.answers):
+                sweep(folder)
+            answer_test(run)

@@ -1,0 +1,51 @@
+"""The job that prepares a (dataset, student) pair: parse and tokenise it once for all its runs."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+from cotdistill import data, methods, students
+from cotdistill.common.files import digest
+from cotdistill.config.models import DatasetEntry, Experiment, StudentEntry
+from cotdistill.data.prepared import CHECKED, check_joins, is_current, write_prepared
+from cotdistill.data.splits import data_checksum, teacher_accuracy
+from cotdistill.data.tasks import SHARED_LITERALS
+from cotdistill.data.tokenizers import load_tokenizer
+from cotdistill.runs.code import compute_preparation_code, digest_preparation_settings
+
+
+def prepare(experiment: Experiment, dataset: DatasetEntry, student: StudentEntry, folder: Path) -> bool:
+    """Parse and tokenise a pair into `folder`, atomically; return whether there was anything to do.
+
+    What is there already is kept where it is sound and made by this code from the same rows, settings and
+    checkpoint. Raises UserError on bad data, a bad student, or a tokenizer that does not fit a method's texts.
+    """
+    splits = data.load(dataset.adapter, experiment.data_root, path=dataset.path)
+    answer = dataset.answer or data.adapter(dataset.adapter).answer
+    checksum, source = data_checksum(splits), students.describe_source(student)
+    settings = digest_preparation_settings(dataset, student)
+    key = digest([settings, compute_preparation_code(dataset, student), checksum, source])
+    literals = list_literals(experiment)
+    if is_current(folder, key):
+        # a method that was added to the grid since may have texts of its own
+        check_joins(splits["train"][:CHECKED]["input"], load_tokenizer(folder / "tokenizer"), literals)
+        return False
+    about = {
+        "dataset": dataset.name,
+        "adapter": dataset.adapter,
+        "student_name": student.name,
+        "student": source,
+        "answer": answer,
+        "checksum": checksum,
+        "teacher": teacher_accuracy(splits, answer),
+    }
+    write_prepared(folder, key, about, splits, partial(students.make_tokenizer, student), literals)
+    return True
+
+
+def list_literals(experiment: Experiment) -> list[str]:
+    """Return every prefix and literal target text of the published methods and of the grid's."""
+    built = [methods.build(entry.method, entry.settings) for entry in experiment.methods]
+    own = {text for method in built for task in method.tasks for text in task.literals}
+    return sorted(own | set(SHARED_LITERALS))

@@ -1,0 +1,109 @@
+"""The job that trains a run: hold its folder and a device, train, write the outputs, answer test while warm."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+from cotdistill import methods, students
+from cotdistill.common.files import link, tree_sha256
+from cotdistill.data.prepared import Prepared
+from cotdistill.evaluation.information.measure import Meter, is_measured
+from cotdistill.evaluation.scores import score
+from cotdistill.inference.generate import Generator
+from cotdistill.jobs import environment
+from cotdistill.jobs.answer import answer_with
+from cotdistill.methods import Method
+from cotdistill.runs import answers, outputs
+from cotdistill.runs.code import compute_origin
+from cotdistill.runs.documents import RunConfig, Training
+from cotdistill.runs.folder import LAST, STRICT
+from cotdistill.runs.grid import Run
+from cotdistill.runs.lease import Lease
+from cotdistill.students import engines
+from cotdistill.training import devices
+from cotdistill.training.trainer import Trainer, Validate
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+def train(run: Run) -> None:
+    """Train `run` to the end, from its last saved state if it has one, and answer test with it.
+
+    Does nothing where that is done already. Another process that trains the same run is waited for, and its
+    result used. Raises UserError for outputs or state of another config, a missing GPU, bad data or a NaN
+    loss; Preempted, with what was done saved, when a signal asked to stop (see `common.stopping`).
+    """
+    kind = devices.choose(run.training.device)
+    devices.deterministic(run.student.compute.threads)
+    devices.reuse_memory()
+    engine = engines.choose(run.training.engine, kind)
+    leader = devices.rank() == 0
+    origin = compute_origin(run, engine)
+    with contextlib.ExitStack() as stack:
+        lease = Lease(run.files.states, until=lambda: _is_done(run))
+        if leader:
+            stack.enter_context(lease)
+        done = leader and (not lease.held or _is_done(run))
+        written = done or (leader and (outputs.are_written(run) or outputs.restore(run, origin)))
+        device = stack.enter_context(devices.held(kind))
+        stack.enter_context(devices.process_group(device))
+        if devices.together(done, device):
+            if leader:
+                print(f"{run.id}: already trained, nothing to do")
+            return
+        prepared, method = Prepared(run.prepared), methods.build(run.method.method, run.method.settings)
+        generator = Generator(run, prepared, method, engine)
+        if not devices.together(written, device):
+            trainer = Trainer(run, device, engine, origin, guard=lease.check, tell=lease.tell)
+            if leader:
+                outputs.note_start(run)
+            trainer.fit(make_validation(run, generator, method, engine))
+            if leader:
+                lease.check()
+                _write_outputs(run, trainer, prepared, engine, origin)
+            del trainer
+        if leader:
+            answer_with(run, generator, device)
+
+
+def _is_done(run: Run) -> bool:
+    """Whether the run is trained and has answered test; what evaluation needs is there."""
+    return outputs.are_written(run) and answers.are_complete(run)
+
+
+def make_validation(run: Run, generator: Generator, method: Method, engine: str) -> Validate:
+    """Return what measures a student on the validation split: accuracy, and mutual information if asked for."""
+    meter = None
+    if devices.rank() == 0 and is_measured(run, method):
+        most = run.experiment.evaluation.mutual_information
+        meter = Meter(run, generator.prepared, method, "valid", most, engine)
+
+    def validate(model: PreTrainedModel) -> dict[str, float | None]:
+        result = score(generator.answer(model, "valid"))
+        information = meter.make_history_values(model) if meter else {}
+        return {"valid/accuracy": result["accuracy"], "valid/n": result["n"], **information}
+
+    return validate
+
+
+def _write_outputs(run: Run, trainer: Trainer, prepared: Prepared, engine: str, origin: str) -> None:
+    """Write the outputs where a retry cannot delete them, put them in their places, drop the states."""
+    progress = trainer.progress
+    best = trainer.best_checkpoint()
+    with outputs.writing(run) as files:
+        students.save(trainer.model, trainer.collator.tokenizer, files.checkpoint(LAST))
+        link(best, files.checkpoint(STRICT))
+        link(trainer.history.path, files.history)
+        RunConfig(run=run.id, hash=run.hash, engine=engine, config=run.config).write(files.config)
+        environment.describe(
+            run, trainer.device.type, engine, prepared.manifest,
+            seconds=progress.seconds, started_at=outputs.read_start(run),
+        ).write(files.environment)  # fmt: skip
+        Training(
+            run=run.id, hash=run.hash, origin=origin, steps=progress.step, best_step=progress.best_step,
+            best_valid_accuracy=progress.best_accuracy, files=tree_sha256(files.folder),
+        ).write(files.training)  # fmt: skip
+    outputs.restore(run, origin)
+    trainer.drop_states()

@@ -1,0 +1,64 @@
+"""Name the code that each stage of a run stands on: an edit of it makes the stage be done again.
+
+A stage's modules are those that compute its numbers. What orders a job's steps (`jobs`) and keeps its folder
+(`runs`, but for the training state) is left out: it decides when something is computed, not what.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from cotdistill.common.files import digest
+from cotdistill.common.fingerprint import fingerprint
+from cotdistill.config.models import DatasetEntry, StudentEntry
+from cotdistill.data.prepared import Prepared
+from cotdistill.runs.grid import Run
+from cotdistill.students.engines import module, possible
+
+Stage = Literal["train", "answer", "evaluate"]
+
+
+def list_modules(stage: Stage, run: Run, engines: tuple[str, ...] | None = None) -> tuple[str, ...]:
+    """Return the entry modules of a stage, below the package; what they import counts too.
+
+    engines: those that compute, by default all that the run's settings allow.
+    """
+    if engines is None:
+        engines = possible(run.training.engine, run.training.device)
+    method = f"methods.{run.method.method}"
+    learning, writing, scoring = (
+        [module(engine, part) for engine in engines] for part in ("learning", "writing", "scoring")
+    )
+    if stage == "train":
+        # validation generates answers, which choose the checkpoint
+        return ("training.trainer", "runs.state", "inference.generate", *learning, *writing, method)
+    if stage == "answer":
+        measured = ("evaluation.information.measure", *learning)
+        return ("inference.generate", "inference.options", *measured, *writing, *scoring, method)
+    adapter = f"data.adapters.{run.dataset.adapter}"  # reads the label that a rationale states
+    return ("evaluation.protocols", adapter, *list_modules("answer", run, engines))
+
+
+def compute_code(stage: Stage, run: Run, engines: tuple[str, ...] | None = None) -> str:
+    """Return the fingerprint of a stage's code for a run. engines: see `list_modules`."""
+    return fingerprint(*list_modules(stage, run, engines))
+
+
+def compute_origin(run: Run, engine: str) -> str:
+    """Return the digest of what a run's numbers depend on beside its config.
+
+    That is the code of training by this engine, the data, and a pretrained student's initial weights.
+    """
+    return digest([compute_code("train", run, (engine,)), Prepared(run.prepared).digest])
+
+
+def digest_preparation_settings(dataset: DatasetEntry, student: StudentEntry) -> str:
+    """Return the digest of the settings that the prepared data of a pair depend on."""
+    keep = {"adapter", "path", "answer", "pretrained", "revision", "scratch"}
+    return digest([entry.model_dump(include=keep) for entry in (dataset, student)])
+
+
+def compute_preparation_code(dataset: DatasetEntry, student: StudentEntry) -> str:
+    """Return the fingerprint of the code that the prepared data of a pair depend on."""
+    kind = "scratch" if student.scratch is not None else "pretrained"
+    return fingerprint("data.prepared", "data", f"data.adapters.{dataset.adapter}", f"students.{kind}")
