@@ -114,7 +114,7 @@ def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
 @pytest.fixture(scope="session")
 def tiny(once: Once) -> Tiny:
     """The tiny experiment, prepared: 26 training rows, 8 to validate, 8 to test."""
-    from cotdistill.data.prepared import prepare
+    from cotdistill.jobs.prepare import prepare
 
     def build(folder: Path) -> None:
         made = rows()
@@ -131,8 +131,8 @@ def tiny(once: Once) -> Tiny:
 @pytest.fixture(scope="session")
 def trained(tiny: Tiny, once: Once) -> Callable[[str], Run]:
     """The run of a method, trained and evaluated for real, with rationales. Shared: read, do not change."""
-    from cotdistill.evaluation.protocols import evaluate
-    from cotdistill.training.trainer import train
+    from cotdistill.jobs.evaluate import evaluate
+    from cotdistill.jobs.train import train
 
     def run_of(method: str) -> Run:
         more = {"evaluation": {"rationales": True}}
@@ -174,7 +174,7 @@ def numbers(history: Callable[[Run], Any]) -> Callable[[Run], dict[str, Any]]:
 
     def read(run: Run) -> dict[str, Any]:
         if not (run.folder / "metrics.json").exists():
-            from cotdistill.evaluation.protocols import evaluate
+            from cotdistill.jobs.evaluate import evaluate
 
             evaluate(run)
         metrics = json.loads((run.folder / "metrics.json").read_text())
@@ -245,7 +245,7 @@ def python(start: Callable[..., subprocess.Popen[str]]) -> Callable[..., str]:
 # importing torch and transformers takes seconds: one process does it and forks a child for each command
 FORKS = """
 import json, os, sys
-import cotdistill.cli, cotdistill.training.trainer, cotdistill.evaluation.protocols
+import cotdistill.cli, cotdistill.jobs.train, cotdistill.jobs.evaluate
 import transformers.generation, transformers.modeling_utils, transformers.models.t5.modeling_t5
 import torch._inductor.config, transformers.tokenization_utils_tokenizers
 

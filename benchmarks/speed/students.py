@@ -98,7 +98,7 @@ def run_of(folder: Path, cell: Cell, **settings: Any) -> Any:
 def prepare(folder: Path, shapes: list[str], datasets: list[str]) -> None:
     """Write students, tokenizer and prepared data below `folder`. What is there already is used again."""
     from cotdistill import students
-    from cotdistill.data.prepared import prepare as prepare_pair
+    from cotdistill.jobs.prepare import prepare as prepare_pair
 
     missing = [shape for shape in shapes if not (folder / "students" / shape / "model.safetensors").is_file()]
     tokenizer = _tokenizer(folder / "tokenizer") if missing else None

@@ -11,7 +11,9 @@ import pytest
 from cotdistill.common.errors import UserError
 from cotdistill.common.files import tree_sha256
 from cotdistill.data import prepared
-from cotdistill.data.prepared import Prepared, prepare
+from cotdistill.data.prepared import Prepared
+from cotdistill.jobs import prepare as job
+from cotdistill.jobs.prepare import prepare
 
 
 @pytest.fixture
@@ -53,15 +55,26 @@ def test_other_rows_are_prepared(pair: Any):
 def test_another_student_or_code_is_prepared(pair: Any, monkeypatch: Any):
     pair()
     assert pair(student={"name": "small", "scratch": {"vocabulary": 150}})
-    monkeypatch.setattr(prepared, "code_of", lambda dataset: "other code")
+    monkeypatch.setattr(job, "compute_preparation_code", lambda dataset, student: "other code")
     assert pair(student={"name": "small", "scratch": {"vocabulary": 150}})
 
 
 def test_what_a_run_depends_on_is_what_was_prepared_not_the_code(pair: Any, monkeypatch: Any):
     pair()
-    before = Prepared(pair.folder).digest
-    monkeypatch.setattr(prepared, "code_of", lambda dataset: "other code")
+    before, manifest = Prepared(pair.folder).digest, (pair.folder / "manifest.json").read_bytes()
+    monkeypatch.setattr(job, "compute_preparation_code", lambda dataset, student: "other code")
     assert pair() and Prepared(pair.folder).digest == before
+    assert (pair.folder / "manifest.json").read_bytes() == manifest, "training's input is the same"
+
+
+def test_another_method_changes_no_prepared_data(pair: Any, monkeypatch: Any):
+    from cotdistill.methods import Task
+    from cotdistill.methods.finetune import Finetune
+
+    pair()
+    before = tree_sha256(pair.folder)
+    monkeypatch.setattr(Finetune, "tasks", (Task("label", "reflect: ", ("label",)),))
+    assert not pair(method="finetune") and tree_sha256(pair.folder) == before
 
 
 @pytest.mark.parametrize("harm", ["a byte", "a file gone", "no manifest"])
@@ -79,9 +92,10 @@ def test_what_is_not_sound_is_prepared(pair: Any, harm: str):
 def test_another_tokenizer_in_a_pretrained_folder_is_prepared(pair: Any, tiny: Any, tmp_path: Path):
     from cotdistill import students
     from cotdistill.config.models import ScratchStudent
+    from cotdistill.data.tokenizers import load_tokenizer
     from cotdistill.students import scratch
 
-    tokenizer = students.load_tokenizer(tiny.prepared / "tokenizer")
+    tokenizer = load_tokenizer(tiny.prepared / "tokenizer")
     hub = tmp_path / "hub"
     students.save(scratch.build(ScratchStudent(vocabulary=250), 250, 0), tokenizer, hub)
     student = {"name": "hub", "pretrained": str(hub)}
@@ -97,7 +111,7 @@ def test_a_folder_of_an_older_version_is_named(pair: Any):
 
     pair()
     path = pair.folder / "manifest.json"
-    old = {name: value for name, value in Prepared(pair.folder).manifest.items() if name != "key"}
+    old = {name: value for name, value in Prepared(pair.folder).manifest.items() if name != "student"}
     write_json(path, sealed(old))
     with pytest.raises(UserError, match="prepared by an older version of this package; remove"):
         Prepared(pair.folder)

@@ -14,17 +14,11 @@ from cotdistill import methods, students
 from cotdistill.data.prepared import Prepared
 from cotdistill.evaluation.scores import score
 from cotdistill.inference.generate import Generator
+from cotdistill.jobs.train import train
 from cotdistill.runs.documents import Answer
 from cotdistill.runs.grid import Run
-from cotdistill.students.packed import greedy as decoding
-from cotdistill.students.packed.greedy import Greedy
-from cotdistill.students.packed.kernels import Dropout
-from cotdistill.students.packed.layout import Layout
-from cotdistill.students.packed.output import OutputLayer
-from cotdistill.students.packed.passes import Passes
-from cotdistill.training.trainer import train
-
-CPU = torch.device("cpu")
+from cotdistill.students.packed import writing as decoding
+from cotdistill.students.packed.writing import Writer
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +32,7 @@ def learned(tiny: Any, once: Any) -> Run:
 
 def generator(run: Run) -> Generator:
     method = methods.build(run.method.method, run.method.settings)
-    return Generator(run, Prepared(run.prepared), method, CPU)
+    return Generator(run, Prepared(run.prepared), method, "packed")
 
 
 def greedy(model: Any, ids: list[int], longest: int) -> list[int]:
@@ -70,7 +64,7 @@ def test_answers_and_confidence_are_those_of_one_example_at_a_time(
     run = tiny.run(tmp_path, "dss", evaluation={"batch_size": size, "max_new_tokens": longest})
     model = students.load_saved(learned.folder / "model_last").eval()
     made = generator(run)
-    answers = made.answers(model, "test")
+    answers = made.answer(model, "test")
     table, tokenizer = Prepared(run.prepared).table("test").to_pylist(), made.tokenizer
     assert [answer.id for answer in answers] == [row["id"] for row in table]
     lengths = set()
@@ -90,7 +84,7 @@ def test_answers_and_confidence_are_those_of_one_example_at_a_time(
 def test_rationales_are_those_of_one_example_at_a_time(learned: Run):
     model = students.load_saved(learned.folder / "model_last").eval()
     made = generator(learned)
-    found = made.rationales(model, "test")
+    found = made.write_rationales(model, "test")
     table = Prepared(learned.prepared).table("test").to_pylist()
     for text, row in list(zip(found, table, strict=True))[:3]:
         ids = made.tokenizer("explain: " + row["input"])["input_ids"]
@@ -106,7 +100,7 @@ def test_generating_draws_no_dropout_and_leaves_the_weights(learned: Run):
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.5
     model.train()
-    first, second = generator(learned).answers(model, "valid"), generator(learned).answers(model, "valid")
+    first, second = generator(learned).answer(model, "valid"), generator(learned).answer(model, "valid")
     assert first == second
     assert torch.equal(model.shared.weight, before) and model.shared.weight.requires_grad
 
@@ -114,7 +108,7 @@ def test_generating_draws_no_dropout_and_leaves_the_weights(learned: Run):
 @pytest.mark.parametrize("method", ["finetune", "single_task"])
 def test_methods_without_a_rationale_task_generate_none(trained: Callable[[str], Run], method: str):
     run = trained(method)
-    assert generator(run).rationales(students.load_saved(run.folder / "model"), "test") is None
+    assert generator(run).write_rationales(students.load_saved(run.folder / "model"), "test") is None
 
 
 def test_single_task_reads_its_label_from_the_generated_text(
@@ -127,13 +121,13 @@ def test_single_task_reads_its_label_from_the_generated_text(
     texts[1] = "I never say it: red"
     seen = []
 
-    def batch(student: Any, task: Any, split: str, rows: list[int], longest: int, scored: bool) -> Any:
+    def batch(writer: Any, options: Any, task: Any, split: str, rows: list[int], longest: int) -> Any:
         seen.append((task.name, split, longest))
         return [(texts[row], 0.5, []) for row in rows]
 
     monkeypatch.setattr(made, "_batch", batch)
     monkeypatch.setattr(made, "_batches", lambda model, split, journal, work: work(list(range(len(texts)))))
-    answers = made.answers(model, "test")
+    answers = made.answer(model, "test")
     # what holds a rationale may be as long as a target
     assert seen == [("rationale_label", "test", made.run.training.max_target_tokens)]
     assert [answer.correct for answer in answers] == [number != 1 for number in range(8)]
@@ -153,14 +147,10 @@ def unsure() -> Any:
 
 
 def written(model: Any, longest: int, lengths: list[int], precision: str = "fp32", end: int = 1) -> Any:
-    layout = Layout(lengths, [len(lengths)], CPU)
-    passes = Passes(model, Dropout(0.0, 0, CPU), precision)
     draw = torch.Generator().manual_seed(1)
     ids = torch.randint(3, model.config.vocab_size, (sum(lengths),), generator=draw)
-    with torch.inference_mode():
-        read = passes.read(passes.encoder(passes.embedded(ids), layout))
-        greedy = Greedy(model, OutputLayer(model, precision, fixed=True), precision)
-        return ids.split(lengths), greedy.write(read, layout, longest, end)
+    writer = Writer(model, precision)
+    return ids.split(lengths), writer.write(writer.read(ids.split(lengths)), longest, end)
 
 
 def test_confidence_of_a_long_unsure_sequence_is_not_zero(unsure: Any):

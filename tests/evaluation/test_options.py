@@ -13,16 +13,18 @@ import torch
 from cotdistill import methods, students
 from cotdistill.common import stopping
 from cotdistill.common.files import read_json, read_jsonl
-from cotdistill.data.prepared import Prepared, prepare
-from cotdistill.evaluation.protocols import evaluate
+from cotdistill.data.prepared import Prepared
 from cotdistill.inference import options
 from cotdistill.inference.generate import Generator
+from cotdistill.jobs.evaluate import evaluate
+from cotdistill.jobs.prepare import prepare
+from cotdistill.jobs.train import train
 from cotdistill.runs import answers as stored
+from cotdistill.runs.documents import Answer
 from cotdistill.runs.grid import Run
+from cotdistill.students.packed import scoring
 from cotdistill.students.packed.passes import Passes
-from cotdistill.training.trainer import train
 
-CPU = torch.device("cpu")
 COLOURS = ["red", "dark blue", "green with grey dots", "dark blue with dots", "red"]
 NUMBERS = ["one", "two or three"]
 
@@ -60,15 +62,20 @@ def of(tiny: Any, root: Path, tmp_path: Path) -> Any:
 
 
 def generator(run: Run) -> Generator:
-    return Generator(run, Prepared(run.prepared), methods.build(run.method.method), CPU)
+    return Generator(run, Prepared(run.prepared), methods.build(run.method.method), "packed")
+
+
+def scored_answers(made: Generator, model: Any, journal: Any = None) -> list[Answer]:
+    scorer = options.OptionScorer(made.prepared, "test", "packed", 1, made.run.training.max_target_tokens)
+    return made.answer(model, "test", journal, scorer)
 
 
 def probabilities_of(made: Generator, model: Any, journal: Any = None) -> list[list[float]]:
-    return [answer.option_probabilities for answer in made.answers(model, "test", journal, scored=True)]
+    return [answer.option_probabilities for answer in scored_answers(made, model, journal)]
 
 
 def options_of(made: Generator, model: Any) -> list[list[str]]:
-    return [answer.options for answer in made.answers(model, "test", scored=True)]
+    return [answer.options for answer in scored_answers(made, model)]
 
 
 def brute_force(model: Any, made: Generator, row: dict[str, Any], prefix: str) -> list[float]:
@@ -91,9 +98,9 @@ def test_probabilities_are_those_of_a_pass_for_each_option(
     of: Any, monkeypatch: Any, method: str, prefix: str, most: int
 ):
     run = of(method)
-    monkeypatch.setattr(options, "MOST", most)
+    monkeypatch.setattr(scoring, "MOST", most)
     torch.manual_seed(7)
-    model = students.load(run, Prepared(run.prepared).manifest["vocabulary"]).eval()
+    model = students.load(run.student, Prepared(run.prepared).manifest, run.repetition).eval()
     for parameter in model.parameters():
         parameter.data += 0.3 * torch.randn_like(parameter)
     made = generator(run)
@@ -111,7 +118,7 @@ def test_probabilities_are_those_of_a_pass_for_each_option(
 @torch.no_grad()
 def test_bf16_is_near(of: Any):
     run, low = of(), of(precision="bf16")
-    model = students.load(run, Prepared(run.prepared).manifest["vocabulary"]).eval()
+    model = students.load(run.student, Prepared(run.prepared).manifest, run.repetition).eval()
     exact, near = (probabilities_of(generator(each), model) for each in (run, low))
     assert exact != near
     for first, second in zip(exact, near, strict=True):
@@ -120,8 +127,8 @@ def test_bf16_is_near(of: Any):
 
 def test_encoder_runs_once_over_each_input_and_the_decoder_over_each_beginning(of: Any, monkeypatch: Any):
     run = of()
-    model = students.load(run, Prepared(run.prepared).manifest["vocabulary"])
-    sizes, passes, encoder, decoder = [], [], Passes.encoder, Passes.decoder
+    model = students.load(run.student, Prepared(run.prepared).manifest, run.repetition)
+    sizes, passes, encoder, decoder = [], [], Passes.encode, Passes.decode
 
     def encode(self: Passes, x: Any, layout: Any) -> Any:
         sizes.append(len(layout.lengths))
@@ -131,8 +138,8 @@ def test_encoder_runs_once_over_each_input_and_the_decoder_over_each_beginning(o
         passes.append(len(x))
         return decoder(self, x, layout, *more)
 
-    monkeypatch.setattr(Passes, "encoder", encode)
-    monkeypatch.setattr(Passes, "decoder", decode)
+    monkeypatch.setattr(Passes, "encode", encode)
+    monkeypatch.setattr(Passes, "decode", decode)
     made = generator(run)
     probabilities_of(made, model)
     assert sizes == [3, 3, 2], "eight examples in threes, for generation and all options"
@@ -145,13 +152,13 @@ def test_encoder_runs_once_over_each_input_and_the_decoder_over_each_beginning(o
 
 def test_methods_that_write_more_than_the_label_have_no_option_scores(of: Any):
     run = of("single_task")
-    model = students.load(run, Prepared(run.prepared).manifest["vocabulary"]).eval()
+    model = students.load(run.student, Prepared(run.prepared).manifest, run.repetition).eval()
     assert not any(probabilities_of(generator(run), model))
 
 
 def test_an_open_label_set_has_no_option_scores(tiny: Any, tmp_path: Path):
     run = tiny.run(tmp_path, "dss")
-    model = students.load(run, Prepared(run.prepared).manifest["vocabulary"]).eval()
+    model = students.load(run.student, Prepared(run.prepared).manifest, run.repetition).eval()
     assert not any(probabilities_of(generator(run), model))
 
 
@@ -162,16 +169,16 @@ def ids_of(rows: list[list[str]]) -> list[list[list[int]]]:
 
 def test_options_that_are_tokenised_alike_are_one_and_bear_the_gold_text():
     rows = [["a b", "ab", "c", "a b"], ["a b", "ab"], [], ["abcdef", "abcdeg"]]
-    found = options.choices(rows, ids_of(rows), ["ab", "a b", "x", "abcdeg"], 1, 4)
+    found = options.tell_apart(rows, ids_of(rows), ["ab", "a b", "x", "abcdeg"], 1, 4)
     assert found[0] == {(97, 98, 1): "ab", (99, 1): "c"}
     assert found[1] == {(97, 98, 1): "a b"} and found[2] == {}
     assert found[3] == {(97, 98, 99, 1): "abcdeg"}, "cut as labels are"
-    assert options.choices([[]], [[]], ["x"], 1, 4) == [{}]
+    assert options.tell_apart([[]], [[]], ["x"], 1, 4) == [{}]
 
 
 def test_normalised_survives_likelihoods_that_underflow():
-    assert options.normalised([-2000.0, -2000.0 + math.log(3)]) == pytest.approx([0.25, 0.75])
-    assert options.normalised([]) == []
+    assert options.normalise([-2000.0, -2000.0 + math.log(3)]) == pytest.approx([0.25, 0.75])
+    assert options.normalise([]) == []
 
 
 def test_a_run_keeps_its_option_scores_and_measures_them(of: Any):
@@ -182,7 +189,7 @@ def test_a_run_keeps_its_option_scores_and_measures_them(of: Any):
     made, model = generator(run), students.load_saved(run.folder / "model")
     assert [line["option_probabilities"] for line in lines] == probabilities_of(made, model)
     assert [line["options"] for line in lines] == options_of(made, model)
-    assert "options" not in metrics["measures"]["calibration"], "some of these rows have none"
+    assert "options" not in metrics.measures["calibration"], "some of these rows have none"
     last = read_jsonl(run.folder / "answers" / "model_last.jsonl")
     same = read_json(run.folder / "training.json")["files"]
     if same["model/model.safetensors"] != same["model_last/model.safetensors"]:
@@ -208,8 +215,8 @@ def test_a_stop_in_the_midst_of_option_scoring_loses_no_batch(of: Any, monkeypat
     monkeypatch.setattr(Generator, "_batch", counted)
     monkeypatch.setattr(stopping, "check", stop)
     with pytest.raises(stopping.Preempted):
-        probabilities_of(generator(run), model, stored.journal(run, "model", "answers"))
+        probabilities_of(generator(run), model, stored.open_journal(run, "model", "answers"))
     assert len(calls) == 2
     monkeypatch.setattr(stopping, "check", lambda: None)
-    again = probabilities_of(generator(run), model, stored.journal(run, "model", "answers"))
+    again = probabilities_of(generator(run), model, stored.open_journal(run, "model", "answers"))
     assert len(calls) == 3 and again == whole, "to the last bit"

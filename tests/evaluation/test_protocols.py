@@ -21,15 +21,16 @@ from cotdistill.common.files import (
     write_json,
     write_jsonl,
 )
-from cotdistill.data.prepared import Prepared, prepare
+from cotdistill.data.prepared import Prepared
 from cotdistill.evaluation import calibration, rationale_quality
-from cotdistill.evaluation.protocols import evaluate
 from cotdistill.inference.generate import Generator
+from cotdistill.jobs.evaluate import evaluate
+from cotdistill.jobs.prepare import prepare
+from cotdistill.jobs.train import train
 from cotdistill.methods import METHODS
-from cotdistill.runs import answers as stored
 from cotdistill.runs.documents import Answer
+from cotdistill.runs.folder import LAST, STRICT
 from cotdistill.runs.grid import Run
-from cotdistill.training.trainer import train
 
 EQUATIONS = [  # the gold answer, what the student writes, whether their values are equal
     ("( 4.0 - 3.0 )", "( 1.0 * 1.0 )", True),
@@ -58,27 +59,28 @@ def test_metrics_follow_from_the_predictions(trained: Callable[[str], Run], meth
 
 def test_strict_takes_the_best_checkpoint_and_published_the_last(tiny: Any, tmp_path: Path):
     """The best comes early and the last step is worse: a big rate after it spoils the student."""
-    from cotdistill.training import trainer as loop
+    from cotdistill.jobs import train as job
 
     run = tiny.run(tmp_path, "dss", steps=30, eval_every=15, scratch={"dropout": 0})
     with pytest.MonkeyPatch.context() as patch:
         results = iter([0.75, 0.25])
-        patch.setattr(loop, "score", lambda answers: {"accuracy": next(results), "n": len(answers)})
+        patch.setattr(job, "score", lambda answers: {"accuracy": next(results), "n": len(answers)})
         train(run)
     metrics = evaluate(run)
-    made = Generator(run, Prepared(run.prepared), methods.build("dss"), torch.device("cpu"))
+    made = Generator(run, Prepared(run.prepared), methods.build("dss"), "packed")
     parts = {"strict": ("model", 15), "published": ("model_last", 30)}
     confidences = []
     for protocol, (folder, step) in parts.items():
-        answers = made.answers(students.load_saved(run.folder / folder), "test")
-        assert metrics[protocol]["step"] == step
-        assert metrics[protocol]["test_correct"] == sum(answer.correct for answer in answers)
+        answers = made.answer(students.load_saved(run.folder / folder), "test")
+        score = getattr(metrics, protocol)
+        assert score.step == step
+        assert score.test_correct == sum(answer.correct for answer in answers)
         confidences.append(sum(answer.confidence for answer in answers) / 8)
-        assert metrics[protocol]["mean_confidence"] == pytest.approx(confidences[-1])
+        assert score.mean_confidence == pytest.approx(confidences[-1])
         if protocol == "strict":
             lines = read_jsonl(run.folder / "predictions.jsonl")
             assert [line["prediction"] for line in lines] == [answer.prediction for answer in answers]
-            assert metrics[protocol]["valid_accuracy"] == 0.75
+            assert score.valid_accuracy == 0.75
     assert confidences[0] != pytest.approx(confidences[1]), "the two checkpoints differ"
 
 
@@ -91,7 +93,7 @@ def test_evaluating_again_gives_the_same_files(tiny: Any, tmp_path: Path):
         if again == 2:  # without what training left: the answers are made anew
             for file in (run.folder / "answers").glob("*"):
                 file.unlink()
-        metrics = {key: value for key, value in evaluate(run).items() if key != "evaluation_wall_s"}
+        metrics = {key: value for key, value in evaluate(run).model_dump().items() if key != "evaluation_wall_s"}
         contents.append((files[0].read_bytes(), metrics))
         assert read_json(files[1])["strict"] == metrics["strict"]
     assert contents[0] == contents[1] == contents[2]
@@ -118,7 +120,7 @@ def test_corrupt_answers_are_made_anew(tiny: Any, tmp_path: Path):
     for file in (run.folder / "answers").glob("*.jsonl"):
         file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
     after = evaluate(run)
-    assert after["strict"] == before["strict"] and after["published"] == before["published"]
+    assert after.strict == before.strict and after.published == before.published
 
 
 @pytest.mark.parametrize(("kind", "right"), [("equation", 3), ("text", 1)])
@@ -137,8 +139,8 @@ def test_equations_are_compared_by_value(tiny: Any, tmp_path: Path, monkeypatch:
     train(run)
     metrics = evaluate(run)
     verdicts = [line["correct"] for line in read_jsonl(run.folder / "predictions.jsonl")]
-    assert metrics["strict"]["test_correct"] == sum(verdicts) == right
-    assert metrics["strict"]["valid_accuracy"] == right / len(EQUATIONS), "validation compares as test does"
+    assert metrics.strict.test_correct == sum(verdicts) == right
+    assert metrics.strict.valid_accuracy == right / len(EQUATIONS), "validation compares as test does"
     if kind == "equation":
         assert verdicts == [verdict for _, _, verdict in EQUATIONS]
 
@@ -184,9 +186,9 @@ def test_the_demo_is_measured_by_options_and_by_what_rationales_state(demo: Any,
     run = demo(bins=7)
     table = Prepared(run.prepared).table("test").to_pylist()
     told = [row["rationale"] if n % 3 else "" for n, row in enumerate(table)]
-    monkeypatch.setattr(Generator, "rationales", lambda self, model, split, journal=None: told)
+    monkeypatch.setattr(Generator, "write_rationales", lambda self, model, split, journal=None: told)
     train(run)
-    measures = evaluate(run)["measures"]
+    measures = evaluate(run).measures
     lines = read_jsonl(run.folder / "predictions.jsonl")
     assert set(measures["calibration"]) == {"sequence", "options"}
     options = measures["calibration"]["options"]
@@ -202,12 +204,12 @@ def test_the_demo_is_measured_by_options_and_by_what_rationales_state(demo: Any,
 def test_another_number_of_bins_measures_anew_and_answers_nothing_anew(demo: Any, monkeypatch: Any):
     run = demo(rationales=False)
     train(run)
-    first = evaluate(run)["measures"]
+    first = evaluate(run).measures
     assert "rationale" not in first
     monkeypatch.setattr(Generator, "_batches", None)
     other = demo(rationales=False, bins=3)
     assert other.hash == run.hash
-    second = evaluate(other)["measures"]["calibration"]["options"]
+    second = evaluate(other).measures["calibration"]["options"]
     assert second["bins"] == 3 and second["brier"] == first["calibration"]["options"]["brier"]
     judged = demo(rationales=False, judge={"url": "http://localhost", "model": "m"})
     assert judged.hash == run.hash
@@ -217,12 +219,12 @@ def test_answers_of_older_code_are_made_anew(demo: Any):
     """As they stand where an earlier version answered: rows without the new fields under another key."""
     run = demo(rationales=False)
     train(run)
-    wanted = evaluate(run)["measures"]
-    for checkpoint in (stored.STRICT, stored.LAST):
+    wanted = evaluate(run).measures
+    for checkpoint in (STRICT, LAST):
         rows = run.folder / "answers" / f"{checkpoint}.jsonl"
         write_jsonl(rows, [{key: line[key] for key in list(line)[:6]} for line in read_jsonl(rows)])
         key = digest([run.hash, "0123456789abcdef", "weights", False])
         about = {"key": key, "seconds": 1.0, "sha256": file_sha256(rows)}
         write_json(run.folder / "answers" / f"{checkpoint}.json", sealed(about))
-    assert evaluate(run)["measures"] == wanted
+    assert evaluate(run).measures == wanted
     assert all(line["option_probabilities"] for line in read_jsonl(run.folder / "predictions.jsonl"))

@@ -17,12 +17,13 @@ import pandas as pd
 import pytest
 
 from cotdistill.common.errors import UserError
+from cotdistill.jobs.train import train
 from cotdistill.orchestration.workflow import Workflow
 from cotdistill.runs.experiment import load
 from cotdistill.runs.grid import Run
 from cotdistill.tables.collect import collect
 from cotdistill.tables.store import Tables
-from cotdistill.training.trainer import Trainer, train
+from cotdistill.training.trainer import Trainer
 
 Corruption = Callable[[bytes], bytes]
 PREPARED = "prepared/colours/small"
@@ -78,7 +79,7 @@ class Site:
 def made(tiny: Any, once: Any) -> Path:
     """The results of a finished run, from prepared data to tables. Shared: copy it."""
     from cotdistill.analysis.comparison import write
-    from cotdistill.evaluation.protocols import evaluate
+    from cotdistill.jobs.evaluate import evaluate
 
     def build(folder: Path) -> None:
         config, run = tiny.config_file(folder, "dss", **SIZES)
@@ -291,7 +292,7 @@ def half(tiny: Any, once: Any) -> Path:
     """The same run, interrupted in its fifth step. Shared: copy it."""
 
     def build(folder: Path) -> None:
-        original = Trainer._step
+        original = Trainer.take_step
 
         def step(self: Trainer, number: int) -> Any:
             if number == 5:
@@ -299,7 +300,7 @@ def half(tiny: Any, once: Any) -> Path:
             return original(self, number)
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(Trainer, "_step", step)
+            patch.setattr(Trainer, "take_step", step)
             with pytest.raises(Stopped):
                 train(tiny.run(folder, "dss", **SIZES))
 

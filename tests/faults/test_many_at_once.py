@@ -27,8 +27,8 @@ time.time = jumping
 DIE = """
 import os
 from cotdistill.training.trainer import Trainer
-alive = Trainer._step
-Trainer._step = lambda self, step: os._exit(9) if step == 8 else alive(self, step)
+alive = Trainer.take_step
+Trainer.take_step = lambda self, step: os._exit(9) if step == 8 else alive(self, step)
 """
 
 

@@ -16,14 +16,14 @@ from cotdistill.runs.grid import Run
 SLOW = """
 import os, time
 from cotdistill.training.trainer import Trainer
-original = Trainer._step
+original = Trainer.take_step
 def step(self, number):
     with open({notes!r}, "a") as handle:
         handle.write(f"{{number}} {{os.getpid()}}\\n")
     result = original(self, number)
     time.sleep({pause})
     return result
-Trainer._step = step
+Trainer.take_step = step
 """
 
 

@@ -102,7 +102,7 @@ def test_a_signal_during_validation_keeps_the_step_to_be_validated(
 def test_a_signal_while_answering_test_keeps_the_batches(
     bench: Any, tiny: Any, numbers: Callable[[Run], Any]
 ) -> None:
-    from cotdistill.training.trainer import train
+    from cotdistill.jobs.train import train
 
     more = {"evaluation": {"rationales": True, "batch_size": 2}, "steps": 4}
     at = bench("dss", **more)

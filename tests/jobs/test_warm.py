@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
+from cotdistill.jobs.train import train
 from cotdistill.orchestration import warm
-from cotdistill.training.trainer import train
 
 LONG = {"steps": 4000, "eval_every": 4000, "checkpoint_every": 5}
 

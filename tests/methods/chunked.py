@@ -9,7 +9,7 @@ import torch
 from cotdistill import mutual_information
 from cotdistill.data.batches import IGNORED
 from cotdistill.methods import Needs
-from cotdistill.students.packed.vocabulary import Chunk
+from cotdistill.students.packed.output_chunk import OutputChunk as Chunk
 
 
 class Identity:
@@ -51,7 +51,7 @@ class Pool(torch.autograd.Function):
 def released(label: torch.Tensor, rationale: torch.Tensor) -> torch.Tensor:
     every = [torch.ones(logits.shape[:2], dtype=torch.bool) for logits in (label, rationale)]
     p, q = (Pool.apply(*each, "max") for each in zip((label, rationale), every, strict=True))
-    return mutual_information.released(p, q)
+    return mutual_information.released_from_pooled(p, q)
 
 
 def paper(
@@ -60,4 +60,4 @@ def paper(
 ) -> torch.Tensor:  # fmt: skip
     p = Pool.apply(label, label_mask.bool(), pooling)
     q = Pool.apply(rationale, rationale_mask.bool(), pooling)
-    return mutual_information.paper(p, q, stop_gradient)
+    return mutual_information.paper_from_pooled(p, q, stop_gradient)

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from cotdistill.data.batches import IGNORED, Batch
 from cotdistill.methods import Method, TaskOutput, Term
-from cotdistill.students.packed.step import total
+from cotdistill.students.interface import total
 
 
 def terms(
@@ -19,12 +19,13 @@ def terms(
 ) -> dict[str, Term]:  # fmt: skip
     outputs = {}
     for name, batch in batches.items():
+        input_ids, attention_mask, labels = batch.pad()
         found = model(
-            input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False,
-            decoder_input_ids=model._shift_right(batch.labels), output_hidden_states=True,
+            input_ids=input_ids, attention_mask=attention_mask, use_cache=False,
+            decoder_input_ids=model._shift_right(labels), output_hidden_states=True,
         )
-        mask = batch.labels != IGNORED
-        summed = F.cross_entropy(found.logits.flatten(0, 1), batch.labels.flatten(), reduction="sum")
+        mask = labels != IGNORED
+        summed = F.cross_entropy(found.logits.flatten(0, 1), labels.flatten(), reduction="sum")
         cross_entropy = summed / (tokens[name] if tokens else batch.tokens)
         pooled = pool(found.logits, None if method.needs.padding else mask, method.needs.pooling or "max")
         outputs[name] = TaskOutput(

@@ -14,7 +14,8 @@ from cotdistill.data.batches import Batch, Collator
 from cotdistill.data.prepared import Prepared
 from cotdistill.methods import FIELDS, METHODS, Method
 from cotdistill.students import scratch
-from cotdistill.students.packed.step import Step
+from cotdistill.students.interface import Whole
+from cotdistill.students.packed.learning import Learner
 from tests.methods import plain
 
 VARIANTS: list[tuple[str, dict[str, Any]]] = [
@@ -96,7 +97,7 @@ def test_terms_are_finite_and_their_gradient_reaches_the_student(
 ):
     method = build(name, settings)
     whole = batches(method, collator)
-    found = Step(model, method).gradients(whole, seed=1)
+    found = Learner(model).add_gradients(whole, method, seed=1)
     for value in found.values():
         assert value.shape == () and value.isfinite() and not value.requires_grad
     terms = plain.terms(model, method, whole)
@@ -119,17 +120,17 @@ def test_micro_batches_sum_to_the_batch(
     method = build(name, settings)
     whole = batches(method, collator)
     tokens = {task: batch.tokens for task, batch in whole.items()}
-    step = Step(model, method)
-    expected = {k: v.item() for k, v in step.gradients(whole, 1).items()}
+    learner = Learner(model)
+    expected = {k: v.item() for k, v in learner.add_gradients(whole, method, 1).items()}
     gradients = plain.grads(model, method)
     model.zero_grad()
     found = dict.fromkeys(expected, 0.0)
     expected |= dict.fromkeys(method.contrastive, 0.0)
     edges = [0, *cuts, len(ROWS)]
     for start, stop in zip(edges, edges[1:], strict=False):
-        part = {task: batch.rows(start, stop) for task, batch in whole.items()}
+        part = {task: batch.take(range(start, stop)) for task, batch in whole.items()}
         share = (stop - start) / len(ROWS)
-        for term, value in step.gradients(part, 1, tokens, len(ROWS)).items():
+        for term, value in learner.add_gradients(part, method, 1, Whole(len(ROWS), tokens)).items():
             found[term] += value.item()
         for term in method.contrastive:
             expected[term] += share * plain.terms(model, method, part)[term].value.item()
@@ -165,7 +166,7 @@ def test_what_a_method_learns_with_gets_a_gradient_where_its_term_weighs(
 ):
     method = build(name, settings)
     whole = batches(method, collator)
-    Step(model, method).gradients(whole, seed=1)
+    Learner(model).add_gradients(whole, method, seed=1)
     for parameter in method.learned.parameters() if method.learned is not None else []:
         assert (parameter.grad is None) == (method.settings.beta == 0)
         assert parameter.grad is None or parameter.grad.isfinite().all() and parameter.grad.any()
@@ -181,7 +182,7 @@ def test_a_method_is_given_what_it_needs_and_no_more(collator: Collator, model: 
             return original(outputs)
 
         monkeypatch.setattr(method, "terms", terms)
-        Step(model, method).gradients(batches(method, collator), seed=1)
+        Learner(model).add_gradients(batches(method, collator), method, seed=1)
         for output in seen:
             assert (output.hidden is not None) == method.needs.hidden
             assert (output.logits is not None) == method.needs.logits
@@ -193,8 +194,9 @@ def test_cross_entropy_is_the_mean_over_target_tokens(name: str, collator: Colla
     method = build(name)
     task = method.tasks[0]
     batch = collator.batch(task, ROWS)
-    expected = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, labels=batch.labels).loss
-    found = Step(model, method).gradients(batches(method, collator), seed=1)
+    input_ids, attention_mask, labels = batch.pad()
+    expected = model(input_ids=input_ids, attention_mask=attention_mask, labels=labels).loss
+    found = Learner(model).add_gradients(batches(method, collator), method, seed=1)
     assert found[task.name].item() == pytest.approx(expected.item(), rel=1e-5)
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from cotdistill.jobs.train import train
 from cotdistill.runs.grid import Run
-from cotdistill.training.trainer import train
 
 Read = Callable[[Run], Any]
 

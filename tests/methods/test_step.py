@@ -12,14 +12,15 @@ from hypothesis import strategies as st
 from transformers import T5Config, T5ForConditionalGeneration
 
 from cotdistill import methods
-from cotdistill.data.batches import IGNORED, Batch
+from cotdistill.data.batches import Batch
 from cotdistill.methods import Method, Needs, Term, dss
 from cotdistill.students.packed import layout as layouts
+from cotdistill.students.packed import learning as stepping
 from cotdistill.students.packed import products
-from cotdistill.students.packed import step as stepping
-from cotdistill.students.packed.kernels import Dropout, attended
+from cotdistill.students.packed.kernels import Dropout
+from cotdistill.students.packed.kernels import attend as attended
 from cotdistill.students.packed.layout import Layout
-from cotdistill.students.packed.step import Step
+from cotdistill.students.packed.learning import Learner
 from tests.methods import plain
 
 V, D = 300, 32
@@ -51,10 +52,11 @@ def batches(method: Method, size: int = 40, seed: int = 3) -> dict[str, Batch]:
     for number, task in enumerate(method.tasks):
         lengths = torch.randint(2, 20, (size,), generator=draw)
         targets = torch.randint(1, 4 if number == 0 else 13, (size,), generator=draw)
-        mask = torch.arange(int(lengths.max())) < lengths[:, None]
-        real = torch.arange(int(targets.max())) < targets[:, None]
-        ids, labels = (torch.randint(3, V, part.shape, generator=draw) for part in (mask, real))
-        found[task.name] = Batch(ids * mask, mask.long(), labels.where(real, torch.tensor(IGNORED)))
+        ids, labels = (
+            [torch.randint(3, V, (length,), generator=draw) for length in each.tolist()]
+            for each in (lengths, targets)
+        )
+        found[task.name] = Batch(ids, labels, int(targets.max()))
     return found
 
 
@@ -83,7 +85,7 @@ def test_terms_and_gradients_are_those_of_plain_passes(
         model.zero_grad()
         if method.learned is not None:
             method.learned.zero_grad()
-        found = {key: value.item() for key, value in Step(model, method).gradients(given_, seed=1).items()}
+        found = {key: value.item() for key, value in Learner(model).add_gradients(given_, method, seed=1).items()}
         assert {key: found[key] for key in values} == pytest.approx(values, rel=1e-5)
         for key, value in plain.grads(model, method).items():
             assert (value - gradients[key]).norm() <= 1e-5 * gradients[key].norm() + 1e-8, key
@@ -96,7 +98,7 @@ def test_bf16_stays_near_fp32():
         values, gradients = plain.gradients(model, method, given_)
     exact, _ = plain.gradients(model, method, given_)
     model.zero_grad()
-    found = {key: value.item() for key, value in Step(model, method, "bf16").gradients(given_, 1).items()}
+    found = {key: value.item() for key, value in Learner(model, "bf16").add_gradients(given_, method, 1).items()}
     assert found == pytest.approx(exact, rel=0.02)
     ours = torch.cat([value.flatten() for value in plain.grads(model, method).values()])
     theirs = torch.cat([value.flatten() for value in gradients.values()])
@@ -121,7 +123,7 @@ def test_a_method_may_read_all_logits(monkeypatch: Any):
     values, gradients = plain.gradients(model, method, given_)
     monkeypatch.setattr(stepping, "CHUNK", 3000)
     model.zero_grad()
-    found = {key: value.item() for key, value in Step(model, method).gradients(given_, seed=1).items()}
+    found = {key: value.item() for key, value in Learner(model).add_gradients(given_, method, seed=1).items()}
     assert found == pytest.approx(values, rel=1e-5)
     for key, value in plain.grads(model, method).items():
         torch.testing.assert_close(value, gradients[key], rtol=1e-4, atol=1e-6)
@@ -132,11 +134,11 @@ def test_dropout_is_a_function_of_the_seed_and_leaves_the_random_state():
     given_ = batches(method)
     torch.manual_seed(7)
     state = torch.get_rng_state()
-    losses = [Step(model, method).gradients(given_, seed)["total"].item() for seed in (1, 1, 2)]
+    losses = [Learner(model).add_gradients(given_, method, seed)["total"].item() for seed in (1, 1, 2)]
     assert losses[0] == losses[1] != losses[2]
     assert torch.equal(torch.get_rng_state(), state)
     model.eval()
-    exact = Step(model, method).gradients(given_, 3)["total"].item()
+    exact = Learner(model).add_gradients(given_, method, 3)["total"].item()
     assert exact == pytest.approx(plain.gradients(model, method, given_)[0]["total"], rel=1e-5)
 
 
@@ -144,8 +146,8 @@ def test_dropout_is_a_function_of_the_seed_and_leaves_the_random_state():
 def test_dropout_moves_the_loss_as_transformers_does(kind: str):
     model, method = student(kind, dropout=0.3), build("dss", {})
     given_ = batches(method, size=8)
-    step = Step(model, method)
-    ours = np.array([step.gradients(given_, seed)["total"].item() for seed in range(100)])
+    learner = Learner(model)
+    ours = np.array([learner.add_gradients(given_, method, seed)["total"].item() for seed in range(100)])
     torch.manual_seed(1)
     with torch.no_grad():
         theirs = np.array([

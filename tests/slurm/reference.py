@@ -5,11 +5,11 @@ import sys
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
-from cotdistill.data.prepared import prepare
-from cotdistill.evaluation.protocols import evaluate
+from cotdistill.jobs.evaluate import evaluate
+from cotdistill.jobs.prepare import prepare
+from cotdistill.jobs.train import train
 from cotdistill.runs.experiment import load
 from cotdistill.runs.grid import find
-from cotdistill.training.trainer import train
 
 experiment = load(sys.argv[1])
 runs = [find(experiment, name) for name in sys.argv[2:]]

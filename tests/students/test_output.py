@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cotdistill.students.packed.output import BLOCK, likeliest
+from cotdistill.students.packed.output import BLOCK, choose_likeliest
 
 
 @settings(max_examples=60, deadline=None)
@@ -18,7 +18,7 @@ from cotdistill.students.packed.output import BLOCK, likeliest
 def test_likeliest_is_the_first_maximum_and_its_softmax(width: int, rows: int, seed: int, spread: float):
     torch.manual_seed(seed)
     logits = (torch.randn(rows, width) * spread).round(decimals=1)  # so that some are equal
-    tokens, probabilities = likeliest(logits.clone())
+    tokens, probabilities = choose_likeliest(logits.clone())
     for row, token, probability in zip(logits.double().tolist(), tokens, probabilities, strict=True):
         assert token == row.index(max(row))
         assert probability.item() == pytest.approx(

@@ -13,6 +13,7 @@ import torch
 from cotdistill import students
 from cotdistill.common.errors import UserError
 from cotdistill.config.models import StudentEntry
+from cotdistill.data.tokenizers import load_tokenizer
 from cotdistill.students import pretrained
 
 Write = Callable[..., dict[str, torch.Tensor]]
@@ -89,8 +90,8 @@ def test_dropout_is_the_checkpoints(write_checkpoint: Write, tmp_path: Path):
 def test_the_tokenizer_of_a_hub_checkpoint_serves(write_checkpoint: Write, tmp_path: Path):
     write_checkpoint(tmp_path / "hub", False)
     entry = StudentEntry(name="hub", pretrained=str(tmp_path / "hub"))
-    tokenizer = students.prepare(entry, [], tmp_path / "tokenizer")
-    again = students.load_tokenizer(tmp_path / "tokenizer")
+    tokenizer = students.make_tokenizer(entry, [], tmp_path / "tokenizer")
+    again = load_tokenizer(tmp_path / "tokenizer")
     text = "ann paints the cup dark blue"
     assert tokenizer(text)["input_ids"] == again(text)["input_ids"]
     assert again.decode(again(text)["input_ids"], skip_special_tokens=True) == text
@@ -166,9 +167,9 @@ def test_a_tokenizer_without_the_needed_tokens_is_refused(
     write_checkpoint(tmp_path / "hub", False)
     tokenizer = pretrained.fetch(str(tmp_path / "hub"))
     tokenizer.pad_token = pad
-    monkeypatch.setattr(pretrained, "fetch", lambda source: tokenizer)
+    monkeypatch.setattr(pretrained, "fetch", lambda source, revision: tokenizer)
     entry = StudentEntry(name="hub", pretrained=str(tmp_path / "hub"))
-    message = refused(lambda: students.prepare(entry, [], tmp_path / "tokenizer"))
+    message = refused(lambda: students.make_tokenizer(entry, [], tmp_path / "tokenizer"))
     assert f"its tokenizer has pad_token {pad!r}; expected '<pad>'" in message
 
 
@@ -177,7 +178,7 @@ def test_a_folder_without_a_tokenizer_is_refused(write_checkpoint: Write, tmp_pa
     (tmp_path / "spiece.model").unlink()
     (tmp_path / "tokenizer_config.json").unlink()
     entry = StudentEntry(name="hub", pretrained=str(tmp_path))
-    message = refused(lambda: students.prepare(entry, [], tmp_path / "tokenizer"))
+    message = refused(lambda: students.make_tokenizer(entry, [], tmp_path / "tokenizer"))
     assert "holds no tokenizer: expected tokenizer.json or spiece.model" in message
 
 
@@ -206,17 +207,59 @@ def test_a_hub_student_that_is_not_cached_is_refused_without_network(monkeypatch
 def test_fewer_embeddings_than_tokens_are_refused(write_checkpoint: Write, tiny: Any, tmp_path: Path):
     write_checkpoint(tmp_path / "hub", False)
     run = tiny.run(tmp_path, student={"name": "hub", "pretrained": str(tmp_path / "hub")})
-    assert students.load(run, 192).config.vocab_size == 192
-    assert "192 embeddings for 193 tokens" in refused(lambda: students.load(run, 193))
+    manifest = {"student": students.describe_source(run.student), "vocabulary": 192}
+    assert students.load(run.student, manifest, run.repetition).config.vocab_size == 192
+    manifest["vocabulary"] = 193
+    assert "192 embeddings for 193 tokens" in refused(
+        lambda: students.load(run.student, manifest, run.repetition)
+    )
+
+
+def test_other_weights_than_were_prepared_are_refused(write_checkpoint: Write, tiny: Any, tmp_path: Path):
+    from safetensors.torch import save_file
+
+    tensors = write_checkpoint(tmp_path / "hub", False)
+    run = tiny.run(tmp_path, student={"name": "hub", "pretrained": str(tmp_path / "hub")})
+    manifest = {"student": students.describe_source(run.student), "vocabulary": 192}
+    assert manifest["student"]["revision"] is None
+    assert {"config.json", "model.safetensors", "spiece.model"} <= set(manifest["student"]["files"])
+    tensors["shared.weight"] += 1
+    save_file(tensors, tmp_path / "hub" / "model.safetensors", metadata={"format": "pt"})
+    message = refused(lambda: students.load(run.student, manifest, run.repetition))
+    assert "model.safetensors is not what was prepared; run `cotdistill prepare` again" in message
+
+
+def test_a_hub_student_is_pinned_to_the_commit_that_was_prepared(
+    write_checkpoint: Write, tiny: Any, tmp_path: Path, monkeypatch: Any
+):
+    """The hub's main branch moves on: a run that was prepared before loads the commit of then."""
+    import huggingface_hub
+
+    for commit in ("a" * 40, "b" * 40):
+        tensors = write_checkpoint(tmp_path / "snapshots" / commit, False)
+    main, asked = ["a" * 40], []
+
+    def download(name: str, revision: str | None, **more: Any) -> str:
+        asked.append(revision)
+        return str(tmp_path / "snapshots" / (revision or main[0]))
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    run = tiny.run(tmp_path, student={"name": "hub", "pretrained": "some/student"})
+    manifest = {"student": students.describe_source(run.student), "vocabulary": 192}
+    assert manifest["student"]["revision"] == "a" * 40
+    main[0] = "b" * 40
+    model = students.load(run.student, manifest, run.repetition)
+    assert set(asked[1:]) == {"a" * 40}
+    assert torch.equal(model.shared.weight, tensors["shared.weight"])
 
 
 @tied_or_not
 def test_trains_and_evaluates_from_a_local_folder(
     tied: bool, write_checkpoint: Write, tiny: Any, tmp_path: Path, history: Callable[..., Any]
 ):
-    from cotdistill.data.prepared import prepare
-    from cotdistill.evaluation.protocols import evaluate
-    from cotdistill.training.trainer import train
+    from cotdistill.jobs.evaluate import evaluate
+    from cotdistill.jobs.prepare import prepare
+    from cotdistill.jobs.train import train
 
     tensors = write_checkpoint(tmp_path / "hub", tied)
     student = {"name": "hub", "pretrained": str(tmp_path / "hub")}
@@ -224,7 +267,7 @@ def test_trains_and_evaluates_from_a_local_folder(
     prepare(run.experiment, run.dataset, run.student, run.prepared)
     train(run)
     metrics = evaluate(run)
-    assert metrics["published"]["step"] == 6 and metrics["strict"]["test_n"] == 8
+    assert metrics.published.step == 6 and metrics.strict.test_n == 8
     model = students.load_saved(run.folder / "model_last")
     assert (model.lm_head.weight is model.shared.weight) == tied
     assert not torch.equal(model.shared.weight, tensors["shared.weight"]), "it learned"

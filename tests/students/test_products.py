@@ -32,14 +32,14 @@ def test_product_is_that_of_float64(least: None, shape: tuple[int, int, int]):
 def test_a_fixed_weight_gives_the_same_products(least: None, rows: int):
     torch.manual_seed(0)
     weight = torch.nn.Parameter(torch.randn(1000, 33))
-    fixed = products.Fixed(weight)
+    fixed = products.FixedWeight(weight)
     for each in (rows, 2 * rows):
         x = torch.randn(each, 33)
         torch.testing.assert_close(fixed(x).double(), x.double() @ weight.double().T, rtol=1e-5, atol=1e-4)
         wanted = F.gelu(x.double() @ weight.double().T, approximate="tanh")
-        found = products.Fixed(weight, gelu=True)(x)
+        found = products.FixedWeight(weight, gelu=True)(x)
         torch.testing.assert_close(found.double(), wanted, rtol=1e-5, atol=1e-4)
-    low = products.Fixed(weight.bfloat16())
+    low = products.FixedWeight(weight.bfloat16())
     assert low(x.bfloat16()).dtype == torch.bfloat16
 
 

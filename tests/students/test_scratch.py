@@ -13,10 +13,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cotdistill import students
+from cotdistill import methods, students
 from cotdistill.common.errors import UserError
 from cotdistill.config.models import ScratchStudent, StudentEntry
-from cotdistill.data.prepared import Prepared, _check_joins, literals
+from cotdistill.data.prepared import Prepared, check_joins
+from cotdistill.data.tasks import SHARED_LITERALS, Task
+from cotdistill.data.tokenizers import load_tokenizer
+from cotdistill.jobs.prepare import list_own_literals
 from cotdistill.methods import METHODS
 from cotdistill.runs.grid import Run
 from cotdistill.students import scratch
@@ -38,7 +41,8 @@ def same(first: torch.nn.Module, second: torch.nn.Module) -> bool:
 
 
 def loaded(tiny: Any, folder: Path, method: str, seed: int, **more: Any) -> Any:
-    return students.load(tiny.run(folder, method, seed=seed, **more), 200)
+    run = tiny.run(folder, method, seed=seed, **more)
+    return students.load(run.student, {"vocabulary": 200}, run.repetition)
 
 
 def test_every_method_of_a_seed_starts_from_the_same_weights(tiny: Any, tmp_path: Path):
@@ -121,15 +125,21 @@ def test_too_small_a_vocabulary_is_refused_in_one_line():
 
 
 def test_prefixes_and_texts_are_tokenised_apart(tokenizer: Any):
-    _check_joins({"input": [*TEXTS, "  led by spaces", "(8 + 3)", "'quoted'", ""]}, tokenizer)
-    for literal in literals():
+    literals = [*SHARED_LITERALS, "reflect: "]
+    check_joins([*TEXTS, "  led by spaces", "(8 + 3)", "'quoted'", ""], tokenizer, literals)
+    for literal in literals:
         joined = tokenizer(f"{literal.rstrip()} {TEXTS[0]}", add_special_tokens=False)["input_ids"]
         apart = [tokenizer(part, add_special_tokens=False)["input_ids"] for part in (literal, TEXTS[0])]
         assert joined == apart[0] + apart[1]
 
 
 def test_the_literals_of_all_methods_are_checked():
-    assert {"predict: ", "explain: ", "So the answer is:"} <= set(literals())
+    assert {"predict: ", "explain: ", "So the answer is:"} == set(SHARED_LITERALS)
+    built = [methods.build(name) for name in METHODS.names()]
+    assert list_own_literals(built) == [], "those of the methods that are there are shared"
+    mine = methods.build("finetune")
+    mine.tasks = (Task("label", "reflect: ", ("label", "or so")),)
+    assert list_own_literals([mine]) == ["or so", "reflect: "]
 
 
 def test_a_tokenizer_that_joins_across_spaces_is_refused():
@@ -139,7 +149,7 @@ def test_a_tokenizer_that_joins_across_spaces_is_refused():
     pieces = [("<unk>", 0.0), *((chr(code), -5.0) for code in range(32, 127)), (": what", -1.0)]
     whole = Tokenizer(models.Unigram(pieces, unk_id=0))
     with pytest.raises(UserError, match="expected one that splits at spaces") as caught:
-        _check_joins({"input": ["what is it?"]}, PreTrainedTokenizerFast(tokenizer_object=whole))
+        check_joins(["what is it?"], PreTrainedTokenizerFast(tokenizer_object=whole), SHARED_LITERALS)
     assert "\n" not in str(caught.value)
 
 
@@ -153,7 +163,7 @@ def test_prepare_refuses_a_tokenizer_without_the_needed_tokens(
     monkeypatch.setattr(scratch, "train_tokenizer", lambda texts, vocabulary: other)
     entry = StudentEntry(name="odd", scratch=SMALL)
     with pytest.raises(UserError, match="'odd': its tokenizer has pad_token '</s>'; expected '<pad>'"):
-        students.prepare(entry, TEXTS, tmp_path / "tokenizer")
+        students.make_tokenizer(entry, TEXTS, tmp_path / "tokenizer")
 
 
 def test_a_saved_student_loads_bit_for_bit_also_with_the_auto_classes(tmp_path: Path, tokenizer: Any):
@@ -167,7 +177,7 @@ def test_a_saved_student_loads_bit_for_bit_also_with_the_auto_classes(tmp_path: 
     for other in (again, automatic):
         assert other.lm_head.weight is other.shared.weight and other.config.scale_decoder_outputs
         assert other.dtype == torch.float32
-    loaders = AutoTokenizer.from_pretrained, students.load_tokenizer
+    loaders = AutoTokenizer.from_pretrained, load_tokenizer
     tokenizers = [loader(tmp_path / "model") for loader in loaders]
     inputs = tokenizer(EQUATIONS, return_tensors="pt", padding=True)
     for other in tokenizers:
@@ -189,7 +199,7 @@ def test_saving_twice_replaces_and_leaves_nothing_beside(tmp_path: Path, tokeniz
 def test_a_broken_tokenizer_is_refused_in_one_line(tmp_path: Path):
     (tmp_path / "tokenizer.json").write_text('{"version": ')
     with pytest.raises(UserError, match="no tokenizer loads from here") as caught:
-        students.load_tokenizer(tmp_path)
+        load_tokenizer(tmp_path)
     assert "\n" not in str(caught.value)
 
 

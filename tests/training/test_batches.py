@@ -70,7 +70,7 @@ def test_methods_and_labels_of_a_seed_see_the_same_examples(tiny: Any, tmp_path:
     for method in METHODS.names():
         for labels in ("gold", "teacher"):
             run = tiny.run(tmp_path, method, labels=labels, fraction=0.5)
-            order = Trainer(run, torch.device("cpu")).order
+            order = Trainer(run, torch.device("cpu"), "packed").order
             seen.append([order.batch(step).tolist() for step in range(1, 8)])
     assert all(batches == seen[0] for batches in seen)
     rows = {row for batch in seen[0] for row in batch}
@@ -92,11 +92,14 @@ def test_tensors_are_the_ids_of_the_joined_text(name: str, prepared: Prepared):
     rows = [4, 1, 9]
     for task in methods.build(name).tasks:
         batch = collator(prepared).batch(task, rows)
+        input_ids, attention_mask, padded = batch.pad()
         for number, row in enumerate(rows):
             text = task.prefix + table[row]["input"]
             target = " ".join(table[row].get(part, part) for part in task.target)
-            ids = batch.input_ids[number][batch.attention_mask[number].bool()].tolist()
-            labels = batch.labels[number]
+            ids = input_ids[number][attention_mask[number].bool()].tolist()
+            labels = padded[number]
+            assert ids == batch.inputs[number].tolist()
+            assert labels[labels != IGNORED].tolist() == batch.targets[number].tolist()
             assert ids == tokenizer(text)["input_ids"]
             assert labels[labels != IGNORED].tolist() == tokenizer(target)["input_ids"]
 
@@ -104,24 +107,25 @@ def test_tensors_are_the_ids_of_the_joined_text(name: str, prepared: Prepared):
 def test_padding_stands_on_the_right_and_is_masked(prepared: Prepared):
     task = methods.build("dss").tasks[1]
     batch = collator(prepared).batch(task, [0, 1, 2, 3])
-    lengths = batch.attention_mask.sum(1).tolist()
-    assert max(lengths) == batch.input_ids.shape[1] and len(set(lengths)) > 1, "rows differ in length"
+    input_ids, attention_mask, padded = batch.pad()
+    lengths = attention_mask.sum(1).tolist()
+    assert max(lengths) == input_ids.shape[1] and len(set(lengths)) > 1, "rows differ in length"
     for ids, mask, labels, length in zip(
-        batch.input_ids, batch.attention_mask, batch.labels, lengths, strict=True
+        input_ids, attention_mask, padded, lengths, strict=True
     ):
         assert mask.tolist() == [1] * length + [0] * (len(mask) - length)
         assert ids[length - 1] == 1 and (ids[length:] == 0).all()
         real = int((labels != IGNORED).sum())
         assert labels[real - 1] == 1 and (labels[real:] == IGNORED).all()
-    assert batch.tokens == int((batch.labels >= 0).sum())
-    assert batch.input_ids.dtype == batch.labels.dtype == torch.int64
+    assert batch.tokens == int((padded >= 0).sum())
+    assert input_ids.dtype == padded.dtype == torch.int64
 
 
 def test_rows_of_a_batch_keep_its_padded_lengths(prepared: Prepared):
     batch = collator(prepared).batch(methods.build("dss").tasks[1], [0, 1, 2, 3])
-    part = batch.rows(1, 3)
-    assert torch.equal(part.labels, batch.labels[1:3])
-    assert part.input_ids.shape[1] == batch.input_ids.shape[1]
+    part = batch.take(range(1, 3))
+    assert len(part) == 2 and [ids.tolist() for ids in part.inputs] == [ids.tolist() for ids in batch.inputs[1:3]]
+    assert torch.equal(part.pad()[2], batch.pad()[2][1:3]), "targets are padded as those of the whole batch"
 
 
 def test_teacher_labels_are_the_targets_where_they_are_asked_for(prepared: Prepared):

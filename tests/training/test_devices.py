@@ -20,9 +20,9 @@ from safetensors.torch import load_file
 
 import cotdistill
 from cotdistill.common.errors import UserError
-from cotdistill.evaluation.protocols import evaluate
+from cotdistill.jobs.evaluate import evaluate
+from cotdistill.jobs.train import train
 from cotdistill.training import devices
-from cotdistill.training.trainer import train
 
 HOLD = """
 import sys, time

@@ -15,10 +15,11 @@ import torch
 from safetensors import safe_open
 
 from cotdistill.common import stopping
-from cotdistill.data.prepared import prepare
 from cotdistill.evaluation.information.measure import Meter
+from cotdistill.jobs.prepare import prepare
+from cotdistill.jobs.train import train
 from cotdistill.runs.grid import Run
-from cotdistill.training.trainer import Trainer, train
+from cotdistill.training.trainer import Trainer
 
 Read = Callable[..., Any]
 KEYS = {f"mi/{name}/{each}" for name in ("decoder", "output") for each in ("infonce", "gaussian")}
@@ -91,7 +92,7 @@ def test_a_method_without_both_tasks_tells_none_and_too_few_examples_tell_null(
 def test_a_stop_while_measuring_does_the_validation_again(
     wide: Any, whole: Callable[[str], Run], tmp_path: Path, monkeypatch: Any, weights: Read, history: Read
 ):
-    run, calls, original = wide.run(tmp_path, "dss"), [], Meter.line
+    run, calls, original = wide.run(tmp_path, "dss"), [], Meter.make_history_values
 
     def line(self: Meter, model: Any) -> dict[str, Any]:
         calls.append(1)
@@ -100,7 +101,7 @@ def test_a_stop_while_measuring_does_the_validation_again(
             raise stopping.Preempted
         return found
 
-    monkeypatch.setattr(Meter, "line", line)
+    monkeypatch.setattr(Meter, "make_history_values", line)
     with pytest.raises(stopping.Preempted, match="saved at step 8"):
         train(run)
     train(run)
@@ -119,7 +120,7 @@ def test_what_a_method_learns_is_saved_restored_and_thrown_away(
     wide: Any, whole: Callable[[str], Run], tmp_path: Path, monkeypatch: Any, weights: Read, history: Read,
     method: str,
 ):  # fmt: skip
-    run, original = wide.run(tmp_path, method), Trainer._step
+    run, original = wide.run(tmp_path, method), Trainer.take_step
 
     def step(self: Trainer, number: int) -> torch.Tensor:
         if number == 7:
@@ -127,10 +128,10 @@ def test_what_a_method_learns_is_saved_restored_and_thrown_away(
         return original(self, number)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "_step", step)
+        patch.setattr(Trainer, "take_step", step)
         with pytest.raises(Stopped):
             train(run)
-    fresh = Trainer(run, torch.device("cpu"))
+    fresh = Trainer(run, torch.device("cpu"), "packed")
     initial = {name: p.detach().clone() for name, p in fresh.method.learned.named_parameters()}
     for kind, suffixes in (("model", [""]), ("optimizer", ["|exp_avg", "|exp_avg_sq", "|step"])):
         with safe_open(run.state / "step-5" / f"{kind}.safetensors", "pt") as file:
@@ -148,7 +149,7 @@ def test_what_a_method_learns_is_saved_restored_and_thrown_away(
 
 
 def test_the_seed_decides_what_a_method_starts_with(wide: Any, tmp_path: Path):
-    trainers = [Trainer(wide.run(tmp_path, "gaussian", seed=seed), torch.device("cpu")) for seed in (0, 0, 1)]
+    trainers = [Trainer(wide.run(tmp_path, "gaussian", seed=seed), torch.device("cpu"), "packed") for seed in (0, 0, 1)]
     first, again, other = (trainer.own_parameters for trainer in trainers)
     assert all(torch.equal(x, y) for x, y in zip(first, again, strict=True))
     assert not all(torch.equal(x, y) for x, y in zip(first, other, strict=True))
@@ -159,11 +160,11 @@ def test_the_gradient_of_what_a_method_learns_does_not_scale_the_students(
 ):
     norms = []
     for factor in (1.0, 1e4):
-        trainer = Trainer(wide.run(tmp_path, "gaussian", clip_norm=0.01), torch.device("cpu"))
+        trainer = Trainer(wide.run(tmp_path, "gaussian", clip_norm=0.01), torch.device("cpu"), "packed")
         trainer.model.train()
         for parameter in trainer.own_parameters:
             parameter.register_hook(lambda gradient, factor=factor: gradient * factor)
-        values = trainer._step(1)
+        values = trainer.take_step(1)
         own = torch.cat([p.grad.flatten() for p in trainer.own_parameters])
         assert own.norm().item() <= 0.01 * 1.001
         norms.append((values[-1].item(), torch.cat([p.grad.flatten() for p in trainer.parameters])))

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from cotdistill.evaluation.protocols import evaluate
-from cotdistill.training.trainer import train
+from cotdistill.jobs.evaluate import evaluate
+from cotdistill.jobs.train import train
 
 IMPORT = """
 import json, sys
-import cotdistill.training.trainer, cotdistill.evaluation.protocols
+import cotdistill.jobs.train, cotdistill.jobs.evaluate
 print(json.dumps(sorted({name.split(".")[0] for name in sys.modules})))
 """
 

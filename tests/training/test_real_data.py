@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from cotdistill.data.prepared import Prepared, prepare
-from cotdistill.evaluation.protocols import evaluate
+from cotdistill.data.prepared import Prepared
+from cotdistill.jobs.evaluate import evaluate
+from cotdistill.jobs.prepare import prepare
+from cotdistill.jobs.train import train
 from cotdistill.runs.grid import Run
-from cotdistill.training.trainer import train
 
 pytestmark = pytest.mark.skipif(
     not os.environ.get("COTDISTILL_DATA"), reason="COTDISTILL_DATA names no folder of the published data"

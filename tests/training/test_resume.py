@@ -15,11 +15,12 @@ import pytest
 import torch
 
 from cotdistill.common.errors import UserError
-from cotdistill.evaluation.protocols import evaluate
+from cotdistill.jobs.evaluate import evaluate
+from cotdistill.jobs.train import train
 from cotdistill.runs.grid import Run
 from cotdistill.runs.history import History
 from cotdistill.runs.state import Progress, State
-from cotdistill.training.trainer import Trainer, train
+from cotdistill.training.trainer import Trainer
 
 Read = Callable[..., Any]
 LONGER = {"steps": 40, "eval_every": 5, "checkpoint_every": 4}
@@ -31,7 +32,7 @@ class Stopped(Exception):
 
 def stop_at(monkeypatch: pytest.MonkeyPatch, run: Run, last: int) -> None:
     """Train `run` until an exception in step `last`."""
-    original = Trainer._step
+    original = Trainer.take_step
 
     def step(self: Trainer, number: int) -> torch.Tensor:
         if number == last:
@@ -39,7 +40,7 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, run: Run, last: int) -> None:
         return original(self, number)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "_step", step)
+        patch.setattr(Trainer, "take_step", step)
         with pytest.raises(Stopped):
             train(run)
 
@@ -82,8 +83,8 @@ def test_an_interrupted_run_ends_the_same(
     assert saved(run) == states
     assert not (run.folder / "model").exists() and not (run.folder / "training.json").exists()
     steps = []
-    original = Trainer._step
-    monkeypatch.setattr(Trainer, "_step", lambda self, step: (steps.append(step), original(self, step))[1])
+    original = Trainer.take_step
+    monkeypatch.setattr(Trainer, "take_step", lambda self, step: (steps.append(step), original(self, step))[1])
     train(run)
     first = int(max(states, key=lambda name: int(name[5:])).removeprefix("step-")) if states else 0
     assert steps == list(range(first + 1, 13)), "what was saved is not trained again"

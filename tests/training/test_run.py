@@ -15,10 +15,10 @@ from cotdistill import students
 from cotdistill.common.errors import UserError
 from cotdistill.common.files import digest, read_json, read_jsonl
 from cotdistill.data.prepared import Prepared
-from cotdistill.evaluation.protocols import evaluate
+from cotdistill.jobs.evaluate import evaluate
+from cotdistill.jobs.train import train
 from cotdistill.methods import METHODS, build
 from cotdistill.runs.grid import Run
-from cotdistill.training.trainer import train
 
 Read = Callable[..., Any]
 every_method = pytest.mark.parametrize("method", METHODS.names())

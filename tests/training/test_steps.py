@@ -13,9 +13,10 @@ from safetensors.torch import load_file
 from cotdistill import methods
 from cotdistill.common.errors import UserError
 from cotdistill.common.files import read_json, read_jsonl
+from cotdistill.jobs.train import train
 from cotdistill.methods import Term
 from cotdistill.runs.grid import Run
-from cotdistill.training.trainer import Trainer, train
+from cotdistill.training.trainer import Trainer
 
 Read = Callable[..., Any]
 STILL = {"dropout": 0}
@@ -24,10 +25,10 @@ CPU = torch.device("cpu")
 
 def stepped(run: Run, steps: int = 1) -> tuple[Trainer, torch.Tensor]:
     """A trainer after some steps, and what the last step returned."""
-    trainer = Trainer(run, CPU)
+    trainer = Trainer(run, CPU, "packed")
     trainer.model.train()
     for step in range(1, steps + 1):
-        values = trainer._step(step)
+        values = trainer.take_step(step)
     return trainer, values
 
 
@@ -41,7 +42,7 @@ def test_accumulation_gives_the_gradient_of_the_batch(tiny: Any, tmp_path: Path,
     # a clip norm so high that it never clips
     whole, expected = stepped(tiny.run(tmp_path, method, scratch=STILL, clip_norm=1e9))
     cut, found = stepped(tiny.run(tmp_path, method, scratch=STILL, clip_norm=1e9, accumulation=pieces))
-    assert len(cut._pieces(8)) == min(pieces, 8)
+    assert len(cut._cut_into_micro_batches(8)) == min(pieces, 8)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(gradients(cut), gradients(whole), rtol=1e-4, atol=1e-6)
 
@@ -60,13 +61,13 @@ def test_accumulation_ends_at_the_same_weights(tiny: Any, tmp_path: Path, histor
 
 
 def test_pieces_tile_a_batch_over_processes(tiny: Any, tmp_path: Path, monkeypatch: Any):
-    trainer = Trainer(tiny.run(tmp_path, accumulation=2), CPU)
+    trainer = Trainer(tiny.run(tmp_path, accumulation=2), CPU, "packed")
     monkeypatch.setenv("WORLD_SIZE", "3")
     for size in (1, 2, 5, 6, 7, 64):
         pieces = []
         for rank in range(3):
             monkeypatch.setenv("RANK", str(rank))
-            pieces += trainer._pieces(size)
+            pieces += trainer._cut_into_micro_batches(size)
         assert [row for start, stop in pieces for row in range(start, stop)] == list(range(size))
         assert all(1 <= stop - start <= -(-size // 6) for start, stop in pieces)
 
@@ -75,8 +76,8 @@ def test_pieces_tile_a_batch_over_processes(tiny: Any, tmp_path: Path, monkeypat
 def test_the_rate_rises_linearly_to_its_peak_and_falls_linearly(
     tiny: Any, tmp_path: Path, steps: int, warmup: int
 ):
-    trainer = Trainer(tiny.run(tmp_path, steps=steps, warmup_steps=warmup), CPU)
-    rates = [trainer._rate(step) for step in range(1, steps + 1)]
+    trainer = Trainer(tiny.run(tmp_path, steps=steps, warmup_steps=warmup), CPU, "packed")
+    rates = [trainer._scale_rate(step) for step in range(1, steps + 1)]
     for step, rate in enumerate(rates):  # counted from 0, as both published codes' scheduler does
         if step < warmup:
             assert rate == pytest.approx((step + 1) / (warmup + 1))
@@ -118,7 +119,7 @@ def test_gradients_are_clipped_to_the_norm_and_the_full_norm_is_logged(tiny: Any
 def test_a_step_is_that_of_adamw(tiny: Any, tmp_path: Path):
     """Against the update written out (Loshchilov and Hutter 2019), with weight decay."""
     run = tiny.run(tmp_path, "finetune", scratch=STILL, weight_decay=0.1)
-    before = [p.detach().clone() for p in Trainer(run, CPU).parameters]
+    before = [p.detach().clone() for p in Trainer(run, CPU, "packed").parameters]
     trainer, _ = stepped(run)
     for old, parameter in zip(before, trainer.parameters, strict=True):
         gradient = parameter.grad  # clipped; in step 1 both corrected moments are the gradient and its square
@@ -133,7 +134,7 @@ def test_dropout_is_drawn_anew_each_step_and_is_a_function_of_the_step(tiny: Any
     rows = trainer.order.batch(1)
     trainer.order.batch = lambda step: rows  # the rows of step 1 under the dropout of step 2
     assert torch.equal(first, same) and (again.order.batch(1) == rows).all()
-    assert trainer._step(2)[0] != pytest.approx(first[0].item(), rel=1e-6)
+    assert trainer.take_step(2)[0] != pytest.approx(first[0].item(), rel=1e-6)
 
 
 def test_the_log_averages_the_steps_since_the_last_line(tiny: Any, tmp_path: Path, history: Read):

@@ -47,13 +47,14 @@ CHUNK = 2_000
 
 def write_prepared(
     folder: Path, key: str, about: dict[str, Any], splits: DatasetDict, make_tokenizer: MakeTokenizer,
-    literals: Sequence[str],
+    own_literals: Sequence[str] = (),
 ) -> None:  # fmt: skip
     """Tokenise the splits of a pair into `folder`, atomically.
 
     key: digest of what preparing depends on, for `is_current`. about: further entries of the manifest.
-    make_tokenizer: makes the student's tokenizer from texts, and saves it to a folder. literals: prefixes and
-    literal target texts that methods use. Raises UserError on a tokenizer that does not split at spaces.
+    make_tokenizer: makes the student's tokenizer from texts, and saves it to a folder. own_literals: prefixes
+    and literal target texts of methods, beside SHARED_LITERALS. Raises UserError on a tokenizer that does not
+    split at spaces.
     """
     with atomic(folder) as part:
         part.mkdir()
@@ -63,7 +64,7 @@ def write_prepared(
         texts += [f"{literal.rstrip()} {text}" for literal in SHARED_LITERALS for text in train["input"]]
         tokenizer = make_tokenizer(texts, part / "tokenizer")
         tokens = {split: _write(splits[split], tokenizer, part / f"{split}.arrow") for split in SPLITS}
-        check_joins(train[:CHECKED]["input"], tokenizer, literals)
+        check_joins(train[:CHECKED]["input"], tokenizer, [*SHARED_LITERALS, *own_literals])
         manifest = {
             **about,
             "sizes": {split: len(splits[split]) for split in SPLITS},

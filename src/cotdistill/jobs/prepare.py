@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from cotdistill.data.prepared import CHECKED, check_joins, is_current, write_pre
 from cotdistill.data.splits import data_checksum, teacher_accuracy
 from cotdistill.data.tasks import SHARED_LITERALS
 from cotdistill.data.tokenizers import load_tokenizer
+from cotdistill.methods import Method
 from cotdistill.runs.code import compute_preparation_code, digest_preparation_settings
 
 
@@ -26,10 +28,11 @@ def prepare(experiment: Experiment, dataset: DatasetEntry, student: StudentEntry
     checksum, source = data_checksum(splits), students.describe_source(student)
     settings = digest_preparation_settings(dataset, student)
     key = digest([settings, compute_preparation_code(dataset, student), checksum, source])
-    literals = list_literals(experiment)
+    built = [methods.build(entry.method, entry.settings) for entry in experiment.methods]
+    own = list_own_literals(built)
     if is_current(folder, key):
         # a method that was added to the grid since may have texts of its own
-        check_joins(splits["train"][:CHECKED]["input"], load_tokenizer(folder / "tokenizer"), literals)
+        check_joins(splits["train"][:CHECKED]["input"], load_tokenizer(folder / "tokenizer"), own)
         return False
     about = {
         "dataset": dataset.name,
@@ -40,12 +43,11 @@ def prepare(experiment: Experiment, dataset: DatasetEntry, student: StudentEntry
         "checksum": checksum,
         "teacher": teacher_accuracy(splits, answer),
     }
-    write_prepared(folder, key, about, splits, partial(students.make_tokenizer, student), literals)
+    write_prepared(folder, key, about, splits, partial(students.make_tokenizer, student), own)
     return True
 
 
-def list_literals(experiment: Experiment) -> list[str]:
-    """Return every prefix and literal target text of the published methods and of the grid's."""
-    built = [methods.build(entry.method, entry.settings) for entry in experiment.methods]
-    own = {text for method in built for task in method.tasks for text in task.literals}
-    return sorted(own | set(SHARED_LITERALS))
+def list_own_literals(built: Sequence[Method]) -> list[str]:
+    """Return the prefixes and literal target texts of methods that no published method has."""
+    texts = {text for method in built for task in method.tasks for text in task.literals}
+    return sorted(texts - set(SHARED_LITERALS))

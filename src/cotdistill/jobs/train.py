@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 from cotdistill import methods, students
 from cotdistill.common.files import link, tree_sha256
-from cotdistill.data.prepared import Prepared
+from cotdistill.data.prepared import CHECKED, Prepared, check_joins
 from cotdistill.evaluation.information.measure import Meter, is_measured
 from cotdistill.evaluation.scores import score
 from cotdistill.inference.generate import Generator
 from cotdistill.jobs import environment
 from cotdistill.jobs.answer import answer_with
+from cotdistill.jobs.prepare import list_own_literals
 from cotdistill.methods import Method
 from cotdistill.runs import answers, outputs
 from cotdistill.runs.code import compute_origin
@@ -54,6 +55,7 @@ def train(run: Run) -> None:
                 print(f"{run.id}: already trained, nothing to do")
             return
         prepared, method = Prepared(run.prepared), methods.build(run.method.method, run.method.settings)
+        _check_literals(prepared, method)
         generator = Generator(run, prepared, method, engine)
         if not devices.together(written, device):
             trainer = Trainer(run, device, engine, origin, guard=lease.check, tell=lease.tell)
@@ -71,6 +73,13 @@ def train(run: Run) -> None:
 def _is_done(run: Run) -> bool:
     """Whether the run is trained and has answered test; what evaluation needs is there."""
     return outputs.are_written(run) and answers.are_complete(run)
+
+
+def _check_literals(prepared: Prepared, method: Method) -> None:
+    """Refuse a method's own texts that the tokenizer joins with what follows: it may be newer than the data."""
+    if own := list_own_literals([method]):
+        inputs = prepared.table("train").column("input")[:CHECKED].to_pylist()
+        check_joins(inputs, prepared.tokenizer(), own)
 
 
 def make_validation(run: Run, generator: Generator, method: Method, engine: str) -> Validate:

@@ -41,6 +41,11 @@ class Run:
             "seed": self.seed,
         }
 
+    @property
+    def repetition(self) -> dict[str, Any]:
+        """The axes that decide initial weights, order of examples and dropout: the same for every method."""
+        return {axis: self.axes[axis] for axis in ("dataset", "student", "seed")}
+
     @cached_property
     def id(self) -> str:
         """`dataset/student/method/labels/fraction/seed`: the run's path below `runs/`."""

@@ -60,8 +60,7 @@ class Trainer:
         )
         rows = subset(prepared.manifest["sizes"]["train"], run.fraction, run.seed, run.dataset.name)
         self.order = Order(rows, self.settings.batch_size, run.dataset.name, run.seed)
-        self.axes = {"dataset": run.dataset.name, "student": run.student.name, "seed": run.seed}
-        self.model: Any = students.load(run.student, prepared.manifest, self.axes).to(device)
+        self.model: Any = students.load(run.student, prepared.manifest, run.repetition).to(device)
         self.trained = self._join_own_modules()
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
         learned = self.method.learned
@@ -81,7 +80,7 @@ class Trainer:
 
     def _join_own_modules(self) -> torch.nn.Module:
         """Return all that is trained and saved in a state: the student, and what the method learns with."""
-        self.method.equip(self.model.config.d_model, derive("method's modules", **self.axes))
+        self.method.equip(self.model.config.d_model, derive("method's modules", **self.run.repetition))
         if self.method.learned is None:
             return self.model
         return torch.nn.ModuleDict({"student": self.model, "method": self.method.learned.to(self.device)})
@@ -168,7 +167,7 @@ class Trainer:
         sums: torch.Tensor | None = None
         for start, stop in self._cut_into_micro_batches(len(rows)):
             part = {name: batch.take(range(start, stop)) for name, batch in batches.items()}
-            seed = derive("dropout", **self.axes, step=step, start=start)
+            seed = derive("dropout", **self.run.repetition, step=step, start=start)
             terms = self.learner.add_gradients(part, self.method, seed, whole)
             self.progress.names = list(terms)
             values = torch.stack(list(terms.values()))

@@ -139,8 +139,8 @@ def test_a_follower_that_ends_early_leaves_nothing_that_track_does_not_complete(
 def test_follow_mirrors_a_real_training(
     tiny: Any, warm: Any, tmp_path: Path, empty_store: Path, until: Any
 ) -> None:
-    from cotdistill.evaluation.protocols import evaluate
-    from cotdistill.training.trainer import train
+    from cotdistill.jobs.evaluate import evaluate
+    from cotdistill.jobs.train import train
 
     config, run = tiny.config_file(tmp_path, steps=24, log_every=1)
     shutil.copy(empty_store, tmp_path)
