@@ -125,7 +125,7 @@ FILES = [
         "tokenizer_config.json",
     )),
     *(f"{PREPARED}/{name}" for name in (
-        "manifest.json", "train.arrow", "valid.arrow", "test.arrow", "tokenizer/tokenizer.json",
+        "manifest.json", "key.txt", "train.arrow", "valid.arrow", "test.arrow", "tokenizer/tokenizer.json",
         "tokenizer/tokenizer_config.json",
     )),
     *TABLES,

@@ -89,7 +89,7 @@ def test_a_signal_during_validation_keeps_the_step_to_be_validated(
 ) -> None:
     at = bench(**RARE)
     module = "cotdistill.inference.generate"
-    first = SIGNAL.format(module=module, name="Generator.answers", count=2, sent="SIGTERM")
+    first = SIGNAL.format(module=module, name="Generator.answer", count=2, sent="SIGTERM")
     assert at.end(at.start(first=first, pause=0)) == 75, at.said()
     assert at.said().endswith("stopped by SIGTERM, saved at step 8\n") and at.saved() == [8]
     history = (at.run.folder / "state" / at.run.hash / "history.jsonl").read_text()
@@ -109,14 +109,15 @@ def test_a_signal_while_answering_test_keeps_the_batches(
     notes = at.root / "batches.txt"
     count = BATCHES.format(notes=str(notes))
     # the fourth batch of twelve: two checkpoints' answers and one's rationales, eight examples in twos
-    first = SIGNAL.format(module="cotdistill.inference.journal", name="Journal.put", count=4, sent="SIGUSR1")
-    assert at.end(at.start(first=first + count, pause=0)) == 0, at.said()
-    assert "trained; answering test stopped by SIGUSR1, evaluation will go on with it" in at.said()
+    first = SIGNAL.format(module="cotdistill.runs.journal", name="Journal.put", count=4, sent="SIGUSR1")
+    assert at.end(at.start(first=first + count, pause=0)) == 75, at.said()
+    assert "trained; answering test stopped by SIGUSR1, the finished batches are kept" in at.said()
     assert (at.run.folder / "training.json").exists()
     validation, done = 4, 4
     assert len(notes.read_text()) == validation + done
     notes.write_text("")
-    assert at.evaluate("again", first=count) == 0, at.said("again")
+    assert at.end(at.start("again", first=count, pause=0)) == 0, at.said("again")
+    assert at.evaluate("then") == 0, at.said("then")
     same = (at.run.folder / "model" / "model.safetensors").read_bytes() == (
         at.run.folder / "model_last" / "model.safetensors"
     ).read_bytes()

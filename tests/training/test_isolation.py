@@ -34,4 +34,4 @@ def test_training_and_evaluation_open_no_socket(tiny: Any, tmp_path: Path, monke
     for name in ("socket", "create_connection", "getaddrinfo"):
         monkeypatch.setattr(socket, name, refuse)
     train(run)
-    assert evaluate(run)["strict"]["test_n"] == 8
+    assert evaluate(run).strict.test_n == 8

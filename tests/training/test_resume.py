@@ -57,7 +57,7 @@ def assert_same(run: Run, other: Run, weights: Read, history: Read) -> None:
         evaluate(each)
     files = [each.folder / "predictions.jsonl" for each in (run, other)]
     assert files[0].read_bytes() == files[1].read_bytes()
-    assert not (run.folder / "state").exists()
+    assert not run.state.exists()
 
 
 @pytest.fixture
@@ -146,6 +146,7 @@ def test_two_configs_of_one_run_keep_their_states_apart(
     stop_at(monkeypatch, other, 7)
     train(run)
     assert_same(run, whole, weights, history)
+    assert saved(other), "evaluating one config leaves the other's state"
 
 
 @pytest.mark.slow

@@ -210,9 +210,9 @@ def test_the_kept_model_is_the_best_on_validation(longer: Run, history: Read):
     assert marker["best_valid_accuracy"] == best
     assert marker["best_step"] == min(step for step, value in checked.items() if value == best)
     assert marker["steps"] == 90
-    generator = Generator(longer, Prepared(longer.prepared), methods.build("dss"), torch.device("cpu"))
+    generator = Generator(longer, Prepared(longer.prepared), methods.build("dss"), "packed")
     for which, expected in (("model", best), ("model_last", checked[90])):
-        answers = generator.answers(students.load_saved(longer.folder / which), "valid")
+        answers = generator.answer(students.load_saved(longer.folder / which), "valid")
         assert score(answers)["accuracy"] == expected
     metrics = read_json(longer.folder / "metrics.json")
     assert metrics["strict"]["step"] == marker["best_step"]

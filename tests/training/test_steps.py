@@ -170,14 +170,16 @@ def test_early_stopping_ends_the_run(tiny: Any, tmp_path: Path, history: Read):
     assert (marker["steps"], marker["best_step"]) == (6, 2)
     assert (run.folder / "model").is_dir() and (run.folder / "model_last").is_dir()
     (state,) = (run.folder / "state").iterdir()
-    assert sorted(path.name for path in state.iterdir()) == ["finished", "history.jsonl"], "no states"
+    assert sorted(path.name for path in state.iterdir()) == [
+        "finished", "history.jsonl", "started.json",
+    ], "no states"
 
 
 def test_a_better_evaluation_renews_the_patience(tiny: Any, tmp_path: Path, monkeypatch: Any, history: Read):
-    from cotdistill.training import trainer as loop
+    from cotdistill.jobs import train as job
 
     results = iter([0.1, 0.1, 0.2, 0.2, 0.1, 0.9])
-    monkeypatch.setattr(loop, "score", lambda answers: {"accuracy": next(results), "n": len(answers)})
+    monkeypatch.setattr(job, "score", lambda answers: {"accuracy": next(results), "n": len(answers)})
     run = tiny.run(tmp_path, "finetune", steps=40, eval_every=1, patience=2)
     train(run)
     values = [line["valid/accuracy"] for line in history(run) if "valid/accuracy" in line]

@@ -6,6 +6,7 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from cotdistill import methods, students
+from cotdistill.common import stopping
 from cotdistill.common.files import link, tree_sha256
 from cotdistill.data.prepared import CHECKED, Prepared, check_joins
 from cotdistill.evaluation.information.measure import Meter, is_measured
@@ -67,7 +68,11 @@ def train(run: Run) -> None:
                 _write_outputs(run, trainer, prepared, engine, origin)
             del trainer
         if leader:
-            answer_with(run, generator, device)
+            try:
+                answer_with(run, generator, device)
+            except stopping.Preempted as stopped:
+                said = f"{run.id}: trained; answering test {stopped}, the finished batches are kept"
+                raise stopping.Preempted(said) from stopped
 
 
 def _is_done(run: Run) -> bool:
