@@ -50,11 +50,12 @@ def test_every_stage_has_its_modules(modules: tuple[str, ...]) -> None:
 
 
 def test_closure_follows_imports() -> None:
-    found = closure("training.loop")
+    found = closure("training.trainer")
     # at the top, below `from cotdistill import ...`, and inside a function
-    assert {"training.state", "training.step", "data.prepared", "students", "methods"} <= found
-    assert {"seeds", "answers", "data.splits", "students.scratch", "students.pretrained"} <= found
-    assert "results.collect" not in found and "figures" not in found
+    assert {"runs.state", "training.window", "data.prepared", "students", "methods"} <= found
+    assert {"common.seeds", "data.answers", "data.splits", "students.scratch"} <= found
+    assert "students.pretrained" in found
+    assert "tables.collect" not in found and "report.figures" not in found
 
 
 def test_closure_of_a_loss_holds_its_mathematics() -> None:
@@ -63,8 +64,9 @@ def test_closure_of_a_loss_holds_its_mathematics() -> None:
 
 
 def test_settings_errors_and_files_do_not_count() -> None:
-    found = closure("training.loop", "methods.mi", "results.collect", "tracking.mlflow_store")
-    assert not {name.split(".")[0] for name in found} & {"config", "errors", "files", "cli", "registry"}
+    found = closure("training.trainer", "methods.mi", "tables.collect", "tracking.mlflow_store")
+    assert not {name.split(".")[0] for name in found} & {"config", "cli", "jobs"}
+    assert not found & {"common.errors", "common.files", "common.registry", "runs.lease"}
 
 
 def test_no_relative_imports_which_the_closure_cannot_see() -> None:
@@ -74,7 +76,7 @@ def test_no_relative_imports_which_the_closure_cannot_see() -> None:
 
 
 def test_methods_have_fingerprints_of_their_own() -> None:
-    prints = {name: fingerprint("training.loop", f"methods.{name}") for name in METHODS.names()}
+    prints = {name: fingerprint("training.trainer", f"methods.{name}") for name in METHODS.names()}
     assert len(set(prints.values())) == len(prints) > 2
 
 
@@ -95,39 +97,39 @@ def test_edited_base_changes_what_builds_on_it(edit: Callable[[str, str, str], N
 LAYOUT = {
     "comment": ("import time\n", "import time  # a comment\n"),
     "blank lines": ("import time\n", "\n\nimport time\n"),
-    "docstring of the module": ('"""Train one run', '"""Again: train one run'),
-    "docstring of a function": ('"""The whole run', '"""Again: the whole run'),
+    "docstring of the module": ('"""Optimise one run', '"""Again: optimise one run'),
+    "docstring of a function": ('"""Train to the end', '"""Again: train to the end'),
 }
 
 
 @pytest.mark.parametrize(("old", "new"), LAYOUT.values(), ids=LAYOUT)
 def test_words_for_people_do_not_count(old: str, new: str, edit: Callable[[str, str, str], None]) -> None:
-    before = fingerprint("training.loop")
-    edit("training/loop.py", old, new)
-    assert fingerprint("training.loop") == before
+    before = fingerprint("training.trainer")
+    edit("training/trainer.py", old, new)
+    assert fingerprint("training.trainer") == before
 
 
 def test_every_number_and_name_counts(edit: Callable[[str, str, str], None]) -> None:
-    before = fingerprint("training.loop")
-    edit("training/batches.py", "IGNORED = -100", "IGNORED = -101")
-    changed = fingerprint("training.loop")
+    before = fingerprint("training.trainer")
+    edit("data/batches.py", "IGNORED = -100", "IGNORED = -101")
+    changed = fingerprint("training.trainer")
     assert changed != before
-    edit("training/batches.py", "IGNORED = -101", "IGNORED = -100")
-    assert fingerprint("training.loop") == before
+    edit("data/batches.py", "IGNORED = -101", "IGNORED = -100")
+    assert fingerprint("training.trainer") == before
 
 
 def test_module_that_is_renamed_counts(edit: Callable[[str, str, str], None]) -> None:
-    before = fingerprint("training.loop")
-    shutil.copy(module.PACKAGE / "seeds.py", module.PACKAGE / "grains.py")
-    edit("training/loop.py", "from cotdistill.common.seeds import", "from cotdistill.grains import")
-    assert "grains" in closure("training.loop") and fingerprint("training.loop") != before
+    before = fingerprint("training.trainer")
+    shutil.copy(module.PACKAGE / "common" / "seeds.py", module.PACKAGE / "common" / "grains.py")
+    edit("training/trainer.py", "from cotdistill.common.seeds import", "from cotdistill.common.grains import")
+    assert "common.grains" in closure("training.trainer") and fingerprint("training.trainer") != before
 
 
 def test_the_data_file_of_a_module_counts(edit: Callable[[str, str, str], None]) -> None:
-    before, training = fingerprint(*MODULES["compare"]), fingerprint(*MODULES["train"])
-    edit("results/reported.yaml", "verified: false", "verified: true")
+    before, training = fingerprint(*MODULES["compare"]), fingerprint("training.trainer")
+    edit("analysis/reported.yaml", "verified: false", "verified: true")
     assert fingerprint(*MODULES["compare"]) != before
-    assert fingerprint(*MODULES["train"]) == training
+    assert fingerprint("training.trainer") == training
 
 
 IMPORTS = '''
