@@ -64,9 +64,10 @@ test: .venv/.ready ## run the tests; PYTEST_ARGS='-m "not slow"' for the quick o
 bench: .venv/.ready ## measure speed and memory against the published way; BENCH_ARGS='--part steps' for less
 	@$(RUN) .venv/bin/python -m benchmarks.speed $(BENCH_ARGS)
 
-lint: .venv/.ready ## ruff, mypy and snakemake --lint
+lint: .venv/.ready ## ruff, mypy, the floors of the package and snakemake --lint
 	@$(RUN) .venv/bin/ruff check .
 	@$(RUN) .venv/bin/mypy
+	@$(RUN) .venv/bin/lint-imports --no-cache
 	@$(RUN) .venv/bin/snakemake --lint
 
 # The CUDA libraries stay out: torch pins its own exactly, and only Linux has them. A local part

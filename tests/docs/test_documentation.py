@@ -9,6 +9,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -89,3 +90,26 @@ def test_commands_of_the_readme_exist() -> None:
 def test_configs_of_the_readme_exist() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert all((ROOT / name).is_file() for name in re.findall(r"CONFIG=([\w./-]+)", text))
+
+
+def test_the_picture_of_the_floors_is_what_the_linter_holds() -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    (floors,) = [contract["layers"] for contract in contracts if contract["name"] == "floors"]
+    section = (ROOT / "docs/design.md").read_text().split("## Floors")[1].split("```text\n")[1]
+    drawn = [re.split(r"  +", line)[0] for line in section.split("```")[0].splitlines()]
+    assert drawn == floors
+    packages = {path.name for path in (ROOT / "src" / "cotdistill").iterdir() if (path / "__init__.py").is_file()}
+    assert {name for floor in floors for name in floor.split(" | ")} == packages
+
+
+def test_the_files_of_the_walk_are_there() -> None:
+    walk = (ROOT / "docs/design.md").read_text().split("## A newcomer's walk")[1].split("## Words")[0]
+    named = re.findall(r"`([a-z_<>/]+\.py)`", walk)
+    assert len(named) > 20
+    for name in named:
+        for filled in [name.replace("<name>", each) for each in ("cqa", "mi")] if "<name>" in name else [name]:
+            path = ROOT / "src" / "cotdistill" / filled.replace("<engine>", "reference")
+            if path.is_file():
+                break
+        else:
+            raise AssertionError(f"docs/design.md names {name}, which is no file")
