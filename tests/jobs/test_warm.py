@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,17 +16,18 @@ from typing import Any
 
 import pytest
 
+import cotdistill
 from cotdistill.jobs.train import train
 from cotdistill.orchestration import warm
 
 LONG = {"steps": 4000, "eval_every": 4000, "checkpoint_every": 5}
 
 
-@pytest.fixture(scope="module")
-def address(tmp_path_factory: Any) -> Iterator[Path]:
-    path = tmp_path_factory.mktemp("warm") / "warm"
-    command = [sys.executable, "-m", "cotdistill.orchestration.warm", str(path)]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+@contextlib.contextmanager
+def warm_process(path: Path, environment: dict[str, str] | None = None) -> Iterator[Path]:
+    """Start a warm process whose socket is `path`, in a folder of its own; end it as `begin` would."""
+    command = [sys.executable, "-m", warm.PROCESS, str(path)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True, env=environment)
     while not path.exists() and process.poll() is None:
         time.sleep(0.01)
     yield path
@@ -31,12 +35,18 @@ def address(tmp_path_factory: Any) -> Iterator[Path]:
     assert process.wait(60) == 0 and not path.parent.exists(), "it ends with who started it"
 
 
-def job(address: Path, *arguments: Any, **more: Any) -> subprocess.Popen[str]:
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: Any) -> Iterator[Path]:
+    with warm_process(tmp_path_factory.mktemp("warm") / "warm") as path:
+        yield path
+
+
+def job(address: Path | None, *arguments: Any, environment: Any = os.environ, **more: Any) -> Any:
+    """Start a command; address: of the warm process that it asks, None for none."""
     command = [sys.executable, "-m", "cotdistill", *map(str, arguments)]
-    environment = {**os.environ, warm.ADDRESS: str(address)}
-    return subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **more
-    )
+    asked = {} if address is None else {warm.ADDRESS: str(address)}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command, env={**environment, **asked}, text=True, **pipes, **more)
 
 
 def until(condition: Any) -> None:
@@ -108,3 +118,65 @@ def test_without_a_warm_process_a_job_works_by_itself(tiny: Any, tmp_path: Path)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
     assert (run.folder / "training.json").is_file()
+
+
+# --- the code that a fork runs is the code on disk
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """A copy of the package, to edit."""
+    ignore = shutil.ignore_patterns("__pycache__")
+    folder = tmp_path / "lib" / "cotdistill"
+    shutil.copytree(Path(cotdistill.__file__).parent, folder, ignore=ignore)
+    return folder
+
+
+def test_code_that_was_edited_since_the_imports_is_run_as_it_is_on_disk(
+    copy: Path, tiny: Any, tmp_path: Path, numbers: Any
+) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(copy.parent)}
+
+    def trained(name: str, address: Path | None) -> Any:
+        config, run = tiny.config_file(tmp_path / name, "dss")
+        process = job(address, "train", "--config", config, "--run", run.id, environment=environment)
+        _, err = process.communicate(timeout=120)
+        assert process.returncode == 0, err
+        return numbers(run), json.loads(run.files.training.read_text())["origin"]
+
+    (tmp_path / "warm").mkdir()
+    with warm_process(tmp_path / "warm" / "warm", environment) as address:
+        before = trained("before", address)
+        seeds = copy / "common" / "seeds.py"  # what the warm process itself has imported
+        text = seeds.read_text()
+        changed = text.replace("text = purpose +", "text = 'other' + purpose +")
+        assert changed != text, "choose another place to edit"
+        seeds.write_text(changed)
+        after = trained("after", address)
+    assert after == trained("cold", None) and after[0] != before[0] and after[1] != before[1]
+
+
+def test_every_source_file_counts(copy: Path) -> None:
+    before = warm.digest_sources(copy)
+    (copy / "__pycache__").mkdir()
+    (copy / "__pycache__" / "cli.pyc").touch()
+    assert warm.digest_sources(copy) == before
+    for name in ("methods/dss.py", "analysis/reported.yaml", "new.py"):
+        with open(copy / name, "a") as handle:
+            handle.write("# more\n")
+        changed = warm.digest_sources(copy)
+        assert changed != before
+        before = changed
+
+
+@pytest.mark.parametrize("other", ["package", "Python"])
+def test_a_job_of_another_installation_works_by_itself(
+    other: str, address: Path, copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(warm.ADDRESS, str(address))
+    arguments = ["train", "--config", str(tmp_path / "none.yaml"), "--run", "x"]
+    if other == "package":
+        monkeypatch.setattr(warm, "PACKAGE", copy)
+    else:
+        monkeypatch.setattr(sys, "prefix", str(tmp_path))
+    assert warm.run(arguments) is None

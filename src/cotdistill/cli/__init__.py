@@ -13,7 +13,7 @@ from cotdistill.common.stopping import PREEMPTED, Preempted
 
 FAILED = 1
 WARM = ("train", "evaluate")
-"""commands that a warm process may do, see `jobs.warm`"""
+"""commands that a warm process may do, see `orchestration.warm`"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -4,12 +4,17 @@ Importing torch and transformers takes some four seconds, much of a small run. S
 process for all jobs of a local run (`begin`); a job's own process asks it for a fork that does the work
 (`run`), hands it its files, folder and environment, passes on signals, and ends as it ends. Where there is no
 warm process, or it does not answer, a job works by itself: the numbers are the same.
+
+A fork runs the code that the warm process imported when it started, and a run is sealed with the fingerprint
+of the code on disk. So the warm process declines every job once a file of the package has changed, and jobs
+of another Python or another copy of the package: those work by themselves, with the code on disk.
 """
 
 from __future__ import annotations
 
 import atexit
 import contextlib
+import hashlib
 import json
 import os
 import select
@@ -20,10 +25,18 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from cotdistill.common.fingerprint import PACKAGE
+
+Command = Callable[[list[str]], int]
+"""what a fork runs: the command line's `main`"""
+
+PROCESS = "cotdistill.cli.warm_process"
+"""the module that starts the warm process: it knows the command line, which is above this package"""
 ADDRESS = "COTDISTILL_WARM"
 """environment variable: the warm process's socket"""
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
@@ -34,7 +47,7 @@ def begin() -> None:
     folder = tempfile.mkdtemp(prefix="cotdistill-")  # for this user alone
     address = str(Path(folder, "warm"))
     process = subprocess.Popen(
-        [sys.executable, "-m", "cotdistill.orchestration.warm", address],
+        [sys.executable, "-m", PROCESS, address],
         stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
     )  # fmt: skip
     os.environ[ADDRESS] = address
@@ -55,8 +68,10 @@ def run(arguments: list[str]) -> int | None:
     with socket.socket(socket.AF_UNIX) as connection:
         try:
             connection.connect(address)
-            request = {"arguments": arguments, "folder": os.getcwd(), "environment": dict(os.environ)}
-            _send(connection, request)
+            _send(connection, {
+                "arguments": arguments, "folder": os.getcwd(), "environment": dict(os.environ),
+                "installation": _installation(),
+            })
             answers = connection.makefile("r")
             worker = int(answers.readline())
         except (OSError, ValueError):
@@ -96,8 +111,12 @@ def _receive(connection: socket.socket) -> tuple[dict[str, Any], list[int]]:
         return json.loads(stream.read(size)), files
 
 
-def serve(address: str) -> None:
-    """Import, then fork for each job, until standard input ends: this process's parent is gone."""
+def serve(address: str, command: Command) -> None:
+    """Import, then fork for each job, until standard input ends: this process's parent is gone.
+
+    command: run by a fork with the arguments of a job that asked; returns the exit code.
+    """
+    sources = digest_sources()  # before anything is imported: an edit during the imports counts as a change
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(address)
     listener.listen(64)  # jobs that come while it imports wait here
@@ -107,9 +126,27 @@ def serve(address: str) -> None:
         connection, _ = listener.accept()
         if os.fork() == 0:
             listener.close()
-            _attend(connection)
+            _attend(connection, command, sources)
         connection.close()
     shutil.rmtree(Path(address).parent, ignore_errors=True)
+
+
+def digest_sources(package: Path = PACKAGE) -> str:
+    """Return a digest of the names and bytes of all Python and YAML files below `package`."""
+    code = hashlib.sha256()
+    for path in sorted(path for kind in ("*.py", "*.yaml") for path in package.rglob(kind)):
+        try:
+            content = path.read_bytes()
+        except OSError as error:  # removed at this moment: the digest is another in any case
+            content = str(error).encode()
+        code.update(f"{path.relative_to(package)}\0{len(content)}\0".encode())
+        code.update(content)
+    return code.hexdigest()
+
+
+def _installation() -> list[str]:
+    """Return the Python environment of this process and the folder that it takes the package from."""
+    return [sys.prefix, str(PACKAGE)]
 
 
 def _import() -> None:
@@ -119,19 +156,25 @@ def _import() -> None:
     from transformers.tokenization_utils_tokenizers import PreTrainedTokenizerFast  # noqa: F401
 
     from cotdistill.evaluation import protocols  # noqa: F401
-    from cotdistill.training import trainer as loop  # noqa: F401
+    from cotdistill.training import trainer  # noqa: F401
 
     gc.freeze()  # a collection in a fork would copy all of it
 
 
-def _attend(connection: socket.socket) -> None:
-    """Fork once more, tell who works and how that ended; the work dies with the one who asked for it."""
+def _attend(connection: socket.socket, command: Command, sources: str) -> None:
+    """Fork once more and send back two lines: the number of the process that works, and its exit code.
+
+    The process is killed when the job that asked for it ends. Nothing is sent back, so that the job works by
+    itself, where the package on disk is not what was imported (`sources`), or not what the job uses.
+    """
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     request, files = _receive(connection)
+    if request["installation"] != _installation() or sources != digest_sources():
+        os._exit(0)
     worker = os.fork()
     if worker == 0:
         connection.close()
-        _work(request, files)
+        _work(request, files, command)
     for file in files:
         os.close(file)
     connection.sendall(f"{worker}\n".encode())
@@ -148,11 +191,10 @@ def _attend(connection: socket.socket) -> None:
     os._exit(0)
 
 
-def _work(request: dict[str, Any], files: list[int]) -> None:
+def _work(request: dict[str, Any], files: list[int], command: Command) -> None:
+    """Run a job's command with its files, folder and environment, and end this process."""
     import random
     import traceback
-
-    from cotdistill.cli import main
 
     for number, file in enumerate(files):
         os.dup2(file, number)
@@ -164,7 +206,7 @@ def _work(request: dict[str, Any], files: list[int]) -> None:
     random.seed()  # what jobs draw to keep out of each other's way
     code: Any = 1
     try:
-        code = main(request["arguments"])
+        code = command(request["arguments"])
     except SystemExit as left:
         code = left.code
     except BaseException:  # noqa: BLE001 as the interpreter would at the end of a process
@@ -172,7 +214,3 @@ def _work(request: dict[str, Any], files: list[int]) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code if isinstance(code, int) else int(code is not None))
-
-
-if __name__ == "__main__":
-    serve(sys.argv[1])

@@ -1,6 +1,7 @@
 """The doctor's part on a node: writes what it sees there to a file. Only the standard library at first.
 
-`python -m cotdistill.orchestration.doctor.node FILE [--torch] [PATH ...]`; the paths are those that a run will read.
+`python -m cotdistill.orchestration.doctor.node FILE [--torch] [PATH ...]`; the paths are those that a run
+will read.
 """
 
 from __future__ import annotations
