@@ -136,6 +136,7 @@ def test_filters_that_leave_nothing(config: Config, complaint: Complaint, change
         ({"include": [{"dataset": ["dem"]}]}, "include[0]", "unknown dataset 'dem'; did you mean 'demo'?"),
         ({"exclude": [{}, {"method": ["ds"]}]}, "exclude[1]", "unknown method 'ds'; did you mean 'dss'?"),
         ({"exclude": [{"student": ["tin"]}]}, "exclude[0]", "unknown student 'tin'; did you mean 'tiny'?"),
+        ({"baseline": "dsss"}, "baseline", "unknown method 'dsss'; did you mean 'dss'?"),
     ],
 )
 def test_unknown_name(config: Config, complaint: Complaint, change: Config, where: str, unknown: str) -> None:
@@ -168,6 +169,52 @@ def test_student_is_either_pretrained_or_from_scratch(
     message = complaint(config | {"students": [student]})
     assert "'students[0]'" in message
     assert "exactly one of 'pretrained' and 'scratch'" in message
+
+
+@pytest.mark.parametrize(
+    ("change", "baseline", "left"),
+    [
+        ({"exclude": [{"method": ["dss"]}]}, "dss", "finetune, mi"),
+        ({"include": [{"method": ["mi"]}]}, "dss", "mi"),
+        ({"baseline": "mi", "exclude": [{"method": ["mi"], "seed": [0, 1]}]}, "mi", "dss, finetune"),
+    ],
+)
+def test_a_baseline_that_filters_drop_is_refused(
+    config: Config, complaint: Complaint, change: Config, baseline: str, left: str
+) -> None:
+    words = f"'include' and 'exclude' leave no cell of method '{baseline}' (left: {left})"
+    assert complaint(config | change) == f": 'baseline': {words}"
+
+
+def test_a_baseline_that_some_cells_lack_is_taken(config: Config) -> None:
+    assert parse(config | {"exclude": [{"method": ["dss"], "seed": [1]}]}, "test").baseline == "dss"
+
+
+@pytest.mark.parametrize(
+    "student", [{**TINY, "revision": "main"}, {"pretrained": "/models/t5", "revision": "main"}]
+)
+def test_a_revision_is_for_a_student_from_the_hub(
+    config: Config, complaint: Complaint, student: Config
+) -> None:
+    message = complaint(config | {"students": [student]})
+    assert "'students[0]': 'revision' is for a student from the hub" in message
+
+
+def test_a_revision_of_a_folder_is_refused(
+    config: Config, complaint: Complaint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    student = {"pretrained": "models/t5", "revision": "main"}
+    parse(config | {"students": [student]}, "test")
+    Path("models/t5").mkdir(parents=True)
+    message = complaint(config | {"students": [student]})
+    assert message == ": 'students[0].revision': models/t5 is a local folder, which has none"
+
+
+def test_null_replaces_only_what_may_be_null(config: Config, complaint: Complaint) -> None:
+    entry = {"name": "demo", "training": {"patience": None, "steps": None}}
+    message = complaint(config | {"datasets": [entry]})
+    assert "'datasets[0].training.steps': input should be a valid integer, found None" in message
 
 
 def test_custom_dataset_needs_a_path(config: Config, complaint: Complaint) -> None:

@@ -77,6 +77,14 @@ def test_shipped_config(path: Path, schema: jsonschema.Draft202012Validator) -> 
     schema.validate(yaml.safe_load(text))
 
 
+def test_overrides_have_the_keys_of_training_and_no_defaults() -> None:
+    models = document.json_schema()["$defs"]
+    training, overrides = models["Training"]["properties"], models["TrainingOverrides"]["properties"]
+    bare = {key: {name: part for name, part in node.items() if name != "default"}
+            for key, node in training.items()}  # fmt: skip
+    assert overrides == bare and set(bare) == set(Training.model_fields)
+
+
 def test_schema_describes_every_setting() -> None:
     properties = document.json_schema()["properties"]
     for name, field in Experiment.model_fields.items():
@@ -92,7 +100,10 @@ def test_schema_describes_every_setting() -> None:
         {"methods": ["mi", {"name": "strong", "method": "mi", "beta": 1}, {"name": "dss", "alpha": "5e-1"}]},
         {"datasets": [{"name": "mine", "adapter": "custom", "path": "here", "training": {"steps": 5}}]},
         {"fractions": [1, 0.5], "training": {"learning_rate": "5e-5", "weight_decay": 0, "patience": None}},
-        {"include": [{"method": ["mi"]}], "exclude": [{"fraction": [1], "seed": [0]}], "seeds": [0, 1]},
+        {"students": [{"pretrained": "google/t5-v1_1-small", "revision": "refs/pr/1"}]},
+        {"datasets": [{"name": "demo", "training": {"checkpoint_minutes": None, "engine": "packed"}}]},
+        {"baseline": "mi"},
+        {"include": [{"method": ["mi", "dss"]}], "exclude": [{"fraction": [1], "seed": [0]}]},
     ],
 )
 def test_schema_and_models_accept(
@@ -117,6 +128,10 @@ def test_schema_and_models_accept(
         {"students": [{"name": "s"}]},
         {"students": [{"scratch": {}}]},
         {"students": [{"name": "s", "pretrained": "t5", "scratch": {}}]},
+        {"students": [{"name": "s", "scratch": {}, "revision": "main"}]},
+        {"students": [{"name": "s", "scratch": {}, "training": {"steps": None}}]},
+        {"students": [{"name": "s", "scratch": {}, "training": {"precision": "fp16"}}]},
+        {"training": {"engine": "quick"}},
         {"methods": [{"name": "mi", "gamma": 1}]},
         {"methods": [{"name": "x", "method": "dss", "beta": 1}]},
         {"methods": [{"name": "x", "method": "mi", "beta": -1}]},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from cotdistill.runs.experiment import parse
 from cotdistill.runs.grid import Run, expand, find
 
 Config = dict[str, Any]
+
+SCRATCH = {"name": "tiny", "scratch": {}}
 
 
 def runs(values: Config) -> list[Run]:
@@ -84,6 +87,75 @@ def test_student_overrides_dataset_overrides_experiment(cell: Config) -> None:
     assert training.learning_rate == Training().learning_rate
 
 
+@pytest.mark.parametrize("owner", ["datasets", "students"])
+@pytest.mark.parametrize("key", Training.model_fields)
+def test_every_training_setting_can_be_replaced_for_one_dataset_or_student(
+    cell: Config, owner: str, key: str
+) -> None:
+    entry = {"datasets": {"name": "demo"}, "students": {"name": "tiny", "scratch": {}}}[owner]
+    value = {**TRAINING, "log_every": 3, "checkpoint_every": 3, "checkpoint_minutes": None}[key]
+    values = cell | {owner: [entry | {"training": {key: value}}]}
+    run = only(values)
+    assert getattr(run.training, key) == value != getattr(Training(), key)
+    assert run.training.model_dump() == {**Training().model_dump(), key: value}
+    assert frozen(values)[0].training == run.training
+
+
+def test_a_default_that_is_spelled_out_replaces_what_stands_before_it(cell: Config) -> None:
+    run = only(
+        cell
+        | {
+            "training": {"patience": 2},
+            "datasets": [{"name": "demo", "training": {"patience": None, "steps": 7}}],
+            "students": [{"name": "tiny", "scratch": {}, "training": {"steps": 10_000}}],
+        }
+    )
+    assert (run.training.patience, run.training.steps) == (None, 10_000)
+
+
+# --- the frozen grid
+
+
+def frozen(values: Config) -> list[Run]:
+    """The runs of the same grid, written as `grid.json` is and read back."""
+    text = json.dumps(parse(values, "test").model_dump(mode="json"))
+    return expand(parse(json.loads(text), "grid.json"))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"training": {"patience": 3, "checkpoint_minutes": None, "learning_rate": "5e-5"}},
+        {"datasets": [{"name": "demo", "training": {"patience": None, "steps": 10_000, "gpus": 2}}]},
+        {"students": ["google/t5-v1_1-small", SCRATCH | {"training": {"engine": "packed"}}]},
+        {"students": [{"pretrained": "google/t5-v1_1-small", "revision": "v1"}]},
+        {"methods": ["mi", {"name": "two", "method": "mi"}], "exclude": [{"method": ["two"]}]},
+        {"fractions": [1, 0.25], "include": [{"fraction": [0.25]}], "evaluation": {"judge": {
+            "url": "http://localhost:8000/v1", "model": "m"}}},
+    ],
+)  # fmt: skip
+def test_the_frozen_grid_is_the_grid(cell: Config, change: Config) -> None:
+    values = cell | change
+    before, after = parse(values, "test"), frozen(values)
+    assert after[0].experiment.model_dump() == before.model_dump()
+    assert [(run.id, run.hash, run.training) for run in after] == [
+        (run.id, run.hash, run.training) for run in expand(before)
+    ]
+
+
+# --- the baseline
+
+
+@pytest.mark.parametrize(
+    ("methods", "baseline"),
+    [(["finetune", "dss", "mi"], "dss"), (["mi", "finetune"], "mi"),
+     ([{"name": "plain", "method": "dss"}, "mi"], "plain")],
+)  # fmt: skip
+def test_the_baseline_is_dss_or_the_first_method(cell: Config, methods: list[Any], baseline: str) -> None:
+    assert parse(cell | {"methods": methods}, "test").baseline == baseline
+
+
 # --- ids and folders
 
 
@@ -117,8 +189,6 @@ def test_find(config: Config) -> None:
 
 # --- hashes
 
-SCRATCH = {"name": "tiny", "scratch": {}}
-
 
 @pytest.mark.parametrize(
     "change",
@@ -132,6 +202,7 @@ SCRATCH = {"name": "tiny", "scratch": {}}
         {"students": [{"name": "tiny", "scratch": {"d_model": 32}}]},
         {"students": [{"name": "tiny", "scratch": {"vocabulary": 64}}]},
         {"students": [{"name": "tiny", "pretrained": "google/t5-v1_1-small"}]},
+        {"students": [{"name": "tiny", "pretrained": "google/t5-v1_1-small", "revision": "v1"}]},
         {"students": [SCRATCH | {"compute": {"threads": 2}}]},
         {"students": [SCRATCH | {"training": {"learning_rate": 1}}]},
         {"methods": [{"name": "mi", "beta": 0.2}]},
@@ -149,6 +220,7 @@ TRAINING: Config = {
     "steps": 11, "batch_size": 3, "accumulation": 3, "learning_rate": 0.5, "warmup_steps": 3,
     "weight_decay": 0.1, "clip_norm": 2.0, "precision": "bf16", "max_input_tokens": 33,
     "max_target_tokens": 33, "eval_every": 3, "patience": 3, "device": "cpu", "gpus": 2,
+    "engine": "reference",
 }  # fmt: skip
 
 

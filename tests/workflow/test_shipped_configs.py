@@ -51,6 +51,27 @@ def test_config_file_replaces_config_yaml(bench: Any) -> None:
     assert "results/paper" not in found.stdout
 
 
+def test_another_data_root_or_student_prepares_again(bench: Any) -> None:
+    bench.configure(datasets=["cqa"], students=[{"name": "local", "pretrained": "t5"}], data_root="here")
+    prepared = bench.root / "results/tiny/prepared/cqa/local"
+    (prepared / "tokenizer").mkdir(parents=True)
+    (bench.root / "t5").mkdir()
+    for path in ("manifest.json", "train.arrow", "valid.arrow", "test.arrow"):
+        (prepared / path).write_text("as if prepared")
+    weights = bench.root / "t5" / "model.safetensors"
+    weights.write_text("weights")
+    target = "results/tiny/prepared/cqa/local/manifest.json"
+    touched = bench.snakemake("--touch", "--cores", "1", target)
+    assert touched.returncode == 0, touched.stdout
+    assert bench.plan(target) == {}
+    weights.write_text("others!")
+    assert bench.plan(target) == {"prepare": 1}
+    weights.write_text("weights")
+    assert bench.plan(target) == {}, "the same bytes"
+    bench.configure(datasets=["cqa"], students=[{"name": "local", "pretrained": "t5"}], data_root="there")
+    assert bench.plan(target) == {"prepare": 1}
+
+
 def test_lint_is_clean(bench: Any) -> None:
     found = bench.run("snakemake", "--lint")
     assert found.returncode == 0, found.stdout

@@ -191,6 +191,37 @@ def test_own_files_are_inputs(work: Path) -> None:
     assert grid.data_files(wildcards(dataset="demo")) == []
 
 
+T5_FILES = ("config.json", "model.safetensors", "spiece.model", "tokenizer.json")
+
+
+def test_files_of_a_student_in_a_folder_are_inputs(work: Path) -> None:
+    hub, local = "google/t5-v1_1-small", "models/t5"
+    grid = workflow(students=[STUDENT, hub, {"name": "local", "pretrained": local}])
+    for name in ("mini", "t5-v1_1-small", "local"):
+        assert grid.student_files(wildcards(student=name)) == []
+    for name in (*T5_FILES, "tf_model.h5", "README.md"):
+        Path(local).mkdir(parents=True, exist_ok=True)
+        Path(local, name).write_text("{}")
+    assert grid.student_files(wildcards(student="local")) == [f"{local}/{name}" for name in T5_FILES]
+    assert grid.student_files(wildcards(student="mini")) == []
+
+
+def test_another_folder_of_the_published_data_prepares_again(
+    work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def root(dataset: str = "cqa", **changes: Any) -> str:
+        own = {"name": "own", "adapter": "cqa", "path": "mine"}
+        return workflow(datasets=["demo", "cqa", own], **changes).data_root(wildcards(dataset=dataset))
+
+    assert root() == str(work / "data")
+    assert root(data_root="mine") == str(work / "mine")
+    monkeypatch.setenv(release.ENVIRONMENT, "/theirs")
+    assert root() == "/theirs" and root(data_root="mine") == str(work / "mine")
+    assert root("demo") == root("own") == "", "what these are read from is told by other settings"
+    (work / "inner" / "datasets").mkdir(parents=True)
+    assert root(data_root="inner") == str(work / "inner"), "a fetch must not change it"
+
+
 def test_data_settings_follow_what_prepared_data_depend_on() -> None:
     base = workflow().data_settings(wildcards())
     assert workflow(training={"steps": 3}, seeds=[4]).data_settings(wildcards()) == base

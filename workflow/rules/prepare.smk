@@ -20,6 +20,7 @@ rule prepare:
     input:
         grid.fetched,
         grid.data_files,
+        grid.student_files,
     output:
         manifest=f"{grid.prepared}/manifest.json",
         splits=expand(f"{grid.prepared}/{{split}}.arrow", split=["train", "valid", "test"], allow_missing=True),
@@ -27,6 +28,7 @@ rule prepare:
     params:
         grid=grid.grid,
         settings=grid.data_settings,
+        root=grid.data_root,
         code=grid.data_code,
     log:
         grid.log("prepare", "dataset", "student"),

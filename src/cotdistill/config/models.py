@@ -14,7 +14,9 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    SerializerFunctionWrapHandler,
     WithJsonSchema,
+    model_serializer,
     model_validator,
 )
 
@@ -50,6 +52,12 @@ Precision = Annotated[
     AfterValidator(_refuse_fp16),
     WithJsonSchema({"type": "string", "enum": ["fp32", "bf16"]}),
 ]
+
+
+def _without_defaults(schema: dict[str, Any]) -> None:
+    """Remove the defaults from a model's JSON schema: a key that is left out is not set."""
+    for node in schema["properties"].values():
+        node.pop("default", None)
 
 
 class Training(Strict):
@@ -90,24 +98,18 @@ class Training(Strict):
     gpus: int = Field(1, ge=1)
     """GPUs of one job, which share each batch; where the device is cpu, as many CPU processes"""
     engine: Literal["auto", "packed", "reference"] = "auto"
-    """what computes a student's passes: packed (T5 without padding), reference (transformers' own forward
-    pass), auto: packed for T5 on a CPU, reference elsewhere"""
+    """packed (T5 without padding), reference (transformers' forward pass), auto: packed for T5 on a CPU"""
 
 
-class TrainingOverrides(Strict):
+class TrainingOverrides(Training):
     """Training settings that one dataset or student replaces; the same keys as `training`."""
 
-    steps: int | None = Field(None, ge=1)
-    batch_size: int | None = Field(None, ge=1)
-    accumulation: int | None = Field(None, ge=1)
-    learning_rate: Number | None = Field(None, gt=0)
-    warmup_steps: int | None = Field(None, ge=0)
-    weight_decay: Number | None = Field(None, ge=0)
-    max_input_tokens: int | None = Field(None, ge=2)
-    max_target_tokens: int | None = Field(None, ge=2)
-    eval_every: int | None = Field(None, ge=1)
-    patience: int | None = Field(None, ge=1)
-    gpus: int | None = Field(None, ge=1)
+    # only the keys that were given count: a dump has these alone, and the schema shows no defaults
+    model_config = ConfigDict(json_schema_extra=_without_defaults)
+
+    @model_serializer(mode="wrap")
+    def _given(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {key: value for key, value in dump(self).items() if key in self.model_fields_set}
 
 
 class Judge(Strict):
@@ -203,6 +205,11 @@ class Compute(Strict):
     """time limit of one job, in minutes"""
 
 
+def is_hub_id(name: str | None) -> bool:
+    """Return whether `name` has the form of a hub id, owner/name. A folder of that name is preferred."""
+    return name is not None and name.count("/") == 1 and not name.startswith((".", "/"))
+
+
 class StudentEntry(Strict):
     """A student of the grid: a pretrained T5, or one built from scratch."""
 
@@ -210,8 +217,8 @@ class StudentEntry(Strict):
     """the name in paths, tables and figures"""
     pretrained: str | None = None
     """a hub id or a local folder of any T5 (original, v1.1, flan)"""
-    revision: str | None = None
-    """commit, tag or branch of the hub id; null takes the default branch, and the commit is recorded"""
+    revision: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$")
+    """commit, tag or branch of the hub id; null: the default branch; what it stood for is recorded"""
     scratch: ScratchStudent | None = None
     """an architecture to build with fresh weights"""
     compute: Compute = Compute()
@@ -232,6 +239,8 @@ class StudentEntry(Strict):
     def _one_kind(self) -> StudentEntry:
         if (self.pretrained is None) == (self.scratch is None):
             raise ValueError("give exactly one of 'pretrained' and 'scratch'")
+        if self.revision is not None and not is_hub_id(self.pretrained):
+            raise ValueError("'revision' is for a student from the hub: give its id as 'pretrained'")
         return self
 
 
@@ -271,6 +280,12 @@ class CellFilter(Strict):
     seed: list[int] | None = None
 
 
+def _choose_baseline(values: dict[str, Any]) -> str:
+    """Return the name of the default baseline, from the values of the keys that stand before it."""
+    names = [entry.name for entry in values["methods"]]
+    return "dss" if "dss" in names else names[0]
+
+
 class Experiment(Strict):
     """One experiment: a grid of runs and how they are trained, evaluated and compared."""
 
@@ -292,8 +307,8 @@ class Experiment(Strict):
     """keep only the cells that match one of these filters"""
     exclude: list[CellFilter] = []
     """drop the cells that match one of these filters"""
-    baseline: str = "dss"
-    """method (by name) that the others are compared with"""
+    baseline: str = Field(default_factory=_choose_baseline)
+    """method (by name) that the others are compared with; left out: dss where it is one, else the first"""
     results: str = "results"
     """folder of all results"""
     data_root: str | None = None

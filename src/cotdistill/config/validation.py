@@ -24,7 +24,8 @@ def one_line(model: type, error: ValidationError, where: str, prefix: str = "") 
 
     model: a pydantic model, or a dataclass that a TypeAdapter checks.
     """
-    faults = error.errors()
+    # a default that is made of other keys is not missing: those are wrong
+    faults = [fault for fault in error.errors() if fault["type"] != "default_factory_not_called"]
     # an unknown key is the likeliest cause of everything else that is wrong: name it first
     fault = next((f for f in faults if f["type"] == "extra_forbidden"), faults[0])
     location = prefix + _dotted(fault["loc"])

@@ -113,7 +113,7 @@ def kind(config: dict[str, Any]) -> str:
     """Runs of one kind cost the same a step: all but the axes that only change which numbers come out."""
     training = {key: config["training"][key] for key in (
         "batch_size", "accumulation", "precision", "max_input_tokens", "max_target_tokens", "eval_every",
-        "device", "gpus",
+        "device", "gpus", "engine",
     )}
     parts = ("dataset_settings", "student_settings", "method_settings")
     return digest([training, *(config[part] for part in parts)])

@@ -12,7 +12,7 @@ import yaml
 from pydantic import BaseModel
 
 from cotdistill.common.files import write_text
-from cotdistill.config.models import DatasetEntry, Experiment, MethodEntry, StudentEntry
+from cotdistill.config.models import DatasetEntry, Experiment, MethodEntry, StudentEntry, TrainingOverrides
 from cotdistill.methods import METHODS
 
 DEFAULTS = Path("config/defaults.yaml")
@@ -107,9 +107,9 @@ def _dashed(lines: list[str], indent: int) -> list[str]:
 
 
 def _spelled_out(item: Any) -> bool:
-    """Whether the keys of `item` are listed; a model that explains no field (overrides) is left empty."""
+    """Whether the keys of `item` are listed; overrides are left empty."""
     if isinstance(item, BaseModel):
-        return any(field.description for field in type(item).model_fields.values())
+        return not isinstance(item, TrainingOverrides)
     return isinstance(item, list) and bool(item) and isinstance(item[0], BaseModel)
 
 
@@ -193,7 +193,7 @@ def _one_kind_of_student(entry: dict[str, Any]) -> None:
         {"required": ["pretrained"], "properties": {"pretrained": text, "scratch": nothing}},
         {
             "required": ["name", "scratch"],
-            "properties": {"scratch": {"type": "object"}, "pretrained": nothing},
+            "properties": {"scratch": {"type": "object"}, "pretrained": nothing, "revision": nothing},
         },
     ]
 

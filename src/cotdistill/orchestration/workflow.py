@@ -23,6 +23,7 @@ from cotdistill.report.figures import FIGURES
 from cotdistill.runs.code import Stage, compute_code, compute_preparation_code, digest_preparation_settings
 from cotdistill.runs.experiment import parse
 from cotdistill.runs.grid import Run, expand, prepared_folder
+from cotdistill.students import pretrained
 
 MODULES: dict[str, tuple[str, ...]] = {
     "judge": ("evaluation.judge",),
@@ -109,7 +110,7 @@ class Workflow:
             for entry in self.experiment.datasets
             if ADAPTERS.module(entry.adapter).ADAPTER.needs_release and entry.path is None
         }
-        if not needed or self.experiment.data_root or os.environ.get(release.ENVIRONMENT):
+        if not needed or self._named_root:
             return []
         root = release.resolve_root()
         marker = root / release.MARKER
@@ -117,11 +118,34 @@ class Workflow:
         by_hand = not marker.is_file() and all((root / name).is_dir() for name in needed)
         return [] if by_hand else [str(marker)]
 
+    @property
+    def _named_root(self) -> str | None:
+        """The folder of the published data, where the config or the environment names one."""
+        return self.experiment.data_root or os.environ.get(release.ENVIRONMENT) or None
+
+    def data_root(self, wildcards: Any) -> str:
+        """Parameter: the folder that a published dataset is read below; another one has it prepared again.
+
+        Prepared data of another folder are the same where their rows are: no run is then trained again.
+        """
+        dataset, _ = self._pair(wildcards)
+        if dataset.path is not None or not ADAPTERS.module(dataset.adapter).ADAPTER.needs_release:
+            return ""
+        return os.path.abspath(self._named_root or release.DEFAULT_ROOT)
+
     def data_files(self, wildcards: Any) -> list[str]:
         """Input: the files of a dataset of one's own; a change prepares and trains again."""
         dataset, _ = self._pair(wildcards)
         own = ADAPTERS.module(dataset.adapter).ADAPTER.needs_path
         return sorted(map(str, Path(dataset.path).glob("*.jsonl"))) if own else []
+
+    def student_files(self, wildcards: Any) -> list[str]:
+        """Input: the files of a student in a local folder; a change prepares again."""
+        _, student = self._pair(wildcards)
+        folder = Path(student.pretrained or "")
+        if student.pretrained is None or not folder.is_dir():
+            return []
+        return sorted({str(path) for pattern in pretrained.FILES for path in folder.glob(pattern)})
 
     def of_runs(self, *names: str) -> list[str]:
         """The named files of every run."""

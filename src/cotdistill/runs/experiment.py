@@ -84,8 +84,25 @@ def check(experiment: Experiment, where: str) -> None:
     for key, cells in (("include", experiment.include or []), ("exclude", experiment.exclude)):
         for number, cell in enumerate(cells):
             _check_filter(cell, known, f"{where}: '{key}[{number}]'")
-    if not expand(experiment):
+    for number, student in enumerate(experiment.students):
+        if student.revision is not None and Path(str(student.pretrained)).is_dir():
+            key = f"students[{number}].revision"
+            raise UserError(f"{where}: '{key}': {student.pretrained} is a local folder, which has none")
+    runs = expand(experiment)
+    if not runs:
         raise UserError(f"{where}: the grid is empty: 'include' and 'exclude' leave no cell")
+    _check_baseline(experiment.baseline, names["methods"], {run.method.name for run in runs}, where)
+
+
+def _check_baseline(baseline: str, methods: list[str], left: set[str], where: str) -> None:
+    """Raise UserError where the baseline is no method, or not one of those that are `left` in the grid."""
+    if baseline not in methods:
+        raise _at(f"{where}: 'baseline'", unknown("method", baseline, methods))
+    if baseline not in left:
+        raise UserError(
+            f"{where}: 'baseline': 'include' and 'exclude' leave no cell of method '{baseline}' "
+            f"(left: {', '.join(sorted(left))})"
+        )
 
 
 def _check_filter(cell: CellFilter, names: dict[str, list[Any]], where: str) -> None:

@@ -76,7 +76,7 @@ class Run:
         """The training settings after the overrides of the dataset, then of the student."""
         settings = self.experiment.training.model_dump()
         for overrides in (self.dataset.training, self.student.training):
-            settings.update(overrides.model_dump(exclude_none=True))
+            settings.update(overrides.model_dump())
         return Training.model_validate(settings)
 
     @cached_property
@@ -109,7 +109,6 @@ def _part(value: Any) -> str:
 def prepared_folder(experiment: Experiment, dataset: str, student: str) -> Path:
     """The folder of one (dataset, student) pair's tokenised data."""
     return Path(experiment.results, experiment.experiment, "prepared", dataset, student)
-
 
 
 

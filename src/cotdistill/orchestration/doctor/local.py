@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from cotdistill.common.errors import UserError
 from cotdistill.common.files import read_json
-from cotdistill.config.models import DatasetEntry, StudentEntry
+from cotdistill.config.models import DatasetEntry, StudentEntry, is_hub_id
 from cotdistill.data import release
 from cotdistill.data.adapters import ADAPTERS
 from cotdistill.orchestration.doctor import node
@@ -32,7 +32,7 @@ def checkpoint(student: StudentEntry) -> Path | None:
     name = str(student.pretrained)
     if Path(name).is_dir():
         return Path(name)
-    if not _on_hub(name):
+    if not is_hub_id(name):
         return None
     from huggingface_hub import try_to_load_from_cache
 
@@ -54,7 +54,7 @@ def students(site: Site) -> Iterator[Finding]:
         lacking = "no copy in the hub's cache" if folder is None else _lacking(folder)
         if not lacking:
             yield Finding("ok", "student", f"{entry.name}: {folder}")
-        elif not _on_hub(str(entry.pretrained)) or (folder == Path(str(entry.pretrained))):
+        elif not is_hub_id(str(entry.pretrained)) or (folder == Path(str(entry.pretrained))):
             text = lacking if folder else f"{entry.pretrained}: no such folder"
             yield Finding("FAIL", "student", f"{entry.name}: {text}",
                           f"correct 'pretrained' in {site.config}: a T5 folder or owner/name")  # fmt: skip
@@ -69,10 +69,6 @@ def _to_fetch(site: Site, entry: StudentEntry, lacking: str) -> Finding:
                        f"unset HF_HUB_OFFLINE and run {call} --student {entry.name}")  # fmt: skip
     text = f"{entry.name}: {lacking}; the prepare job fetches it, which needs a network on this machine"
     return Finding("warn", "student", text, f"to do it now: {call} --student {entry.name}")
-
-
-def _on_hub(name: str) -> bool:
-    return name.count("/") == 1 and not name.startswith((".", "/"))
 
 
 def _lacking(folder: Path) -> str:
