@@ -238,15 +238,41 @@ def test_a_holder_elsewhere_is_waited_for_until_its_count_stands_still(tmp_path:
     assert "taking over: process 1 on n2 ended without giving this run back\n" in out
 
 
-@pytest.mark.parametrize(
-    ("job", "at_once"), [("7", True), ("8", False), (None, False)]
-)
+OF_SLURM: dict[str, tuple[dict[str, Any], str, bool]] = {
+    "an earlier start of this job": ({}, "2000", True),
+    "this start, on another node": ({"slurm_start": 2000}, "2000", False),
+    "a later start": ({"slurm_start": 2001}, "2000", False),
+    "its start is not known": ({"slurm_start": None}, "2000", False),
+    "its start is no number": ({"slurm_start": "1000"}, "2000", False),
+    "our own start is not known": ({}, "", False),
+    "neither is known": ({"slurm_start": None}, "", False),
+    "another job": ({"slurm_job": "8"}, "2000", False),
+    "no job": ({"slurm_job": None}, "2000", False),
+    "the job of that number of another cluster": ({"slurm_cluster": "c2"}, "2000", False),
+}
+
+
+@pytest.mark.parametrize(("about", "start", "at_once"), OF_SLURM.values(), ids=OF_SLURM)
 def test_only_the_earlier_start_of_this_slurm_job_is_known_to_be_dead(
-    tmp_path: Path, monkeypatch: Any, job: str | None, at_once: bool
+    tmp_path: Path, monkeypatch: Any, about: dict[str, Any], start: str, at_once: bool
 ) -> None:
     monkeypatch.setenv("SLURM_JOB_ID", "7")
-    leave(tmp_path, slurm_job=job)
+    monkeypatch.setenv("SLURM_CLUSTER_NAME", "c1")
+    monkeypatch.setenv("SLURM_JOB_START_TIME", start)
+    leave(tmp_path, **{"slurm_job": "7", "slurm_cluster": "c1", "slurm_start": 1000, **about})
     assert (acquired(tmp_path) < QUICK["stale"]) == at_once
+
+
+def test_a_process_of_this_job_in_another_container_is_waited_for(tmp_path: Path, monkeypatch: Any) -> None:
+    for name, value in (("JOB_ID", "7"), ("CLUSTER_NAME", "c1"), ("JOB_START_TIME", "1000")):
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    with Lease(tmp_path, **QUICK) as held:
+        about = json.loads((tmp_path / "lease-1").read_text())
+        assert (about["slurm_job"], about["slurm_start"]) == ("7", 1000)
+        monkeypatch.setattr(lease, "machine", lambda: "this machine, other process numbers")
+        (found,) = holders(tmp_path)
+        assert not gone(found)
+        held.check()
 
 
 def test_a_process_of_this_machine_is_told_from_a_later_one_of_its_number(tmp_path: Path) -> None:

@@ -155,8 +155,7 @@ def _import() -> None:
     from transformers.models.t5 import modeling_t5  # noqa: F401
     from transformers.tokenization_utils_tokenizers import PreTrainedTokenizerFast  # noqa: F401
 
-    from cotdistill.evaluation import protocols  # noqa: F401
-    from cotdistill.training import trainer  # noqa: F401
+    from cotdistill.jobs import evaluate, train  # noqa: F401
 
     gc.freeze()  # a collection in a fork would copy all of it
 

@@ -1,9 +1,10 @@
-"""One run, one writer: a lease in the run's state folder, safe on file systems shared by machines.
+"""Let one process at a time write a run: a lease in its state folder, safe where machines share the disk.
 
 A lease is a file `lease-<n>`, created exclusively, in which its holder counts up every few seconds. A
 waiter takes over, as n + 1, when the count stands still on the waiter's own clock (clocks of machines
-need not agree), or at once when the holder was a process of this machine, or an earlier start of this
-Slurm job, that is gone. A holder that was only asleep finds its file gone and stops.
+need not agree). It does so at once when the holder is known to have ended: a process of this machine that
+is gone, or one of an earlier start of this Slurm job. A holder that was only asleep finds its file gone, and
+stops.
 """
 
 from __future__ import annotations
@@ -48,12 +49,12 @@ class Holder:
 
 
 def holder(folder: Path) -> Holder | None:
-    """Who holds the lease of a state folder, or None."""
+    """Return who holds the lease of a state folder, or None."""
     return max(holders(folder), key=lambda found: found.number, default=None)
 
 
 def holders(folder: Path) -> list[Holder]:
-    """All lease files of a state folder. There is more than one where holders died, or for a moment."""
+    """Return all lease files of a state folder: more than one where holders died, or for a moment."""
     return [found for path in _files(folder) if (found := _read(path))]
 
 
@@ -73,7 +74,7 @@ def _read(path: Path) -> Holder | None:
 
 
 def machine() -> str:
-    """This machine since its last start, and its process numbers: containers count their own."""
+    """Return what names this machine, since its last start, and its process numbers (a container has its own)."""
     parts = [socket.gethostname()]
     with contextlib.suppress(OSError):
         parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
@@ -82,20 +83,37 @@ def machine() -> str:
 
 
 def gone(found: Holder) -> bool:
-    """Whether the holder is known to be dead, without waiting."""
+    """Return whether the holder is known to be dead, without waiting."""
     about = found.about
     if about.get("machine") == machine():
         pid = about.get("pid")
         since = born(pid) if isinstance(pid, int) else 0.0
         return isinstance(pid, int) and (since is None or since != about.get("born"))
-    # a job trains one run on one node, and Slurm starts it again when its earlier processes have ended
-    # (which start this is, Snakemake's executor does not let us see)
-    job = os.environ.get("SLURM_JOB_ID")
-    return job is not None and about.get("slurm_job") == job
+    # Slurm starts a job again when its earlier processes have ended; those of one start may well live, on
+    # another node (`srun -N2`) or in another container
+    own = _slurm_job()
+    same = own["slurm_job"] is not None and all(
+        about.get(key) == own[key] for key in ("slurm_job", "slurm_cluster")
+    )
+    before, now = about.get("slurm_start"), own["slurm_start"]
+    return same and now is not None and isinstance(before, int) and before < now
+
+
+def _slurm_job() -> dict[str, Any]:
+    """Return the Slurm job that this process is part of, and when it was started, where Slurm says so.
+
+    `slurm_start` is in seconds since 1970; Slurm before 23.02 does not tell it.
+    """
+    start = os.environ.get("SLURM_JOB_START_TIME", "")
+    return {
+        "slurm_job": os.environ.get("SLURM_JOB_ID"),
+        "slurm_cluster": os.environ.get("SLURM_CLUSTER_NAME"),
+        "slurm_start": int(start) if start.isascii() and start.isdigit() else None,
+    }
 
 
 def born(pid: int) -> float | None:
-    """When a process of this machine was started, in whatever unit; None where there is none.
+    """Return when a process of this machine was started, in whatever unit; None where there is none.
 
     Tells a process from a later one of its number. The clock may jump meanwhile: where there is /proc
     it is counted in ticks since the machine's start.
@@ -128,8 +146,7 @@ class Lease:
         self.path: Path | None = None
         self.about: dict[str, Any] = {
             "token": uuid.uuid4().hex, "host": socket.gethostname(), "machine": machine(), "pid": os.getpid(),
-            "born": born(os.getpid()), "slurm_job": os.environ.get("SLURM_JOB_ID"),
-            "since": time.time(), "count": 0,
+            "born": born(os.getpid()), **_slurm_job(), "since": time.time(), "count": 0,
         }  # fmt: skip
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._count, daemon=True)
@@ -186,6 +203,7 @@ class Lease:
         return False
 
     def _create(self, dead: list[Holder]) -> bool:
+        """Take the lease over from `dead` holders (none: take it first); False where another was quicker."""
         path = self.folder / f"lease-{max((old.number for old in dead), default=0) + 1}"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -202,16 +220,19 @@ class Lease:
         except OSError as error:
             _drop(path)
             raise UserError(f"cannot write {path}: {error.strerror or error}") from error
-        # whoever came in at the same moment under another number, or under a dead one's: step back
-        known = {path: None, **{old.path: old.text for old in dead}}
-        if any(found.path not in known or known[found.path] not in (None, found.text)
-               for found in holders(self.folder)):  # fmt: skip
+        if self._has_rival(dead):
             self._give_back()
             return False
         for old in dead:
             print(f"taking over: {old} ended without giving this run back", flush=True)
             _drop(old.path)
         return True
+
+    def _has_rival(self, dead: list[Holder]) -> bool:
+        """Return whether another process came in meanwhile, by a new file or by that of a dead holder."""
+        texts = {old.path: old.text for old in dead}
+        others = [found for found in holders(self.folder) if found.path != self.path]
+        return any(texts.get(found.path) != found.text for found in others)
 
     def _give_back(self) -> None:
         if self._mine():
