@@ -1,28 +1,31 @@
-"""What the Snakefile needs to know of a grid: paths, parameters and resources of each rule.
+"""Tell the Snakefile what it needs to know of a grid: paths, parameters and resources of each rule.
 
 Kept out of the rule files so that it can be imported and tested without Snakemake.
 """
 
 from __future__ import annotations
 
-import inspect
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 from cotdistill.common.files import digest, write_text
 from cotdistill.common.fingerprint import fingerprint
 from cotdistill.data import release
 from cotdistill.data.adapters import ADAPTERS
+from cotdistill.orchestration.planning import WILDCARDS, by_number, make_wildcards
 from cotdistill.report.figures import FIGURES
+from cotdistill.runs import answers
 from cotdistill.runs.code import Stage, compute_code, compute_preparation_code, digest_preparation_settings
 from cotdistill.runs.experiment import parse
+from cotdistill.runs.folder import RunFiles
 from cotdistill.runs.grid import Run, expand, prepared_folder
+from cotdistill.runs.outputs import was_written_under
 from cotdistill.students import pretrained
 
 MODULES: dict[str, tuple[str, ...]] = {
@@ -40,23 +43,8 @@ PASSES = "partial.txt"
 OVERHEAD_MB = 300
 """memory of the two Snakemakes that a cluster job runs around its command"""
 
-WILDCARDS = ("dataset", "student", "cell")
-"""of a run's rules; `cell` is the rest of its id: Snakemake's work on a job grows with their number"""
-
-
-def signed(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function` with its signature at hand, which Snakemake asks for several times a job."""
-    def asked(wildcards: Any, **more: Any) -> Any:
-        return function(wildcards, **more)
-
-    asked.__signature__ = inspect.signature(function)  # type: ignore[attr-defined]
-    return asked
-
-
-def wildcards_of(run: Run) -> SimpleNamespace:
-    """The wildcards of a run's jobs, as Snakemake would give them."""
-    return SimpleNamespace(**dict(zip(WILDCARDS, run.id.split("/", 2), strict=True)))
-
+EVALUATION_MB, EVALUATION_MINUTES = 1000, 30
+"""memory and time limit of a job that counts and measures stored answers: it loads no model"""
 
 class Workflow:
     """A grid as Snakemake sees it. `config` is Snakemake's merged config."""
@@ -67,18 +55,19 @@ class Workflow:
         self.runs = {run.id: run for run in expand(self.experiment)}
         self.folder = f"{self.experiment.results}/{self.experiment.experiment}"
         self.grid = f"{self.folder}/grid.json"
-        self._resolved: dict[tuple[str, ...], dict[str, Any]] = {}
         self.wildcards = WILDCARDS
-        self.run = f"{self.folder}/runs/" + "/".join(f"{{{name}}}" for name in WILDCARDS)
+        self.files = RunFiles(f"{self.folder}/runs/" + "/".join(f"{{{name}}}" for name in WILDCARDS))
         self.prepared = str(prepared_folder(self.experiment, "{dataset}", "{student}"))
+        self._resolved: dict[tuple[str, ...], dict[str, Any]] = {}
+        self._codes: dict[tuple[str, ...], str] = {}
 
-    def log(self, stage: str, *wildcards: str) -> str:
-        """The log file of a stage's job; `wildcards` are those that tell its jobs apart."""
+    def name_log(self, stage: str, *wildcards: str) -> str:
+        """Return the log file of a stage's job; `wildcards` are those that tell its jobs apart."""
         return "/".join([self.folder, "logs", stage, *(f"{{{name}}}" for name in wildcards)]) + ".log"
 
-    def benchmark(self, stage: str, *wildcards: str) -> str:
-        """The file of wall time and memory of a stage's job."""
-        return self.log(stage, *wildcards).replace("/logs/", "/benchmarks/").removesuffix("log") + "tsv"
+    def name_benchmark(self, stage: str, *wildcards: str) -> str:
+        """Return the file of wall time and memory of a stage's job."""
+        return self.name_log(stage, *wildcards).replace("/logs/", "/benchmarks/").removesuffix("log") + "tsv"
 
     def freeze(self) -> None:
         """Write the resolved grid for the jobs to read: editing the config file cannot change them midway."""
@@ -87,8 +76,8 @@ class Workflow:
         if not path.is_file() or path.read_bytes() != text.encode():
             write_text(path, text)
 
-    def partial(self) -> None:
-        """After a failure: write tables and figures of the finished runs, which name the missing ones."""
+    def write_partial_results(self) -> None:
+        """Write tables and figures of the finished runs after a failure; they name the missing ones."""
         command = [sys.executable, "-m", "cotdistill", "partial", "--config", self.grid]
         subprocess.run(command, stdout=sys.stderr)
 
@@ -123,8 +112,8 @@ class Workflow:
         """The folder of the published data, where the config or the environment names one."""
         return self.experiment.data_root or os.environ.get(release.ENVIRONMENT) or None
 
-    def data_root(self, wildcards: Any) -> str:
-        """Parameter: the folder that a published dataset is read below; another one has it prepared again.
+    def find_data_root(self, wildcards: Any) -> str:
+        """Return a parameter: the folder that a published dataset is read below; another one prepares again.
 
         Prepared data of another folder are the same where their rows are: no run is then trained again.
         """
@@ -133,55 +122,61 @@ class Workflow:
             return ""
         return os.path.abspath(self._named_root or release.DEFAULT_ROOT)
 
-    def data_files(self, wildcards: Any) -> list[str]:
-        """Input: the files of a dataset of one's own; a change prepares and trains again."""
+    def list_data_files(self, wildcards: Any) -> list[str]:
+        """Return inputs: the files of a dataset of one's own; a change prepares and trains again."""
         dataset, _ = self._pair(wildcards)
         own = ADAPTERS.module(dataset.adapter).ADAPTER.needs_path
         return sorted(map(str, Path(dataset.path).glob("*.jsonl"))) if own else []
 
-    def student_files(self, wildcards: Any) -> list[str]:
-        """Input: the files of a student in a local folder; a change prepares again."""
+    def list_student_files(self, wildcards: Any) -> list[str]:
+        """Return inputs: the files of a student in a local folder; a change prepares and trains again."""
         _, student = self._pair(wildcards)
         folder = Path(student.pretrained or "")
         if student.pretrained is None or not folder.is_dir():
             return []
         return sorted({str(path) for pattern in pretrained.FILES for path in folder.glob(pattern)})
 
-    def of_runs(self, *names: str) -> list[str]:
-        """The named files of every run."""
-        return [f"{run.folder}/{name}" for run in self.runs.values() for name in names]
+    def list_run_files(self, *patterns: Path) -> list[str]:
+        """Return the paths of every run for patterns of `files`, such as `files.metrics`."""
+        jobs = [vars(make_wildcards(run)) for run in self.runs.values()]
+        return [str(pattern).format(**job) for job in jobs for pattern in patterns]
 
-    def find(self, wildcards: Any) -> Run:
-        """The run that a job's wildcards name."""
-        return self.runs[f"{wildcards.dataset}/{wildcards.student}/{wildcards.cell}"]
+    def find_run(self, wildcards: Any) -> Run:
+        """Return the run that a job's wildcards name."""
+        return self.runs[f"{wildcards.dataset}/{wildcards.student}/{wildcards.rest}"]
 
-    def job(self, stage: Stage, **settings: Any) -> Callable[[Any], dict[str, Any]]:
-        """Parameter, one for all that a run's job needs: its id, arguments, and what else has it done again.
+    def hash_run(self, wildcards: Any) -> str:
+        """Return a parameter: `Run.hash`, the digest of the settings that the run's numbers depend on.
 
-        arguments: with the hash of the run's resolved config; code: the fingerprint of the stage's code and
-        of the run's method; settings: those of the stage that are not in the hash.
+        They are resolved once for all runs which differ in other axes alone.
         """
-        def parameter(wildcards: Any) -> dict[str, Any]:
-            run = self.find(wildcards)
-            code = compute_code(stage, run)
-            arguments = f"--config {self.grid} --run {run.id} --expect {self._hash(run)}"
-            return {"id": run.id, "arguments": arguments, "code": code, **settings}
-
-        return signed(parameter)
-
-    def _hash(self, run: Run) -> str:
-        """`run.hash`, of settings that are resolved once for all runs which differ in other axes alone."""
+        run = self.find_run(wildcards)
         key = (run.dataset.name, run.student.name, run.method.name)
         if key not in self._resolved:
             self._resolved[key] = run.config
         return digest({**self._resolved[key], **run.axes})
 
-    def data_settings(self, wildcards: Any) -> str:
-        """Parameter: digest of the settings that the prepared data depend on."""
+    def fingerprint_training(self, wildcards: Any) -> str:
+        """Return a parameter: the fingerprint of the code that trains the run."""
+        return self._fingerprint("train", wildcards)
+
+    def fingerprint_evaluation(self, wildcards: Any) -> str:
+        """Return a parameter: the fingerprint of the code that answers test with the run, and evaluates it."""
+        return self._fingerprint("evaluate", wildcards)
+
+    def _fingerprint(self, stage: Stage, wildcards: Any) -> str:
+        run = self.find_run(wildcards)
+        key = (stage, run.dataset.name, run.student.name, run.method.name)
+        if key not in self._codes:
+            self._codes[key] = compute_code(stage, run)
+        return self._codes[key]
+
+    def digest_data_settings(self, wildcards: Any) -> str:
+        """Return a parameter: the digest of the settings that the prepared data depend on."""
         return digest_preparation_settings(*self._pair(wildcards))
 
-    def data_code(self, wildcards: Any) -> str:
-        """Parameter: the fingerprint of preparing, and of the dataset's adapter."""
+    def fingerprint_preparation(self, wildcards: Any) -> str:
+        """Return a parameter: the fingerprint of preparing, and of the dataset's adapter."""
         return compute_preparation_code(*self._pair(wildcards))
 
     @property
@@ -194,57 +189,75 @@ class Workflow:
         """The registered figures."""
         return FIGURES.names()
 
-    def code(self, stage: str) -> str:
-        """Parameter: the fingerprint of a stage that has no wildcards."""
+    def fingerprint_stage(self, stage: str) -> str:
+        """Return a parameter: the fingerprint of a stage that has no wildcards."""
         plugins = [f"report.figures.{name}" for name in self.figures] if stage == "figures" else []
         return fingerprint(*MODULES[stage], *plugins)
 
-    def settings(self, *keys: str) -> str:
-        """Parameter: digest of top-level settings (and of the list of runs) that a stage depends on."""
+    def digest_settings(self, *keys: str) -> str:
+        """Return a parameter: the digest of the runs' ids and of the top-level settings that a stage reads."""
         chosen = self.experiment.model_dump(mode="json", include=set(keys))
         return digest([chosen, list(self.runs)])  # in their order, which is that of tables and figures
 
-    def asks(self, resource: Callable[..., int]) -> Any:
-        """A resource (`threads` to `runtime_evaluate`) as rules take it: a number where all runs agree.
+    @cached_property
+    def unanswered(self) -> frozenset[str]:
+        """The ids of runs that are trained under this config and whose stored test answers are not current.
 
-        Else a function, which costs Snakemake more; one that knows attempts always is.
+        Evaluating one of these answers test anew. Of all others the training job stores the answers.
         """
-        if "attempt" in inspect.signature(resource).parameters:
-            return signed(resource)
-        # resources depend on dataset and student alone: a run of each pair tells
-        runs = {(run.dataset.name, run.student.name): run for run in self.runs.values()}
-        values = {resource(wildcards_of(run)) for run in runs.values()}
-        return values.pop() if len(values) == 1 else signed(resource)
+        trained = (run for run in self.runs.values() if was_written_under(run, run.files.training))
+        return frozenset(run.id for run in trained if not answers.are_complete(run))
 
-    def threads(self, wildcards: Any) -> int:
-        """CPU threads of one training job."""
-        run = self.find(wildcards)
+    def request(self, resource: Callable[..., int]) -> int | Callable[..., int]:
+        """Return a resource as a rule takes it: a number where all jobs agree, else a function.
+
+        resource: one of the methods `count_...`.
+        """
+        # resources depend on these alone: a run of each kind tells
+        kinds = {(run.dataset.name, run.student.name, run.id in self.unanswered): run
+                 for run in self.runs.values()}  # fmt: skip
+        return by_number(resource, [make_wildcards(run) for run in kinds.values()])
+
+    def count_threads(self, wildcards: Any) -> int:
+        """Return the CPU threads of one training job."""
+        run = self.find_run(wildcards)
         return run.student.compute.threads * run.training.gpus
 
-    def threads_evaluate(self, wildcards: Any) -> int:
-        """CPU threads of one evaluation job, which is one process."""
-        return self.find(wildcards).student.compute.threads
-
-    def gpu(self, wildcards: Any) -> int:
-        """GPUs of one training job: as many as it has processes where the device is cuda."""
-        run = self.find(wildcards)
+    def count_gpus(self, wildcards: Any) -> int:
+        """Return the GPUs of one training job: as many as it has processes where the device is cuda."""
+        run = self.find_run(wildcards)
         return run.training.gpus if run.training.device == "cuda" else 0
 
-    def gpu_evaluate(self, wildcards: Any) -> int:
-        """GPUs of one evaluation job."""
-        return min(self.gpu(wildcards), 1)
+    def count_mem_mb(self, wildcards: Any, attempt: int) -> int:
+        """Return the memory of one training job in MB; it grows with the attempt after an out-of-memory failure."""
+        return self.find_run(wildcards).student.compute.mem_mb * attempt + OVERHEAD_MB
 
-    def mem_mb(self, wildcards: Any, attempt: int) -> int:
-        """Memory of one job in MB; grows with the attempt after an out-of-memory failure."""
-        return self.find(wildcards).student.compute.mem_mb * attempt + OVERHEAD_MB
+    def count_minutes(self, wildcards: Any, attempt: int) -> int:
+        """Return the time limit of one training job; it grows with the attempt after a time-out."""
+        return self.find_run(wildcards).student.compute.runtime * attempt
 
-    def runtime(self, wildcards: Any, attempt: int) -> int:
-        """Time limit of one training job in minutes; grows with the attempt after a time-out."""
-        return self.find(wildcards).student.compute.runtime * attempt
+    def count_threads_to_evaluate(self, wildcards: Any) -> int:
+        """Return the CPU threads of one evaluation job, which is one process."""
+        run = self.find_run(wildcards)
+        return run.student.compute.threads if run.id in self.unanswered else 1
 
-    def runtime_evaluate(self, wildcards: Any, attempt: int) -> int:
-        """Time limit of one evaluation job: it scores what training answered, and seldom answers anew."""
-        return min(max(15, self.runtime(wildcards, 1) // 4) * attempt, self.runtime(wildcards, attempt))
+    def count_gpus_to_evaluate(self, wildcards: Any) -> int:
+        """Return the GPUs of one evaluation job: none where the answers are stored."""
+        needed = self.find_run(wildcards).id in self.unanswered
+        return min(self.count_gpus(wildcards), 1) if needed else 0
+
+    def count_mem_mb_to_evaluate(self, wildcards: Any, attempt: int) -> int:
+        """Return the memory of one evaluation job in MB: the student's where it has to answer test."""
+        if self.find_run(wildcards).id in self.unanswered:
+            return self.count_mem_mb(wildcards, attempt)
+        return EVALUATION_MB + OVERHEAD_MB
+
+    def count_minutes_to_evaluate(self, wildcards: Any, attempt: int) -> int:
+        """Return the time limit of one evaluation job: a quarter of training's where it has to answer test."""
+        if self.find_run(wildcards).id in self.unanswered:
+            longest = self.count_minutes(wildcards, attempt)
+            return min(max(15, self.count_minutes(wildcards, 1) // 4) * attempt, longest)
+        return EVALUATION_MINUTES
 
     def _pair(self, wildcards: Any) -> tuple[Any, Any]:
         dataset = next(d for d in self.experiment.datasets if d.name == wildcards.dataset)

@@ -74,7 +74,7 @@ def _read(path: Path) -> Holder | None:
 
 
 def machine() -> str:
-    """Return what names this machine, since its last start, and its process numbers (a container has its own)."""
+    """Return a name of this machine since its last start, and of its process numbers: containers differ."""
     parts = [socket.gethostname()]
     with contextlib.suppress(OSError):
         parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
