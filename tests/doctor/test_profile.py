@@ -48,7 +48,7 @@ def test_a_broken_profile_is_named(text: str) -> None:
 
 
 def test_a_missing_profile_says_where_it_was_looked_for() -> None:
-    with pytest.raises(UserError, match="no profile 'nope' .*workflow/profiles/nope"):
+    with pytest.raises(UserError, match="no profile 'nope' .*profiles/nope"):
         find("nope")
 
 

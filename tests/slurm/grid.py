@@ -69,9 +69,9 @@ class Checkout:
         root.mkdir(parents=True)
         for name in ("Snakefile", "environment.yml", "config.yaml"):
             shutil.copy2(ROOT / name, root)
-        for name in ("config", "workflow"):
+        for name in ("config", "workflow", "profiles"):
             shutil.copytree(ROOT / name, root / name)
-        for name in ("profiles", "slurm", "multi-gpu"):
+        for name in ("slurm", "multi-gpu"):
             (root / name).symlink_to(os.readlink(ROOT / name))
         shutil.copytree(ROOT / "src", root / "src", ignore=shutil.ignore_patterns("__pycache__"))
         made = cls(root, [run_id(name) for name in runs], surroundings(root / "src", cluster))

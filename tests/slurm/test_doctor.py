@@ -16,7 +16,7 @@ from cotdistill.cli import main
 
 Doctor = Callable[..., dict[str, str]]
 
-PROFILE = Path(__file__).parents[2] / "workflow" / "profiles" / "slurm" / "config.v9+.yaml"
+PROFILE = Path(__file__).parents[2] / "profiles" / "slurm" / "config.v9+.yaml"
 PARTITION = "gpu"
 
 

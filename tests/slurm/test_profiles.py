@@ -16,7 +16,7 @@ import pytest
 import yaml
 from grid import CONFIG, ROOT, Checkout
 
-from cotdistill.orchestration import snakemake as mending
+from cotdistill.orchestration import patches
 
 
 @pytest.fixture
@@ -103,22 +103,51 @@ def test_failed_status_query_loses_no_job(monkeypatch: pytest.MonkeyPatch) -> No
 
     for query, expected in ((silent, ({}, 0.0)), (speaking, ({"1": "RUNNING"}, 0.5))):
         plugin = SimpleNamespace(query_job_status=query)
-        monkeypatch.setitem(sys.modules, mending.PLUGIN, plugin)
+        monkeypatch.setitem(sys.modules, patches.PLUGIN, plugin)
         monkeypatch.delenv("SLURM_JOB_ID", raising=False)
-        mending.mend()
-        mending.mend()  # a Snakefile may be read twice
+        patches.apply()
+        patches.apply()  # a Snakefile may be read twice
         assert asyncio.run(plugin.query_job_status("squeue", None)) == expected
 
 
-def test_plugin_still_has_what_is_mended() -> None:
+def test_plugin_still_has_what_is_patched() -> None:
     import snakemake_executor_plugin_slurm as plugin
 
     assert asyncio.iscoroutinefunction(plugin.query_job_status)
 
 
+def test_the_installed_versions_are_those_that_are_patched(capsys: pytest.CaptureFixture[str]) -> None:
+    for distribution in patches.VERSIONS:
+        assert patches._is_known(distribution, "...")
+    assert capsys.readouterr().err == ""
+
+
+def test_another_version_is_left_as_it_is_with_a_warning(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def query(command: str, logger: object) -> tuple[None, None]:
+        return None, None
+
+    records = SimpleNamespace(_read_record=len)
+    plugin = SimpleNamespace(query_job_status=query)
+    monkeypatch.setitem(sys.modules, patches.PLUGIN, plugin)
+    monkeypatch.setitem(sys.modules, patches.RECORDS, SimpleNamespace(FilePersistence=records))
+    monkeypatch.setattr(patches.importlib.metadata, "version", lambda name: "99.0")
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    patches.apply()
+    assert plugin.query_job_status is query and records._read_record is len
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == [
+        "warning: snakemake-executor-plugin-slurm 99.0 is not patched, as 2.8.0 is: "
+        "silence of Slurm may lose jobs",
+        "warning: snakemake 99.0 is not patched, as 9.27.1 is: "
+        "a corrupt record of a job ends it with a traceback",
+    ]
+
+
 @pytest.mark.parametrize("job", [True, False])
 def test_warning_signal_ends_training_and_not_the_snakemake_around_it(job: bool) -> None:
-    code = "from cotdistill.jobs import snakemake; snakemake.mend(); import os; os.kill(os.getpid(), 10)"
+    code = "import os; from cotdistill.orchestration.patches import apply; apply(); os.kill(os.getpid(), 10)"
     environment = {key: value for key, value in os.environ.items() if key != "SLURM_JOB_ID"}
     environment |= {"PYTHONPATH": str(ROOT / "src"), **({"SLURM_JOB_ID": "1"} if job else {})}
     found = subprocess.run([sys.executable, "-c", code], env=environment)

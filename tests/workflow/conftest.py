@@ -62,9 +62,8 @@ class Bench:
         root.mkdir(exist_ok=True)
         for name in ("Snakefile", "environment.yml", "config.yaml"):
             shutil.copy2(ROOT / name, root)
-        for name in ("config", "workflow"):
+        for name in ("config", "workflow", "profiles"):
             shutil.copytree(ROOT / name, root / name)
-        (root / "profiles").symlink_to("workflow/profiles")
         ignore = shutil.ignore_patterns("__pycache__")
         shutil.copytree(Path(cotdistill.__file__).parent, root / "lib" / "cotdistill", ignore=ignore)
         bench = cls(root)

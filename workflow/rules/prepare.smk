@@ -6,34 +6,34 @@ if grid.fetched:
         params:
             grid=grid.grid,
         log:
-            grid.log("fetch"),
+            grid.name_log("fetch"),
         conda:
             "../../environment.yml"
         message:
             "download and verify the published data"
         localrule: True
         shell:
-            "cotdistill fetch --config {params.grid} > {log} 2>&1"
+            "cotdistill fetch --config {params.grid:q} > {log:q} 2>&1"
 
 
 rule prepare:
     input:
         grid.fetched,
-        grid.data_files,
-        grid.student_files,
+        by_job(grid.list_data_files),
+        by_job(grid.list_student_files),
     output:
         manifest=f"{grid.prepared}/manifest.json",
         splits=expand(f"{grid.prepared}/{{split}}.arrow", split=["train", "valid", "test"], allow_missing=True),
         tokenizer=directory(f"{grid.prepared}/tokenizer"),
     params:
         grid=grid.grid,
-        settings=grid.data_settings,
-        root=grid.data_root,
-        code=grid.data_code,
+        settings=by_job(grid.digest_data_settings),
+        root=by_job(grid.find_data_root),
+        code=by_job(grid.fingerprint_preparation),
     log:
-        grid.log("prepare", "dataset", "student"),
+        grid.name_log("prepare", "dataset", "student"),
     benchmark:
-        grid.benchmark("prepare", "dataset", "student")
+        grid.name_benchmark("prepare", "dataset", "student")
     resources:
         mem_mb=4000,
         runtime=120,
@@ -43,5 +43,6 @@ rule prepare:
         "prepare {wildcards.dataset} for {wildcards.student}"
     localrule: True
     shell:
-        "cotdistill prepare --config {params.grid} --dataset {wildcards.dataset} --student {wildcards.student}"
-        " > {log} 2>&1"
+        "cotdistill prepare --config {params.grid:q} --dataset {wildcards.dataset:q}"
+        " --student {wildcards.student:q}"
+        " > {log:q} 2>&1"

@@ -2,28 +2,28 @@ if grid.judged:
 
     rule judge:
         input:
-            grid.of_runs("predictions.jsonl", "metrics.json"),
+            grid.list_run_files(grid.files.predictions, grid.files.metrics),
         output:
             grid.judged,
         params:
             grid=grid.grid,
-            settings=grid.settings("evaluation"),
-            code=grid.code("judge"),
+            settings=grid.digest_settings("evaluation"),
+            code=grid.fingerprint_stage("judge"),
         log:
-            grid.log("judge"),
+            grid.name_log("judge"),
         conda:
             "../../environment.yml"
         message:
             "ask the judge for ratings of the rationales"
         localrule: True
         shell:
-            "cotdistill judge --config {params.grid} > {log} 2>&1"
+            "cotdistill judge --config {params.grid:q} > {log:q} 2>&1"
 
 
 rule collect:
     input:
         grid.judged,
-        grid.of_runs("metrics.json"),  # which tells what the files beside it must be
+        grid.list_run_files(grid.files.metrics),  # which tells what the files beside it must be
     output:
         results=f"{grid.folder}/results.parquet",
         csv=f"{grid.folder}/results.csv",
@@ -33,20 +33,20 @@ rule collect:
         samples=f"{grid.folder}/samples.parquet",
     params:
         grid=grid.grid,
-        settings=grid.settings("experiment"),
-        code=grid.code("collect"),
+        settings=grid.digest_settings("experiment"),
+        code=grid.fingerprint_stage("collect"),
         passes=grid.passes,
     log:
-        grid.log("collect"),
+        grid.name_log("collect"),
     benchmark:
-        grid.benchmark("collect")
+        grid.name_benchmark("collect")
     conda:
         "../../environment.yml"
     message:
         "collect all runs into one table"
     localrule: True
     shell:
-        "cotdistill collect --config {params.grid} > {log} 2>&1"
+        "cotdistill collect --config {params.grid:q} > {log:q} 2>&1"
 
 
 rule compare:
@@ -83,20 +83,20 @@ rule compare:
         multiext(f"{grid.folder}/tables/verdict", ".md", ".txt"),
     params:
         grid=grid.grid,
-        settings=grid.settings("experiment", "baseline"),
-        code=grid.code("compare"),
+        settings=grid.digest_settings("experiment", "baseline"),
+        code=grid.fingerprint_stage("compare"),
         passes=grid.passes,
     log:
-        grid.log("compare"),
+        grid.name_log("compare"),
     benchmark:
-        grid.benchmark("compare")
+        grid.name_benchmark("compare")
     conda:
         "../../environment.yml"
     message:
         "compare methods"
     localrule: True
     shell:
-        "cotdistill compare --config {params.grid} > {log} 2>&1"
+        "cotdistill compare --config {params.grid:q} > {log:q} 2>&1"
 
 
 rule figures:
@@ -115,40 +115,42 @@ rule figures:
         expand(f"{grid.folder}/figures/{{name}}.{{kind}}", name=grid.figures, kind=["pdf", "txt"]),
     params:
         grid=grid.grid,
-        settings=grid.settings("experiment", "baseline"),
-        code=grid.code("figures"),
+        settings=grid.digest_settings("experiment", "baseline"),
+        code=grid.fingerprint_stage("figures"),
         passes=grid.passes,
     log:
-        grid.log("figures"),
+        grid.name_log("figures"),
     benchmark:
-        grid.benchmark("figures")
+        grid.name_benchmark("figures")
     conda:
         "../../environment.yml"
     message:
         "draw figures"
     localrule: True
     shell:
-        "cotdistill figures --config {params.grid} > {log} 2>&1"
+        "cotdistill figures --config {params.grid:q} > {log:q} 2>&1"
 
 
 rule track:
     input:
         rules.collect.output.results,
+        rules.collect.output.history,
+        rules.collect.output.measures,
         rules.figures.output,
     output:
         f"{grid.folder}/tracked.json",
     params:
         grid=grid.grid,
-        settings=grid.settings("experiment", "baseline", "tracking"),
-        code=grid.code("track"),
+        settings=grid.digest_settings("experiment", "baseline", "tracking"),
+        code=grid.fingerprint_stage("track"),
     log:
-        grid.log("track"),
+        grid.name_log("track"),
     benchmark:
-        grid.benchmark("track")
+        grid.name_benchmark("track")
     conda:
         "../../environment.yml"
     message:
         "write the runs into MLflow"
     localrule: True
     shell:
-        "cotdistill track --config {params.grid} > {log} 2>&1"
+        "cotdistill track --config {params.grid:q} > {log:q} 2>&1"

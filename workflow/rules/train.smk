@@ -1,62 +1,65 @@
-from cotdistill.orchestration import snakemake as jobs
-
-jobs.mend()  # signals reach training, and silence of the scheduler loses no job
-
-
 rule train:
     input:
         rules.prepare.output.manifest,
     output:
-        f"{grid.run}/training.json",  # what is asked for comes first: Snakemake tries one after the other
-        f"{grid.run}/config.json",
-        f"{grid.run}/history.jsonl",
-        f"{grid.run}/environment.json",
-        directory(f"{grid.run}/model"),
-        directory(f"{grid.run}/model_last"),
+        training=grid.files.training,  # what is asked for comes first: Snakemake tries one after the other
+        config=grid.files.config,
+        history=grid.files.history,
+        environment=grid.files.environment,
+        model=directory(grid.files.checkpoint(STRICT)),
+        model_last=directory(grid.files.checkpoint(LAST)),
     params:
-        job=grid.job("train"),
+        grid=grid.grid,
+        expect=by_job(grid.hash_run),
+        code=by_job(grid.fingerprint_training),
     log:
-        grid.log("train", *grid.wildcards),
+        grid.name_log("train", *grid.wildcards),
     benchmark:
-        grid.benchmark("train", *grid.wildcards)
-    threads: grid.asks(grid.threads)
+        grid.name_benchmark("train", *grid.wildcards)
+    threads: grid.request(grid.count_threads)
     resources:
-        cpus_per_task=grid.asks(grid.threads),  # `threads` is cut to the cores of the machine that submits
-        gpu=grid.asks(grid.gpu),
-        mem_mb=grid.asks(grid.mem_mb),
-        runtime=grid.asks(grid.runtime),
+        cpus_per_task=grid.request(grid.count_threads),  # `threads` is cut to the submitting machine's cores
+        gpu=grid.request(grid.count_gpus),
+        mem_mb=grid.request(grid.count_mem_mb),
+        runtime=grid.request(grid.count_minutes),
     conda:
         "../../environment.yml"
     message:
-        "train {params.job[id]}"
+        "train {wildcards.dataset}/{wildcards.student}/{wildcards.rest}"
     shell:
-        "exec cotdistill train {params.job[arguments]} > {log} 2>&1"
+        "exec cotdistill train --config {params.grid:q}"
+        " --run {wildcards.dataset:q}/{wildcards.student:q}/{wildcards.rest:q} --expect {params.expect:q}"
+        " > {log:q} 2>&1"
 
 
 rule evaluate:
     input:
-        rules.train.output[0],
+        rules.train.output.training,
     output:
-        metrics=f"{grid.run}/metrics.json",
-        predictions=f"{grid.run}/predictions.jsonl",
+        metrics=grid.files.metrics,
+        predictions=grid.files.predictions,
     params:
-        job=grid.job(
-            "evaluate", rationales=grid.experiment.evaluation.rationales, bins=grid.experiment.evaluation.bins
-        ),
+        grid=grid.grid,
+        expect=by_job(grid.hash_run),
+        code=by_job(grid.fingerprint_evaluation),
+        rationales=grid.experiment.evaluation.rationales,
+        bins=grid.experiment.evaluation.bins,
     log:
-        grid.log("evaluate", *grid.wildcards),
+        grid.name_log("evaluate", *grid.wildcards),
     benchmark:
-        grid.benchmark("evaluate", *grid.wildcards)
-    threads: grid.asks(grid.threads_evaluate)
+        grid.name_benchmark("evaluate", *grid.wildcards)
+    threads: grid.request(grid.count_threads_to_evaluate)
     priority: 1  # a run that is trained is finished before the next is begun
-    resources:
-        cpus_per_task=grid.asks(grid.threads_evaluate),
-        gpu=grid.asks(grid.gpu_evaluate),
-        mem_mb=grid.asks(grid.mem_mb),
-        runtime=grid.asks(grid.runtime_evaluate),
+    resources:  # little: the training job has answered test
+        cpus_per_task=grid.request(grid.count_threads_to_evaluate),
+        gpu=grid.request(grid.count_gpus_to_evaluate),
+        mem_mb=grid.request(grid.count_mem_mb_to_evaluate),
+        runtime=grid.request(grid.count_minutes_to_evaluate),
     conda:
         "../../environment.yml"
     message:
-        "evaluate {params.job[id]}"
+        "evaluate {wildcards.dataset}/{wildcards.student}/{wildcards.rest}"
     shell:
-        "exec cotdistill evaluate {params.job[arguments]} > {log} 2>&1"
+        "exec cotdistill evaluate --config {params.grid:q}"
+        " --run {wildcards.dataset:q}/{wildcards.student:q}/{wildcards.rest:q} --expect {params.expect:q}"
+        " > {log:q} 2>&1"

@@ -46,6 +46,7 @@ OVERHEAD_MB = 300
 EVALUATION_MB, EVALUATION_MINUTES = 1000, 30
 """memory and time limit of a job that counts and measures stored answers: it loads no model"""
 
+
 class Workflow:
     """A grid as Snakemake sees it. `config` is Snakemake's merged config."""
 
@@ -161,7 +162,7 @@ class Workflow:
         return self._fingerprint("train", wildcards)
 
     def fingerprint_evaluation(self, wildcards: Any) -> str:
-        """Return a parameter: the fingerprint of the code that answers test with the run, and evaluates it."""
+        """Return a parameter: the fingerprint of the code that answers test and evaluates the answers."""
         return self._fingerprint("evaluate", wildcards)
 
     def _fingerprint(self, stage: Stage, wildcards: Any) -> str:
@@ -195,7 +196,7 @@ class Workflow:
         return fingerprint(*MODULES[stage], *plugins)
 
     def digest_settings(self, *keys: str) -> str:
-        """Return a parameter: the digest of the runs' ids and of the top-level settings that a stage reads."""
+        """Return a parameter: the digest of the runs' ids and of top-level settings that a stage reads."""
         chosen = self.experiment.model_dump(mode="json", include=set(keys))
         return digest([chosen, list(self.runs)])  # in their order, which is that of tables and figures
 
@@ -205,7 +206,8 @@ class Workflow:
 
         Evaluating one of these answers test anew. Of all others the training job stores the answers.
         """
-        trained = (run for run in self.runs.values() if was_written_under(run, run.files.training))
+        paths = zip(self.runs.values(), self.list_run_files(self.files.training), strict=True)
+        trained = [run for run, path in paths if os.path.exists(path) and was_written_under(run, Path(path))]
         return frozenset(run.id for run in trained if not answers.are_complete(run))
 
     def request(self, resource: Callable[..., int]) -> int | Callable[..., int]:
@@ -229,11 +231,11 @@ class Workflow:
         return run.training.gpus if run.training.device == "cuda" else 0
 
     def count_mem_mb(self, wildcards: Any, attempt: int) -> int:
-        """Return the memory of one training job in MB; it grows with the attempt after an out-of-memory failure."""
+        """Return the memory of one training job in MB; more for each attempt: it may have been too little."""
         return self.find_run(wildcards).student.compute.mem_mb * attempt + OVERHEAD_MB
 
     def count_minutes(self, wildcards: Any, attempt: int) -> int:
-        """Return the time limit of one training job; it grows with the attempt after a time-out."""
+        """Return the time limit of one training job in minutes; more for each attempt."""
         return self.find_run(wildcards).student.compute.runtime * attempt
 
     def count_threads_to_evaluate(self, wildcards: Any) -> int:
@@ -253,7 +255,7 @@ class Workflow:
         return EVALUATION_MB + OVERHEAD_MB
 
     def count_minutes_to_evaluate(self, wildcards: Any, attempt: int) -> int:
-        """Return the time limit of one evaluation job: a quarter of training's where it has to answer test."""
+        """Return the time limit of one evaluation job in minutes: longer where it has to answer test."""
         if self.find_run(wildcards).id in self.unanswered:
             longest = self.count_minutes(wildcards, attempt)
             return min(max(15, self.count_minutes(wildcards, 1) // 4) * attempt, longest)

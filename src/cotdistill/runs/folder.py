@@ -14,7 +14,7 @@ WEIGHTS = "model.safetensors"
 class RunFiles:
     """The paths in one run's folder, by what they hold.
 
-    Also serves for a path with Snakemake's wildcards, such as `results/demo/runs/{dataset}/{student}/{cell}`.
+    Also serves for a path with Snakemake's wildcards, such as `results/demo/runs/{dataset}/{student}/{rest}`.
     """
 
     def __init__(self, folder: Path | str) -> None:

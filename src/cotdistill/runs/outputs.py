@@ -84,6 +84,18 @@ def read_training(run: Run) -> Training:
     return Training.read(run.files.training, _remedy(run))
 
 
+def was_written_under(run: Run, path: Path) -> bool:
+    """Return whether a JSON document of the run's folder was written under the run's config.
+
+    False where there is none, as while Snakemake deletes it; what an earlier config left is to be made again.
+    """
+    try:
+        found = read_json(path)
+    except UserError:
+        return False
+    return isinstance(found, dict) and found.get("hash") == run.hash
+
+
 def check(run: Run) -> None:
     """Raises UserError where a file of the run is not what training wrote."""
     for name, expected in read_training(run).files.items():

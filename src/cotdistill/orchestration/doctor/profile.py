@@ -61,8 +61,7 @@ def find(name: str, root: Path = Path()) -> Profile:
     """The profile of that name or path. Raises UserError where there is none or it cannot be read."""
     home = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config", "snakemake")
     places = [Path(name)] if "/" in name else [
-        root / name, root / "profiles" / name, root / "workflow" / "profiles" / name,
-        home / name, Path("/etc/xdg/snakemake", name),
+        root / name, root / "profiles" / name, home / name, Path("/etc/xdg/snakemake", name),
     ]  # fmt: skip
     for place in places:
         file = place if place.is_file() else _newest(place)

@@ -12,7 +12,8 @@ from typing import Any
 from cotdistill.common.errors import UserError
 from cotdistill.config.models import Experiment
 from cotdistill.orchestration.doctor.profile import Profile
-from cotdistill.orchestration.workflow import Workflow, wildcards_of
+from cotdistill.orchestration.planning import make_wildcards
+from cotdistill.orchestration.workflow import Workflow
 from cotdistill.runs.grid import Run
 
 NAME = "cotdistill-doctor"
@@ -51,11 +52,11 @@ class Site:
 
     def own(self, run: Run, attempt: int = 1) -> dict[str, int]:
         """What the train rule itself asks for a run."""
-        job = wildcards_of(run)
-        threads = self.grid.threads(job)
+        job = make_wildcards(run)
+        threads = self.grid.count_threads(job)
         return {
-            "threads": threads, "cpus_per_task": threads, "gpu": self.grid.gpu(job),
-            "mem_mb": self.grid.mem_mb(job, attempt), "runtime": self.grid.runtime(job, attempt),
+            "threads": threads, "cpus_per_task": threads, "gpu": self.grid.count_gpus(job),
+            "mem_mb": self.grid.count_mem_mb(job, attempt), "runtime": self.grid.count_minutes(job, attempt),
         }  # fmt: skip
 
     def asks(self, attempt: int = 1) -> dict[str, Any]:
