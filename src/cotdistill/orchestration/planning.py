@@ -1,7 +1,7 @@
 """Keep Snakemake's planning of large grids quick: every trick that is played for it, and what it gains.
 
-What each gains, of a dry run of 2,006 jobs (1,000 runs): by the calls of Python functions, 18.1 million with all
-of them, as seconds depend on what else the machine does.
+What each gains, of a dry run of 2,006 jobs (1,000 runs): by the calls of Python functions, 18.1 million with
+all of them, as seconds depend on what else the machine does.
 
 - No collection of garbage while jobs are planned (`pause_garbage_collection`): a fifth of the seconds.
 - Resources that are the same for all jobs are numbers (`by_number`): functions would cost 1.6 million calls.
