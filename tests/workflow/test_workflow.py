@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from cotdistill.common.errors import UserError
+from cotdistill.common.fingerprint import closure
 from cotdistill.data import release
 from cotdistill.orchestration.planning import by_job, make_wildcards
 from cotdistill.orchestration.workflow import Workflow
@@ -274,12 +275,11 @@ def test_data_settings_follow_what_prepared_data_depend_on() -> None:
     assert other.digest_data_settings(wildcards()) != base
 
 
-def test_prefixes_of_methods_are_text_of_scratch_tokenizers(monkeypatch: pytest.MonkeyPatch) -> None:
-    import cotdistill.data.prepared
-
-    hub = [{"name": "mini", "pretrained": "google/t5-v1_1-small"}]
-    scratch = workflow().digest_data_settings(wildcards())
-    pretrained = workflow(students=hub).digest_data_settings(wildcards())
-    monkeypatch.setattr(cotdistill.data.prepared, "literals", lambda: ["another prefix: "])
-    assert workflow().digest_data_settings(wildcards()) != scratch
-    assert workflow(students=hub).digest_data_settings(wildcards()) == pretrained
+def test_prepared_data_depend_on_no_method() -> None:
+    for students in ([STUDENT], [{"name": "mini", "pretrained": "google/t5-v1_1-small"}]):
+        one, other = (workflow(students=students, methods=methods) for methods in (["dss"], ["mi", "finetune"]))
+        for grid in (one, other):
+            assert grid.digest_data_settings(wildcards()) == one.digest_data_settings(wildcards())
+            assert grid.fingerprint_preparation(wildcards()) == one.fingerprint_preparation(wildcards())
+    found = closure("data.prepared", "data", "data.adapters.demo", "students.scratch", "students.pretrained")
+    assert not [name for name in found if name.split(".")[0] == "methods"]
