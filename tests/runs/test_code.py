@@ -46,7 +46,7 @@ def stages(device: str = "cpu", engine: str = "auto") -> dict[str, str]:
     found = {f"{stage} {name}": compute_code(stage, runs[name])  # type: ignore[arg-type]
              for stage in ("train", "answer", "evaluate") for name in METHODS}  # fmt: skip
     found["prepare"] = compute_preparation_code(runs["dss"].dataset, runs["dss"].student)
-    return found | {stage: grid.code(stage) for stage in LIGHT}
+    return found | {stage: grid.fingerprint_stage(stage) for stage in LIGHT}
 
 
 def every(*names: str) -> set[str]:
