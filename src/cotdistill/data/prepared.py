@@ -84,9 +84,9 @@ def is_current(folder: Path, key: str) -> bool:
         if (folder / KEY).read_text(encoding="utf-8") != key:
             return False
         manifest = Prepared(folder).manifest
-        files = tree_sha256(folder)
-        return all(manifest["files"].get(name) == sha for name, sha in files.items()
-                   if name not in ("manifest.json", KEY)) and set(manifest["files"]) <= set(files)  # fmt: skip
+        own = ("manifest.json", KEY)
+        files = {name: sha for name, sha in tree_sha256(folder).items() if name not in own}
+        return bool(files == manifest["files"])
     except (UserError, OSError, UnicodeDecodeError, KeyError):
         return False
 
