@@ -60,7 +60,7 @@ def _read(module: str) -> tuple[str, tuple[str, ...]]:
     for node in _statements(tree):
         body = getattr(node, "body", None)
         if isinstance(body, list):
-            # a string that stands alone is a docstring; an empty body would not be valid code
+            # a statement that is a string is a docstring; an empty body would not be valid code
             kept = [item for item in body if not _is_text(item)]
             node.body = kept or [ast.Pass()]  # type: ignore[attr-defined]
         if isinstance(node, ast.Import):
@@ -71,7 +71,7 @@ def _read(module: str) -> tuple[str, tuple[str, ...]]:
     own = {name.removeprefix("cotdistill.") for name in names if name.startswith("cotdistill.")}
     code = hashlib.sha256(ast.dump(tree).encode())
     data = base.with_suffix(".yaml")
-    if data.is_file():  # a module reads the data file of its name, as results/reported does
+    if data.is_file():  # a module reads the data file of its name, as analysis.reported does
         code.update(data.read_bytes())
     return code.hexdigest(), tuple(sorted(name for name in own if _exists(name)))
 

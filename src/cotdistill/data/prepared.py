@@ -208,7 +208,7 @@ class Prepared:
         return load_tokenizer(self.folder / "tokenizer")
 
     def _check(self, name: str) -> None:
-        # Arrow has no checksums: a flipped bit would train on other tokens without a word
+        # Arrow has no checksums: after a flipped bit a run would train on other tokens without notice
         if name in self._sound:
             return
         path = self.folder / name

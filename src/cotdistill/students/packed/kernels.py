@@ -180,7 +180,7 @@ class _Attended(torch.autograd.Function):
             ctx.probabilities.append(weights)
             seen = _mask_out(weights, mask).to(value.dtype)
             results.append(q.join(torch.matmul(seen, k.split(value, heads))))
-        # what makes up for the dropped scales the sums, not the many more weights
+        # dropout's scale is applied to the sums, which are far fewer numbers than the weights
         return torch.cat(results).mul_(scale)
 
     @staticmethod
@@ -196,7 +196,7 @@ class _Attended(torch.autograd.Function):
         saved = zip(queries.groups, keys.groups, ctx.masks, ctx.probabilities, strict=True)
         for q, k, mask, weights in saved:
             left, right = q.split(query, ctx.heads), k.split(key, ctx.heads)
-            given = q.split(grad, ctx.heads, zeros=True)  # so that padding gives nothing to anyone
+            given = q.split(grad, ctx.heads, zeros=True)  # so that padding adds to no gradient
             into = torch.matmul(given, k.split(value, ctx.heads).transpose(2, 3)).float()
             into = _mask_out(into, mask)
             into = operators.softmax_backward(into, weights)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 ROOM = 16
 """positions that a cache has room for at first; the room is doubled when it is full"""
 KEPT = 0.75
-"""part of the cached sequences still unfinished, at or below which the finished are dropped from the caches"""
+"""part of the cached sequences that is unfinished, at or below which the finished ones are dropped"""
 
 
 @dataclass(frozen=True)
