@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -43,13 +45,21 @@ def atomic(target: Path) -> Iterator[Path]:
     except OSError as error:
         raise UserError(f"cannot write {target}: {error.strerror or error}") from error
     except Exception as error:
-        # safetensors and tokenizers report a full disk as errors of their own
-        if "(os error " in str(error) and not isinstance(error, UserError):
+        if _is_os_error_of_rust(error):
             raise UserError(f"cannot write {target}: {error}") from error
         raise
     finally:
         os.close(opened)
         shutil.rmtree(holder, ignore_errors=True)
+
+
+def _is_os_error_of_rust(error: Exception) -> bool:
+    """Whether an error is one of the operating system, such as a full disk, that Rust code met.
+
+    safetensors and tokenizers raise classes of their own with Rust's text, "... (os error 28)", in place of an
+    OSError, so the text is all there is to tell them by.
+    """
+    return not isinstance(error, UserError) and re.search(r"\(os error \d+\)", str(error)) is not None
 
 
 def _sync(path: Path) -> None:
@@ -119,7 +129,7 @@ def finite(value: Any) -> Any:
     Dicts, lists and tuples are searched at any depth; tuples become lists.
     """
     if isinstance(value, float):
-        return value if value - value == 0 else None
+        return value if math.isfinite(value) else None
     if isinstance(value, dict):
         return {key: finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
