@@ -85,7 +85,8 @@ def test_terms_and_gradients_are_those_of_plain_passes(
         model.zero_grad()
         if method.learned is not None:
             method.learned.zero_grad()
-        found = {key: value.item() for key, value in Learner(model).add_gradients(given_, method, seed=1).items()}
+        sums = Learner(model).add_gradients(given_, method, seed=1)
+        found = {key: value.item() for key, value in sums.items()}
         assert {key: found[key] for key in values} == pytest.approx(values, rel=1e-5)
         for key, value in plain.grads(model, method).items():
             assert (value - gradients[key]).norm() <= 1e-5 * gradients[key].norm() + 1e-8, key
@@ -98,7 +99,8 @@ def test_bf16_stays_near_fp32():
         values, gradients = plain.gradients(model, method, given_)
     exact, _ = plain.gradients(model, method, given_)
     model.zero_grad()
-    found = {key: value.item() for key, value in Learner(model, "bf16").add_gradients(given_, method, 1).items()}
+    sums = Learner(model, "bf16").add_gradients(given_, method, 1)
+    found = {key: value.item() for key, value in sums.items()}
     assert found == pytest.approx(exact, rel=0.02)
     ours = torch.cat([value.flatten() for value in plain.grads(model, method).values()])
     theirs = torch.cat([value.flatten() for value in gradients.values()])

@@ -124,7 +124,8 @@ def test_padding_stands_on_the_right_and_is_masked(prepared: Prepared):
 def test_rows_of_a_batch_keep_its_padded_lengths(prepared: Prepared):
     batch = collator(prepared).batch(methods.build("dss").tasks[1], [0, 1, 2, 3])
     part = batch.take(range(1, 3))
-    assert len(part) == 2 and [ids.tolist() for ids in part.inputs] == [ids.tolist() for ids in batch.inputs[1:3]]
+    assert len(part) == 2
+    assert [ids.tolist() for ids in part.inputs] == [ids.tolist() for ids in batch.inputs[1:3]]
     assert torch.equal(part.pad()[2], batch.pad()[2][1:3]), "targets are padded as those of the whole batch"
 
 

@@ -149,7 +149,8 @@ def test_what_a_method_learns_is_saved_restored_and_thrown_away(
 
 
 def test_the_seed_decides_what_a_method_starts_with(wide: Any, tmp_path: Path):
-    trainers = [Trainer(wide.run(tmp_path, "gaussian", seed=seed), torch.device("cpu"), "packed") for seed in (0, 0, 1)]
+    runs = [wide.run(tmp_path, "gaussian", seed=seed) for seed in (0, 0, 1)]
+    trainers = [Trainer(run, torch.device("cpu"), "packed") for run in runs]
     first, again, other = (trainer.own_parameters for trainer in trainers)
     assert all(torch.equal(x, y) for x, y in zip(first, again, strict=True))
     assert not all(torch.equal(x, y) for x, y in zip(first, other, strict=True))

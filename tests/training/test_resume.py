@@ -84,7 +84,9 @@ def test_an_interrupted_run_ends_the_same(
     assert not (run.folder / "model").exists() and not (run.folder / "training.json").exists()
     steps = []
     original = Trainer.take_step
-    monkeypatch.setattr(Trainer, "take_step", lambda self, step: (steps.append(step), original(self, step))[1])
+    monkeypatch.setattr(
+        Trainer, "take_step", lambda self, step: (steps.append(step), original(self, step))[1]
+    )
     train(run)
     first = int(max(states, key=lambda name: int(name[5:])).removeprefix("step-")) if states else 0
     assert steps == list(range(first + 1, 13)), "what was saved is not trained again"

@@ -1,1 +1,1 @@
-"""What every part uses: errors, files, seeds, registries, fingerprints of code, being asked to stop."""
+"""Errors, files, seeds, registries, fingerprints of code and stop requests: what every package uses."""

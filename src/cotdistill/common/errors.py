@@ -7,27 +7,27 @@ from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """Bad input (config, data, checkpoint, model output, environment).
+    """Bad input: a config, data, a checkpoint, a model's output or the environment.
 
-    The command line prints the message as one line and exits with code 1; no traceback, because
-    the cause is outside the code.
+    The command line prints the message as one line and exits with code 1; no traceback, because the cause is
+    outside the code.
     """
 
 
 def near(name: str, names: Iterable[str]) -> str:
-    """`; did you mean 'x'?` for the closest of `names`, or an empty string when none is close."""
+    """Return `; did you mean 'x'?` for the closest of `names`; an empty string where none is close."""
     close = difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)
     return f"; did you mean '{close[0]}'?" if close else ""
 
 
 def unknown(kind: str, name: str, names: Iterable[str]) -> UserError:
-    """The error for a name that is not among `names`: names the near one and lists all."""
+    """Return the error for a name that is not among `names`: it suggests the nearest one and lists all."""
     names = sorted(names)
     return UserError(f"unknown {kind} '{name}'{near(name, names)} (known: {', '.join(names)})")
 
 
 def listed(names: list[str], most: int) -> str:
-    """`names` with commas between; beyond `most` of them, how many more there are."""
+    """Return `names` joined by commas; where there are more than `most`, the rest is only counted."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
 

@@ -1,11 +1,13 @@
-"""Reading and writing files so that nothing is ever half-written and every fault names its place."""
+"""Read and write files so that none is ever half written, and so that every fault names its file and line."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
 import json
+import math
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -19,8 +21,8 @@ from cotdistill.common.errors import UserError
 def atomic(target: Path) -> Iterator[Path]:
     """Yield a temporary path beside `target`; on success sync and rename it, on failure remove it.
 
-    The temporary path may become a file or a folder. A folder that stands at `target` is replaced.
-    Raises UserError when the disk is full or the folder cannot be written.
+    The caller may make a file or a folder there. A folder that exists at `target` is replaced. Raises
+    UserError when the disk is full or the folder cannot be written.
     """
     target = Path(target)
     try:
@@ -33,8 +35,8 @@ def atomic(target: Path) -> Iterator[Path]:
     try:
         yield part
         _sync(part)
-        # who slept meanwhile may find its folder swept, and half of it made anew by whoever writes into
-        # it: names are looked up in the folder itself, where there are none any more
+        # where this process slept long, `sweep` may have removed its folder, and another process may have
+        # made one of the same name: names are looked up in the open folder itself, which is then empty
         if target.is_dir() and not target.is_symlink():
             # a folder cannot be renamed over a folder with content: move the old one aside first
             os.rename(target, "old", dst_dir_fd=opened)
@@ -43,13 +45,21 @@ def atomic(target: Path) -> Iterator[Path]:
     except OSError as error:
         raise UserError(f"cannot write {target}: {error.strerror or error}") from error
     except Exception as error:
-        # safetensors and tokenizers report a full disk as errors of their own
-        if "(os error " in str(error) and not isinstance(error, UserError):
+        if _is_os_error_of_rust(error):
             raise UserError(f"cannot write {target}: {error}") from error
         raise
     finally:
         os.close(opened)
         shutil.rmtree(holder, ignore_errors=True)
+
+
+def _is_os_error_of_rust(error: Exception) -> bool:
+    """Whether an error is one of the operating system, such as a full disk, that Rust code met.
+
+    safetensors and tokenizers raise classes of their own with Rust's text, "... (os error 28)", in place of an
+    OSError, so the text is all there is to tell them by.
+    """
+    return not isinstance(error, UserError) and re.search(r"\(os error \d+\)", str(error)) is not None
 
 
 def _sync(path: Path) -> None:
@@ -70,14 +80,17 @@ def _sync_folder(path: Path) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Remove what `atomic` left in `folder` when its process was killed. For the folder's only writer."""
+    """Remove the temporary folders that `atomic` left in `folder` when its process was killed.
+
+    Only the one process that may write to the folder may call this.
+    """
     for path in folder.glob(".*.*"):
         if path.is_dir() and len(path.name.rsplit(".", 1)[1]) == 8:  # as mkdtemp names them
             shutil.rmtree(path, ignore_errors=True)
 
 
 def link(source: Path, target: Path) -> None:
-    """Put a file or folder at `target` too, atomically: the same bytes on disk where links can be made."""
+    """Put a file or folder at `target` too, atomically, by hard links where these can be made."""
     with atomic(target) as part:
         if source.is_dir():
             shutil.copytree(source, part, copy_function=_link)
@@ -111,9 +124,12 @@ def write_jsonl(target: Path, rows: Iterable[dict[str, Any]]) -> None:
 
 
 def finite(value: Any) -> Any:
-    """`value` with every NaN and infinity replaced by None: JSON has no word for them."""
+    """Return `value` with every NaN and infinity in it replaced by None, because JSON cannot spell them.
+
+    Dicts, lists and tuples are searched at any depth; tuples become lists.
+    """
     if isinstance(value, float):
-        return value if value - value == 0 else None
+        return value if math.isfinite(value) else None
     if isinstance(value, dict):
         return {key: finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -135,14 +151,15 @@ def read_json(path: Path) -> Any:
 
 
 def sealed(value: dict[str, Any]) -> dict[str, Any]:
-    """`value` with a digest of itself as its last key, for `read_sealed` to check."""
+    """Return `value` with one more key, `seal`: a digest of the rest, which `read_sealed` checks."""
     return {**value, "seal": digest(finite(value))}
 
 
 def read_sealed(path: Path, remedy: str) -> dict[str, Any]:
-    """Parse a JSON object that was written `sealed`; the seal is left out. One without is not checked.
+    """Read a JSON object and check its seal, which is left out of what is returned.
 
-    remedy: what to do when it is corrupt. Raises UserError that says so.
+    The file was written by `write_json` from what `sealed` returned; one without a seal is not checked.
+    remedy: what the user can do when the file is corrupt. Raises UserError that ends with it.
     """
     try:
         value = read_json(path)
@@ -189,18 +206,18 @@ def _read_text(path: Path) -> str:
 
 
 def digest(value: Any) -> str:
-    """SHA-256 (16 hex digits) of `value` as canonical JSON: equal settings have equal digests."""
+    """Return the SHA-256 (16 hex digits) of `value` as canonical JSON: equal values have equal digests."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, as 64 hex digits."""
+    """Return the SHA-256 of a file's bytes, as 64 hex digits."""
     with open(path, "rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def tree_sha256(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file below a folder, by its relative path."""
+    """Return the SHA-256 of every file below a folder, by its path relative to the folder."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return {str(path.relative_to(folder)): file_sha256(path) for path in files}

@@ -1,8 +1,8 @@
-"""Fingerprints of the code behind a stage: what must be redone when a file changes, and what must not.
+"""Fingerprints of the code behind a stage, which tell whether an edit of a file makes the stage run again.
 
-A fingerprint covers the modules of this package that a stage imports, found by reading the import
-statements (nothing is imported). Comments, docstrings and layout do not count. Left out is what cannot
-change a number once the run's settings are resolved: their hash is a parameter of its own.
+A fingerprint covers the modules of this package that a stage imports, found by reading the import statements
+(nothing is imported). Comments, docstrings and layout do not count. Modules that cannot change a number once
+the run's settings are known are left out (`NEUTRAL`): the digest of the settings is compared apart.
 """
 
 from __future__ import annotations
@@ -24,14 +24,15 @@ NEUTRAL = (
 
 @cache
 def fingerprint(*modules: str) -> str:
-    """Digest (16 hex digits) of `modules` (names below the package) and all they import from it."""
+    """Return a digest (16 hex digits) of `modules` (names below the package) and of all they import from it.
+    """
     found = closure(*modules)
     text = "\n".join(f"{module} {_read(module)[0]}" for module in sorted(found))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def closure(*modules: str) -> set[str]:
-    """The modules that `fingerprint` covers."""
+    """Return the names of the modules that `fingerprint` covers."""
     found: set[str] = set()
     waiting = list(modules)
     while waiting:
@@ -48,9 +49,9 @@ def _is_neutral(module: str) -> bool:
 
 @cache
 def _read(module: str) -> tuple[str, tuple[str, ...]]:
-    """Digest of a module's code, and what it imports from this package.
+    """Return the digest of a module's code, and the names of what it imports from this package.
 
-    Its tree is not kept: Snakemake, which asks, would have the garbage collector go through it all day.
+    The syntax tree is not kept: Snakemake, which calls this, would have the garbage collector walk it often.
     """
     base = PACKAGE.joinpath(*module.split(".")) if module else PACKAGE
     path = base / "__init__.py" if base.is_dir() else base.with_suffix(".py")
@@ -59,7 +60,7 @@ def _read(module: str) -> tuple[str, tuple[str, ...]]:
     for node in _statements(tree):
         body = getattr(node, "body", None)
         if isinstance(body, list):
-            # a string that stands alone is a docstring; an empty body would not be valid code
+            # a statement that is a string is a docstring; an empty body would not be valid code
             kept = [item for item in body if not _is_text(item)]
             node.body = kept or [ast.Pass()]  # type: ignore[attr-defined]
         if isinstance(node, ast.Import):
@@ -70,13 +71,14 @@ def _read(module: str) -> tuple[str, tuple[str, ...]]:
     own = {name.removeprefix("cotdistill.") for name in names if name.startswith("cotdistill.")}
     code = hashlib.sha256(ast.dump(tree).encode())
     data = base.with_suffix(".yaml")
-    if data.is_file():  # a module reads the data file of its name, as results/reported does
+    if data.is_file():  # a module reads the data file of its name, as analysis.reported does
         code.update(data.read_bytes())
     return code.hexdigest(), tuple(sorted(name for name in own if _exists(name)))
 
 
 def _statements(node: ast.AST) -> Iterator[ast.AST]:
-    """A tree's nodes that are or hold statements: the few that matter here, and no expression."""
+    """Yield the nodes of a tree that are or hold statements; expressions, which import nothing, are left out.
+    """
     yield node
     for part in ("body", "orelse", "finalbody", "handlers", "cases"):
         inner = getattr(node, part, None)

@@ -19,12 +19,13 @@ class Registry:
         self.package, self.kind = package, kind
 
     def names(self) -> list[str]:
-        """The registered names, sorted."""
+        """Return the names of the plug-ins, sorted."""
         path = importlib.import_module(self.package).__path__
         return sorted(found.name for found in pkgutil.iter_modules(path) if not found.name.startswith("_"))
 
     def module(self, name: str) -> ModuleType:
-        """Import the plug-in `name`. Raises UserError that suggests the near name."""
+        """Import the plug-in `name` and return its module. Raises UserError that suggests the nearest name.
+        """
         if name not in self.names():
             raise unknown(self.kind, name, self.names())
         return importlib.import_module(f"{self.package}.{name}")

@@ -1,8 +1,7 @@
-"""Random seeds derived from named axes.
+"""Random seeds that are computed from names and settings.
 
-A number drawn for one purpose never depends on how many were drawn for another, so every method of
-one repetition sees the same subset, initial weights and example order, which is what makes paired
-comparisons legitimate.
+A number drawn for one purpose never depends on how many were drawn for another. So every method of one
+repetition gets the same subset, initial weights and order of examples, which paired comparisons need.
 """
 
 from __future__ import annotations
@@ -11,6 +10,6 @@ import hashlib
 
 
 def derive(purpose: str, **axes: object) -> int:
-    """A seed in [0, 2**63) that depends on `purpose` and the named axes alone, on any machine."""
+    """Return a seed in [0, 2**63) that depends on `purpose` and the named axes alone, on any machine."""
     text = purpose + "".join(f"|{key}={axes[key]}" for key in sorted(axes))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1

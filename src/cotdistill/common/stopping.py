@@ -1,4 +1,4 @@
-"""Being asked to stop: by Slurm (preemption, a time limit that comes near), by Snakemake, or by a person."""
+"""Requests to stop, which come as signals from Slurm (preemption, time limit), Snakemake or a person."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _asked: signal.Signals | None = None
 
 
 class Preempted(Exception):
-    """The job was asked to stop. It left everything that it needs to go on."""
+    """The job was asked to stop. All that it needs to continue later is saved."""
 
 
 def listen(hurry: bool = True) -> None:
-    """Remember SIGTERM, SIGUSR1 and SIGINT instead of dying of them; whoever works asks `asked()`.
+    """Remember SIGTERM, SIGUSR1 and SIGINT instead of ending at once: `asked` and `check` tell of them.
 
     hurry: a second SIGINT (an impatient person) interrupts at once.
     """
@@ -33,17 +33,17 @@ def listen(hurry: bool = True) -> None:
 
 
 def asked() -> signal.Signals | None:
-    """The signal that asked this process to stop, if any did."""
+    """Return the signal that asked this process to stop; None where none did."""
     return _asked
 
 
 def check() -> None:
-    """Raises Preempted where a signal has asked to stop: for places where nothing needs saving."""
+    """Raise Preempted where a signal has asked to stop. For places where nothing needs saving."""
     if _asked is not None:
         raise Preempted(f"stopped by {_asked.name}")
 
 
 def forget() -> None:
-    """Work on after having been asked to stop."""
+    """Forget a request to stop, so that work continues."""
     global _asked
     _asked = None

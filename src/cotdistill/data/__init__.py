@@ -25,17 +25,17 @@ SPLITS = ("train", "valid", "test")
 
 
 def adapter(name: str) -> Adapter:
-    """The adapter of that name. Raises UserError that suggests the near name."""
+    """Return the adapter of that name. Raises UserError that suggests the nearest name."""
     found: Adapter = ADAPTERS.module(name).ADAPTER
     return found
 
 
 def load(name: str, root: Path | str | None = None, *, path: Path | str | None = None) -> DatasetDict:
-    """The splits train, valid and test of the adapter `name`, in memory.
+    """Return the splits train, valid and test of the adapter `name`, in memory.
 
-    `root` is the data root, see `resolve_root`. `path` goes before it: the folder of the files for
-    `custom`, another data root for the others. Where the data has no validation split, one is cut from
-    train as published, see `cut_valid`. Raises UserError naming file and line of a fault.
+    `root` is the data root, see `resolve_root`. `path` takes precedence over it: the folder of the files for
+    `custom`, another data root for the others. Where the data has no validation split, one is cut from train
+    as published, see `cut_valid`. Raises UserError naming file and line of a fault.
     """
     from datasets import Dataset, DatasetDict, Features, Value
 

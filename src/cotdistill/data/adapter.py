@@ -1,4 +1,4 @@
-"""What a dataset adapter is, and the reading that all adapters share."""
+"""The base classes of dataset adapters, and the functions that adapters use to read files."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ EOS = "</s>"
 
 @dataclass(frozen=True)
 class Record:
-    """One JSON object of a file, which knows its place for error messages."""
+    """One JSON object of a file, with its place in the file for error messages."""
 
     path: Path
     index: int
@@ -31,21 +31,24 @@ class Record:
     fields: dict[str, Any]
 
     def fault(self, message: str) -> UserError:
-        """A UserError at this file and line."""
+        """Return a UserError that names this file and line."""
         # blank lines are skipped by the reader, so the line is looked up, and only when needed
         lines = self.path.read_text(encoding="utf-8").split("\n")
         line = [number for number, text in enumerate(lines, start=1) if text.strip()][self.index]
         return UserError(f"{self.path}:{line}: {message}")
 
     def value(self, column: str) -> Any:
-        """What stands in `column`. Raises UserError if it is missing."""
+        """Return the value of `column`. Raises UserError if it is missing."""
         if column not in self.fields:
             known = ", ".join(self.fields)
             raise self.fault(f"column '{column}' is missing{near(column, self.fields)} (found: {known})")
         return self.fields[column]
 
     def text(self, column: str, *, filled: bool = False) -> str:
-        """The text in `column`. Raises UserError if it is no text, or blank although `filled` is asked."""
+        """Return the text in `column`.
+
+        filled: refuse a blank text. Raises UserError if the value is missing, no text, or refused.
+        """
         value = self.value(column)
         if not isinstance(value, str):
             raise self.fault(f"column '{column}': expected text, found {type(value).__name__}")
@@ -56,7 +59,8 @@ class Record:
         return value
 
     def texts(self, column: str, count: int | None = None) -> list[str]:
-        """The list of texts in `column`, `count` of them if given. Raises UserError for anything else."""
+        """Return the list of texts in `column`. Raises UserError for anything else, or not `count` of them.
+        """
         value = self.value(column)
         good = isinstance(value, list) and all(isinstance(item, str) and _encodable(item) for item in value)
         if not good or count not in (None, len(value)):
@@ -72,7 +76,7 @@ def _encodable(text: str) -> bool:
 
 
 def read_records(path: Path) -> list[Record]:
-    """The objects of a JSON lines file, at least one. Raises UserError naming file and line."""
+    """Read the objects of a JSON lines file, at least one. Raises UserError naming file and line."""
     records = [Record(path, index, fields) for index, fields in enumerate(read_jsonl(path))]
     if not records:
         raise UserError(f"{path}: no rows; expected one JSON object a line")
@@ -80,10 +84,10 @@ def read_records(path: Path) -> list[Record]:
 
 
 def teacher_outputs(folder: Path, split: str, rows: int) -> list[str]:
-    """The raw teacher outputs of one split, in the order of its rows.
+    """Read the raw teacher outputs of one split, in the order of its `rows` rows.
 
-    They lie in `<split>_CoT_<i>.json`, i = 0, 1, ... without a gap, each a JSON array of strings.
-    Raises UserError if a file is missing or no such array, or if there are not exactly `rows` outputs.
+    They are in `<split>_CoT_<i>.json`, i = 0, 1, ... without a gap, each a JSON array of strings. Raises
+    UserError if a file is missing or no such array, or if there are not exactly `rows` outputs.
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; expected the teacher outputs {split}_CoT_0.json, ...")
@@ -108,10 +112,11 @@ def teacher_outputs(folder: Path, split: str, rows: int) -> list[str]:
 
 
 def named_option(text: str, options: Sequence[str]) -> str:
-    """The only option that `text` names; empty where it names none, or several.
+    """Return the only option that `text` names; an empty string where it names none, or several.
 
-    Named is what stands there in whole words, in any case; a plural's ending on the last word is ignored
-    ("clubs" names "club"), and an option within a longer named one does not count ("cup" in "coffee cup").
+    An option is named where its whole words occur in the text, in any case; a plural's ending on the last
+    word is ignored ("clubs" names "club"), and an option within a longer named one does not count ("cup" in
+    "coffee cup").
     """
     padded = f" {_words(text)} "
     named = [(option, words) for option in dict.fromkeys(options) if (words := _words(option))
@@ -152,24 +157,26 @@ class Adapter(ABC):
 
     @abstractmethod
     def read(self, root: Path) -> dict[str, list[Row]]:
-        """The splits as they lie on disk: 'train', 'test' and, where there is one, 'valid'.
+        """Return the splits as they are on disk: 'train', 'test' and, where there is one, 'valid'.
 
-        Raises UserError naming file and line of a fault.
+        root: the data root, or with `needs_path` the folder of the files. Raises UserError naming file and
+        line of a fault.
         """
 
     def extra_train(self, root: Path) -> list[Row]:
-        """Rows that join the training split after a validation split has been cut from it."""
+        """Return rows that join the training split after a validation split has been cut from it."""
         return []
 
     def parse_teacher(self, output: str) -> tuple[str, str]:
-        """(rationale, label) of one raw teacher output; by default it is all rationale."""
+        """Return (rationale, label) of one raw teacher output; by default all of it is rationale."""
         return output.strip(), ""
 
     def stated_label(self, rationale: str, options: Sequence[str]) -> str:
-        """The label that a rationale itself states, one of `options` where the label set is closed.
+        """Return the label that a rationale itself states, one of `options` where the label set is closed.
 
-        Empty where it states none that can be read. `rationale` is generated text: anything, which must
-        cost no more than linear time. By default the only option that it names, see `named_option`.
+        An empty string where it states none that can be read. `rationale` is generated text and may be
+        anything; the time must be linear in its length. By default the only option that it names, see
+        `named_option`.
         """
         return named_option(rationale, options)
 
@@ -184,11 +191,11 @@ class ReleaseAdapter(Adapter):
     splits: tuple[str, ...] = ("train", "test")
 
     def read(self, root: Path) -> dict[str, list[Row]]:
-        """See `Adapter.read`."""
+        """Return the splits of `splits`; see `Adapter.read`."""
         return {split: self.read_split(root, split) for split in self.splits}
 
     def read_split(self, root: Path, split: str) -> list[Row]:
-        """The rows of one split with the teacher's outputs parsed."""
+        """Return the rows of one split, with the teacher's outputs parsed."""
         folder = root / self.name
         if not folder.is_dir():
             raise UserError(f"{folder}: no such folder; expected the data root to hold '{self.name}/'")
@@ -207,11 +214,11 @@ class ReleaseAdapter(Adapter):
 
     @abstractmethod
     def example(self, record: Record) -> tuple[str, str, list[str]]:
-        """(input, gold label, options) of one record. Raises UserError at its line."""
+        """Return (input, gold label, options) of one record. Raises UserError at its line."""
 
     @abstractmethod
     def parse_teacher(self, output: str) -> tuple[str, str]:
-        """(rationale, label) of one PaLM output, read as in the published code; '' for what is missing."""
+        """Return (rationale, label) of one PaLM output, read as published; '' for what is missing."""
 
 
 # PaLM's rationales seldom name a label; these phrases say it. Plain negation does not count: on e-SNLI's
@@ -233,7 +240,7 @@ class NliAdapter(ReleaseAdapter):
     splits = ("train", "valid", "test")
 
     def example(self, record: Record) -> tuple[str, str, list[str]]:
-        """See `ReleaseAdapter.example`."""
+        """Return premise and hypothesis joined by EOS, the label's text, and the three labels."""
         label = record.value("label")
         # `True` is an int to Python, and SNLI marks rows without a gold label as -1
         if type(label) is not int or not 0 <= label < len(NLI_LABELS):
@@ -243,9 +250,11 @@ class NliAdapter(ReleaseAdapter):
         return text, NLI_LABELS[label], list(NLI_LABELS)
 
     def stated_label(self, rationale: str, options: Sequence[str]) -> str:
-        """By phrases such as "not necessarily" (neutral), "cannot" (contradiction), "implies" (entailment).
+        """Return the label whose phrase occurs in the rationale; an empty string where none does, as in most.
 
-        Where there are phrases of several, neutral goes first, then contradiction. Most rationales hold none.
+        Phrases are such as "not necessarily" (neutral), "cannot" (contradiction) and "implies" (entailment).
+        Where phrases of several labels occur, neutral is taken before contradiction, and that before
+        entailment.
         """
         text = rationale.lower()
         return next((label for label, phrase in _STATEMENTS.items() if phrase.search(text)), "")

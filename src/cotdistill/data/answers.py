@@ -1,4 +1,4 @@
-"""When is an answer right: as text, or as the value of an equation.
+"""Whether an answer is right: as text, or as the value of an equation.
 
 Generated text is hostile: equations go through a small parser of our own, never through `eval`.
 """
@@ -23,12 +23,12 @@ _RANK = {"+": 1, "-": 1, "*": 2, "/": 2, _NEGATE: 3}
 
 
 def evaluate_equation(text: object) -> float | None:
-    """The value of plain arithmetic, or None for anything else. Never raises.
+    """Return the value of plain arithmetic, or None for anything else. Never raises.
 
-    Plain arithmetic: decimal numbers in ASCII digits, `+ - * /`, a sign before an operand, parentheses
-    and spaces. No powers, names, calls, commas, exponents or underscores. Numbers are floats, as in the
-    gold equations of SVAMP. A division by zero, or an infinite value anywhere on the way, is None.
-    Time and memory are linear in the text, of which at most `MAX_LENGTH` characters are accepted.
+    Plain arithmetic: decimal numbers in ASCII digits, `+ - * /`, a sign before an operand, parentheses and
+    spaces. No powers, names, calls, commas, exponents or underscores. Numbers are floats, as in the gold
+    equations of SVAMP. A division by zero, or an infinite value at any step, gives None. Time and memory are
+    linear in the text, of which at most `MAX_LENGTH` characters are accepted.
     """
     if not isinstance(text, str) or len(text) > MAX_LENGTH:
         return None

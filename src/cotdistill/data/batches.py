@@ -1,7 +1,7 @@
-"""Which examples a step sees, and the token ids of their inputs and targets.
+"""The examples of each training step, and the token ids of their inputs and targets.
 
-The order is a pure function of (dataset, seed, step): a run that is stopped and started again, or
-that trains with another method, sees the same examples at the same step.
+The order is a pure function of (dataset, seed, step): a run that is stopped and started again, or that trains
+with another method, gets the same examples at the same step.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Batch:
         return len(self.inputs)
 
     def take(self, rows: Sequence[int]) -> Batch:
-        """Return these examples as a part of the batch."""
+        """Return these rows' examples as a part of the batch; `longest_target` is still the whole batch's."""
         parts = [[part[row] for row in rows] for part in (self.inputs, self.targets)]
         return Batch(parts[0], parts[1], self.longest_target)
 
@@ -47,10 +47,10 @@ class Batch:
         return sum(map(len, self.targets))
 
     def pad(self, pad_token: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Return input_ids (B, S), attention_mask (B, S) and labels (B, T), as transformers' models take them.
+        """Return input_ids (B, S), attention_mask (B, S) and labels (B, T), as transformers takes them.
 
-        Padding is on the right: `pad_token` in inputs, IGNORED in labels. S is these examples' longest input,
-        T the whole batch's longest target.
+        Padding is on the right: `pad_token` in inputs, 0 in the mask and IGNORED in labels. S is these
+        examples' longest input, T the whole batch's longest target.
         """
         ids = pad_sequence(self.inputs, batch_first=True, padding_value=pad_token)
         lengths = torch.tensor([len(row) for row in self.inputs])
@@ -61,7 +61,8 @@ class Batch:
 
 
 class Order:
-    """Examples of each step: epochs of a permutation, cut into batches; the last may be smaller."""
+    """The rows of each step: epochs, each in a new random order, cut into batches; the last may be smaller.
+    """
 
     def __init__(self, rows: Sequence[int], batch_size: int, dataset: str, seed: int) -> None:
         self.rows, self.batch_size = np.asarray(rows), batch_size
@@ -70,7 +71,7 @@ class Order:
         self._epoch, self._permuted = -1, self.rows
 
     def batch(self, step: int) -> np.ndarray:
-        """Row numbers of step `step` (counted from 1)."""
+        """Return the row numbers (B,) of step `step`, counted from 1."""
         epoch, place = divmod(step - 1, self.per_epoch)
         if epoch != self._epoch:
             seed = derive("example order", dataset=self.dataset, seed=self.seed, epoch=epoch)
@@ -79,17 +80,17 @@ class Order:
         return self._permuted[place * self.batch_size : (place + 1) * self.batch_size]
 
     def epoch(self, step: int) -> float:
-        """Epochs completed after step `step`, the current one in part."""
+        """Return the epochs completed after step `step`, the current one in part."""
         return step / self.per_epoch
 
 
 class Collator:
-    """Puts a task's examples together from the prepared token ids of one split."""
+    """Token ids of one split's examples, put together to inputs and targets of a task."""
 
     def __init__(
         self, prepared: Prepared, split: str, labels: str, max_input_tokens: int, max_target_tokens: int
     ) -> None:
-        """labels: 'gold' or 'teacher', the source of the target field `label`."""
+        """Read the split's token ids. labels: 'gold' or 'teacher', the source of the target field `label`."""
         self.tokenizer = prepared.tokenizer()
         self.inputs = prepared.ragged(split, "input")
         self.fields: dict[str, Ragged] = {
@@ -101,15 +102,19 @@ class Collator:
         self._literals: dict[str, np.ndarray] = {}
 
     def input_ids(self, task: Task, row: int) -> np.ndarray:
-        """Prefix, input and end token, cut at the longest input."""
+        """Return prefix, input and end token as (S,) int64; an input longer than `max_input_tokens` is cut.
+        """
         prefix = self._literal(task.prefix)
         room = self.max_input_tokens - len(prefix) - 1
         ids = np.concatenate([prefix, self.inputs[row][: max(room, 0)], [self.end]])
         return ids.astype(np.int64, copy=False)
 
     def target_ids(self, task: Task, row: int) -> np.ndarray:
-        """The target's fields and end token; what is too long is cut from its first part, so that a
-        label behind a long rationale stays."""
+        """Return the target's fields and the end token as (T,) int64.
+
+        A target longer than `max_target_tokens` loses the end of its first field, so that a label behind a
+        long rationale is kept.
+        """
         parts = [self.fields[f][row] if f in self.fields else self._literal(f) for f in task.target]
         room = self.max_target_tokens - 1
         rest = [token for part in parts[1:] for token in part][:room]

@@ -1,10 +1,11 @@
 """One (dataset, student) pair, parsed and tokenised once into Arrow and shared by every run.
 
 A prepared folder holds `train.arrow`, `valid.arrow`, `test.arrow` (the public columns, and token ids of
-input, label, teacher_label, rationale and options without special tokens), `tokenizer/`, `manifest.json`
-and `key.txt`, the digest of what preparing depended on.
-Ids carry no prefix and no end token, so one folder serves every method: tasks are put together from
-them at training time. Preparing checks that this gives the very ids of the put-together text.
+input, label, teacher_label, rationale and options without special tokens), `tokenizer/`, `manifest.json` and
+`key.txt`, the digest of what preparing depended on.
+
+Token ids have no prefix and no end token, so one folder serves every method: inputs and targets are put
+together at training time. Preparing checks that this gives the same ids as tokenising the joined text.
 """
 
 from __future__ import annotations
@@ -78,14 +79,14 @@ def write_prepared(
 
 
 def is_current(folder: Path, key: str) -> bool:
-    """Whether `folder` is what `write_prepared` would make under this key: nothing is missing or changed."""
+    """Whether `folder` holds all that `write_prepared` would make under this key, unchanged."""
     try:
         if (folder / KEY).read_text(encoding="utf-8") != key:
             return False
         manifest = Prepared(folder).manifest
-        files = tree_sha256(folder)
-        return all(manifest["files"].get(name) == sha for name, sha in files.items()
-                   if name not in ("manifest.json", KEY)) and set(manifest["files"]) <= set(files)  # fmt: skip
+        own = ("manifest.json", KEY)
+        files = {name: sha for name, sha in tree_sha256(folder).items() if name not in own}
+        return bool(files == manifest["files"])
     except (UserError, OSError, UnicodeDecodeError, KeyError):
         return False
 
@@ -123,7 +124,7 @@ def _ids(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]
 
 
 def _option_ids(tokenizer: PreTrainedTokenizerBase, rows: list[list[str]]) -> list[list[list[int]]]:
-    """Ids of every row's options; each distinct text is tokenised once."""
+    """Return the token ids of every row's options; each distinct text is tokenised once."""
     texts = list(dict.fromkeys(text for row in rows for text in row))
     ids = dict(zip(texts, _ids(tokenizer, texts), strict=True))
     return [[ids[text] for text in row] for row in rows]
@@ -161,7 +162,8 @@ class Ragged:
 
 
 class Prepared:
-    """A prepared folder, read. Raises UserError when it is missing or corrupt."""
+    """A prepared folder and its manifest. Making one raises UserError when the folder is missing or corrupt.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
@@ -173,11 +175,12 @@ class Prepared:
 
     @property
     def digest(self) -> str:
-        """Digest of all that a run stands on here: data, tokens, tokenizer and initial weights."""
+        """The digest of data, tokens, tokenizer and initial weights: all that a run's numbers depend on here.
+        """
         return digest(self.manifest)
 
     def table(self, split: str) -> pa.Table:
-        """The split, memory-mapped."""
+        """Return the rows of a split, memory-mapped. Raises UserError when its file is corrupt."""
         import pyarrow as pa
 
         path = self.folder / f"{split}.arrow"
@@ -191,21 +194,21 @@ class Prepared:
             ) from error
 
     def ragged(self, split: str, column: str) -> Ragged:
-        """The token ids of one column."""
+        """Return the token ids of one column of a split."""
         import numpy as np
 
         array = self.table(split).column(f"{column}_ids").combine_chunks()
         return Ragged(np.asarray(array.values), np.asarray(array.offsets))
 
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The pair's tokenizer."""
+        """Return the pair's tokenizer. Raises UserError when a file of it is corrupt."""
         for name in self.manifest["files"]:
             if name.startswith("tokenizer/"):
                 self._check(name)
         return load_tokenizer(self.folder / "tokenizer")
 
     def _check(self, name: str) -> None:
-        # Arrow has no checksums: a flipped bit would train on other tokens without a word
+        # Arrow has no checksums: after a flipped bit a run would train on other tokens without notice
         if name in self._sound:
             return
         path = self.folder / name

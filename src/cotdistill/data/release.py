@@ -1,4 +1,4 @@
-"""The published archive: where it is looked for, and how it is fetched, checked and unpacked."""
+"""The published archive of datasets: find it on disk, or download, check and unpack it."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ MAX_FILES = 10_000
 
 
 def resolve_root(root: Path | str | None = None) -> Path:
-    """The folder that holds `cqa/`, `svamp/`, ...: `root` itself, or its `datasets/` if that does.
+    """Return the folder that holds `cqa/`, `svamp/`, ...: `root` itself, or its `datasets/` if that does.
 
     None means the environment variable COTDISTILL_DATA, else `data/`. The folder need not exist.
     """
@@ -63,13 +63,13 @@ def fetch(
     attempts: int = 5,
     pause: float = 1.0,
 ) -> Path:
-    """Download, check and unpack the archive below `root`; returns the folder that holds the datasets.
+    """Download, check and unpack the archive below `root`; return the folder that holds the datasets.
 
-    Does nothing, and touches no network, where the datasets are there already. A dataset folder that
-    exists is never replaced. A cut download is continued, in this call (`attempts`, with waits of
-    `pause` seconds, doubled each time) or in the next one: it is kept as `datasets.zip.part`.
-    Raises UserError if the server refuses, the connection stays broken, the git blob id differs (the
-    file is removed), or the archive holds unsafe names, links or absurd sizes.
+    Does nothing, and touches no network, where the datasets are there already. A dataset folder that exists
+    is never replaced. A cut download is continued, in this call (`attempts`, with waits of `pause` seconds,
+    doubled each time) or in the next one: it is kept as `datasets.zip.part`. Raises UserError if the server
+    refuses, the connection stays broken, the git blob id differs (the file is removed), or the archive holds
+    unsafe names, links or absurd sizes.
     """
     folder = resolve_root(root)
     if _present(folder, blob_id):
@@ -105,7 +105,7 @@ def _present(folder: Path, blob_id: str) -> bool:
 
 
 def git_blob_id(path: Path) -> str:
-    """git's object id of a file's content, 40 hex digits."""
+    """Return git's object id of a file's content, 40 hex digits."""
     digest = hashlib.sha1(f"blob {path.stat().st_size}\0".encode(), usedforsecurity=False)
     with open(path, "rb") as handle:
         while chunk := handle.read(1 << 20):
@@ -143,7 +143,7 @@ def _download(url: str, part: Path, attempts: int, pause: float) -> None:
 
 
 def _transfer(url: str, part: Path) -> bool:
-    """One connection: continue `part`, or start it. False if the server stopped before the end."""
+    """Download in one connection, from where `part` ends; return whether the file is complete."""
     have = part.stat().st_size if part.is_file() else 0
     headers = {"User-Agent": "cotdistill", "Accept-Encoding": "identity"}
     if have:
@@ -183,7 +183,7 @@ def _opened(part: Path, mode: str) -> Iterator[IO[Any]]:
 
 
 def _unpack(archive: Path, folder: Path) -> list[str]:
-    """Unpack what `folder` does not hold yet, one whole entry at a time; returns the entries' names."""
+    """Unpack what `folder` does not hold yet, one whole entry at a time; return the entries' names."""
     try:
         with zipfile.ZipFile(archive) as opened:
             entries = _entries(opened, archive)
@@ -202,7 +202,10 @@ def _unpack(archive: Path, folder: Path) -> list[str]:
 
 
 def _entries(opened: zipfile.ZipFile, archive: Path) -> dict[str, Members]:
-    """Files by top-level name, without a leading `datasets/`. Everything is checked before any is written."""
+    """Return the archive's files by top-level name, without a leading `datasets/`, all checked.
+
+    Raises UserError for sizes, names or kinds of files that the release does not have.
+    """
     infos = opened.infolist()
     # zipfile unpacks no more of a member than its declared size, so the sum bounds what is written
     size = sum(info.file_size for info in infos)
@@ -228,7 +231,7 @@ def _entries(opened: zipfile.ZipFile, archive: Path) -> dict[str, Members]:
 
 
 def _safe(info: zipfile.ZipInfo, archive: Path) -> PurePosixPath:
-    """The member's path. Raises UserError if it leaves the folder or is not a plain file or folder."""
+    """Return the member's path. Raises UserError if it leaves the folder or is no plain file or folder."""
     name = info.orig_filename
     path = PurePosixPath(name)
     if (

@@ -1,4 +1,4 @@
-"""The columns of an example, as every adapter gives them."""
+"""The columns of an example, the same for every adapter."""
 
 from __future__ import annotations
 

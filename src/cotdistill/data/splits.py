@@ -1,4 +1,4 @@
-"""Which rows train, validate and test, which of them a subset keeps, and what the splits hold."""
+"""Cut a validation split, choose a training subset, and describe what the splits hold."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 
 def cut_valid(n: int) -> tuple[list[int], list[int]]:
-    """(train, valid) row numbers of `n` training rows where the data has no validation split.
+    """Return (train, valid) row numbers of `n` training rows where the data has no validation split.
 
-    Exactly the published cut, `Dataset.train_test_split(test_size=0.1, seed=0)`, in its order: it
-    depends on the number of rows alone. Raises UserError for fewer than 2 rows.
+    This is the published cut, `Dataset.train_test_split(test_size=0.1, seed=0)`, in its order: it depends on
+    the number of rows alone. Raises UserError for fewer than 2 rows.
     """
     from datasets import Dataset
 
@@ -33,15 +33,15 @@ def cut_valid(n: int) -> tuple[list[int], list[int]]:
 
 
 def subset(n: int, fraction: float, seed: int, dataset: str) -> list[int]:
-    """Row numbers of the training subset: the first ceil(fraction * n) of a permutation of n rows.
+    """Return the row numbers of the training subset: the first ceil(fraction * n) of a permutation of n rows.
 
-    The permutation depends on `dataset` and `seed` alone, so smaller subsets are nested in larger ones
-    and every method of one repetition sees the same rows; fraction 1 keeps all rows.
-    `fraction` counts as the decimal it is written as (0.07 of 100 rows is 7, although 0.07 * 100 > 7).
+    The permutation depends on `dataset` and `seed` alone, so smaller subsets are nested in larger ones and
+    every method of one repetition gets the same rows; fraction 1 keeps all rows. `fraction` counts as the
+    decimal it is written as (0.07 of 100 rows is 7, although 0.07 * 100 > 7).
 
-    The published codes differ: they draw with the run's seed before the validation split is cut, so
-    their subsets are not nested and their validation split shrinks with the fraction. Here valid is the
-    same for every fraction.
+    The published codes differ: they draw with the run's seed before the validation split is cut, so their
+    subsets are not nested and their validation split shrinks with the fraction. Here valid is the same for
+    every fraction.
 
     Raises UserError for a fraction outside (0, 1].
     """
@@ -64,9 +64,9 @@ class Accuracy(TypedDict):
 
 
 def teacher_accuracy(dataset: DatasetDict, answer: str) -> dict[str, Accuracy]:
-    """For each split, the teacher's labels compared with the gold ones; `answer` is the answer kind.
+    """Return how often the teacher's label is the gold one, by split. answer: the kind of answer.
 
-    The number that the published code prints as "LLM Train Acc", for every split.
+    For train it is the number that the published code prints as "LLM Train Acc".
     """
     result: dict[str, Accuracy] = {}
     for split, rows in dataset.items():
@@ -82,7 +82,7 @@ def teacher_accuracy(dataset: DatasetDict, answer: str) -> dict[str, Accuracy]:
 
 
 def data_checksum(dataset: DatasetDict) -> str:
-    """SHA-256 (16 hex digits) over all rows of all splits in order: the data that a result stands on."""
+    """Return the SHA-256 (16 hex digits) over all rows of all splits in order."""
     total = hashlib.sha256()
     for split in sorted(dataset):
         total.update(f"{split} {len(dataset[split])}\n".encode())

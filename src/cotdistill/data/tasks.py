@@ -1,4 +1,4 @@
-"""A task: what a student reads and what it is to write."""
+"""Tasks: what a student reads and what it is to write."""
 
 from __future__ import annotations
 
@@ -22,5 +22,5 @@ class Task:
 
     @property
     def literals(self) -> list[str]:
-        """The texts that are no field: the prefix, and what stands between the target's fields."""
+        """The texts that are no field: the prefix, and what is between the target's fields."""
         return [text for text in (self.prefix, *self.target) if text and text not in FIELDS]

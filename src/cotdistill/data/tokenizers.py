@@ -1,4 +1,4 @@
-"""Load a tokenizer from a folder of ours."""
+"""Load a tokenizer from a folder that this package wrote."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ if TYPE_CHECKING:
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """Return the tokenizer that `prepare` or `save` left in `folder`. Raises UserError when it does not load."""
+    """Return the tokenizer that preparing or `students.save` wrote to `folder`.
+
+    Raises UserError when it does not load.
+    """
     # the class itself, not AutoTokenizer, whose import takes in every model family
     from transformers.tokenization_utils_tokenizers import PreTrainedTokenizerFast
 

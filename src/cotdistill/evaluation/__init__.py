@@ -1,1 +1,1 @@
-"""Evaluation: greedy generation, scoring, and the two protocols (`strict` and `published`)."""
+"""Evaluation of stored answers: accuracy by two protocols, calibration, rationale quality, an LLM judge."""

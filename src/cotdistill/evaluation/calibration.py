@@ -27,14 +27,15 @@ from cotdistill.runs.documents import Answer
 SMALLEST = float(np.finfo(np.float64).tiny)
 """a probability of 0 that came true counts as this much: at most 708 nats"""
 NEAREST = 2.0**-24
-"""likewise 1 - c, as float32 knows nothing between 1 - 2**-24 and 1: at most 16.6 nats"""
+"""likewise 1 - c = 0, as float32 has no number between 1 - 2**-24 and 1: at most 16.6 nats"""
 
 
 def measure(answers: Sequence[Answer], bins: int) -> dict[str, Any]:
-    """`{"sequence": C, "options": C}`; options only where all answers have scores of theirs.
+    """Return `{"sequence": C, "options": C}`; `options` only where every answer has scores of its options.
 
     C: n, bins, accuracy, mean_confidence, ece_width, ece_mass, brier, nll, and `reliability` and
-    `reliability_mass`, the bins behind the two errors. All but n and bins are None without examples.
+    `reliability_mass`, the bins behind the two errors. All but n and bins are None without examples, and the
+    bins are empty.
     """
     confidence = np.array([answer.confidence for answer in answers])
     correct = np.array([answer.correct for answer in answers], dtype=bool)
@@ -46,25 +47,31 @@ def measure(answers: Sequence[Answer], bins: int) -> dict[str, Any]:
 
 
 def brier(confidence: np.ndarray, correct: np.ndarray) -> np.ndarray:
-    """(n,) squared differences of confidence and correctness."""
+    """Return (n,) squared differences of confidence (n,) and correctness (n,)."""
     return (confidence - correct) ** 2
 
 
 def nll(confidence: np.ndarray, correct: np.ndarray) -> np.ndarray:
-    """(n,) surprise, in nats, that an answer of this confidence is correct, or that it is not."""
+    """Return (n,) -ln(c) where the answer of confidence c is correct, else -ln(1 - c), in nats."""
     happened = np.where(correct, np.maximum(confidence, SMALLEST), np.maximum(1 - confidence, NEAREST))
     return -np.log(happened)
 
 
 def ece(confidence: np.ndarray, correct: np.ndarray, bins: int, *, mass: bool = False) -> float:
-    """Expected calibration error in [0, 1], with `bins` bins of equal width, or of equal mass. n > 0."""
+    """Return the expected calibration error in [0, 1], with `bins` bins of equal width, or of equal mass.
+
+    confidence, correct: (n,) with n > 0.
+    """
     return _error(reliability(confidence, correct, bins, mass=mass))
 
 
 def reliability(
     confidence: np.ndarray, correct: np.ndarray, bins: int, *, mass: bool = False
 ) -> list[dict[str, float]]:
-    """The bins that hold examples: low, high (edges), n, confidence and accuracy (means)."""
+    """Return the bins that hold examples: low, high (edges), n, confidence and accuracy (means).
+
+    mass: cut bins of equal mass, instead of equal width.
+    """
     edges = _mass_edges(confidence, bins) if mass else np.arange(1, bins + 1) / bins
     place = np.searchsorted(edges, confidence, side="left")
     rows = []
@@ -79,7 +86,7 @@ def reliability(
 
 
 def _mass_edges(confidence: np.ndarray, bins: int) -> np.ndarray:
-    """Upper edges: the last confidence of each of `bins` parts of the sorted ones."""
+    """Return the bins' upper edges: the last confidence of each of `bins` parts of the sorted ones."""
     parts = np.array_split(np.sort(confidence), bins)
     return np.unique([part[-1] for part in parts if len(part)])
 

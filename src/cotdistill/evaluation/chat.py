@@ -1,4 +1,4 @@
-"""A client of an OpenAI-compatible chat endpoint that waits, tries again, and gives up in time."""
+"""A client of an OpenAI-compatible chat endpoint that waits, tries again, and gives up after a time."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Unanswered(Exception):
 
 
 class Temporary(Exception):
-    """A try that may be repeated. pause: seconds that the server asks to wait, if it does."""
+    """A failed try that may be repeated. pause: seconds that the server asks to wait, if it does."""
 
     def __init__(self, message: str, pause: float | None = None) -> None:
         super().__init__(message)
@@ -32,7 +32,7 @@ class Temporary(Exception):
 
 
 class Chat:
-    """Sends one conversation at a time, at most `max_requests` requests in all."""
+    """A connection that sends one conversation at a time, at most `max_requests` requests in all."""
 
     def __init__(self, settings: Judge) -> None:
         self.settings = settings
@@ -44,10 +44,11 @@ class Chat:
         return self.settings.max_requests - self.sent
 
     def ask(self, messages: list[dict[str, str]]) -> str | None:
-        """The text of the answer, whatever it says; None for an answer that is no chat answer.
+        """Return the text of the answer, whatever it says; None for a reply that is no chat answer.
 
-        Raises Unanswered when the server cannot be reached, is late or fails for all tries (or as many as
-        are left); UserError when it refuses the request, which trying again would not mend.
+        messages: role and content of each. Raises Unanswered when the server cannot be reached, is late or
+        fails for all tries (or as many as are left); UserError when it refuses the request, which no other
+        try would change.
         """
         import tenacity
 
@@ -84,7 +85,7 @@ class Chat:
             raise Temporary(f"connection failed: {type(error).__name__}") from error
 
     def _check(self, response: Any) -> None:
-        """Raises Temporary for what may pass, UserError for what will not."""
+        """Raise Temporary for a status that may pass, UserError for one that will not."""
         status = response.status_code
         if status == 200:
             return
@@ -95,7 +96,7 @@ class Chat:
 
 
 def _authorise(request: Any) -> Any:
-    """Add the key. As an auth function, because requests would put a password of ~/.netrc in its place."""
+    """Add the key to a request. An auth function, because requests would else use a password of ~/.netrc."""
     key = os.environ.get(KEY, "").strip()
     if key:
         if not (key.isascii() and key.isprintable()):
@@ -105,14 +106,15 @@ def _authorise(request: Any) -> Any:
 
 
 def _pause(state: Any) -> float:
-    """Seconds until the next try: what the server asks for, else 1, 2, 4, ...; at most `PAUSE`."""
+    """Return the seconds until the next try: what the server asks for, else 1, 2, 4, ...; at most `PAUSE`."""
     error = state.outcome.exception()
     asked = error.pause if isinstance(error, Temporary) else None
     return min(PAUSE, 2.0 ** (state.attempt_number - 1) if asked is None else asked)
 
 
 def _seconds(header: str | None) -> float | None:
-    """A Retry-After header: seconds, or a date."""
+    """Return the seconds that a Retry-After header asks for, as a number or a date; None for anything else.
+    """
     if header is None:
         return None
     if header.isascii() and header.isdigit():
@@ -124,7 +126,10 @@ def _seconds(header: str | None) -> float | None:
 
 
 def _read(response: Any, deadline: float) -> bytes:
-    """The body, at most `LARGEST` bytes. Raises Temporary at the deadline, also of a server that drips."""
+    """Return the body, at most `LARGEST` bytes.
+
+    Raises Temporary for a longer one, and at the deadline, also where a server sends its bytes one by one.
+    """
     body = b""
     while len(body) <= LARGEST:
         piece = response.raw.read1(65536)
@@ -137,7 +142,7 @@ def _read(response: Any, deadline: float) -> bytes:
 
 
 def _text(body: bytes) -> str | None:
-    """The answer's text, its first 1000 characters; None where the body is anything else."""
+    """Return the answer's text, its first 1000 characters; None where the body is anything else."""
     try:
         text = json.loads(body)["choices"][0]["message"]["content"]
         # half a surrogate pair, which JSON can spell, could not be kept in a file

@@ -1,9 +1,9 @@
 """An LLM's rating of generated rationales, from 1 to 5; off unless `evaluation.judge` is set.
 
-The idea is that of Chen et al. 2024 (arXiv 2403.03348), who have an LLM rate the rationales of 50 examples
-a dataset from 1 to 5; the words of the prompt are ours. A stage of its own, for a machine with a network:
-it reads predictions and writes `judge.json`. Every answer is kept in `judge/`, under a digest of what was
-asked of whom, so that asking again costs nothing and a call that was stopped goes on where it was.
+The idea is that of Chen et al. 2024 (arXiv 2403.03348), who have an LLM rate the rationales of 50 examples a
+dataset from 1 to 5; the words of the prompt are ours. A stage of its own, for a machine with a network: it
+reads predictions and writes `judge.json`. Every answer is kept in `judge/`, under a digest of the request, so
+that asking again costs nothing and a call that was stopped can be repeated.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ _RATING = re.compile(r"(?:rating|grade|score)?\s?:?\s?\**([1-5])\**\s?(?:/\s?5)?
 
 
 def judge(experiment: Experiment) -> Path:
-    """Rate the finished runs' rationales and write `<results>/<experiment>/judge.json`.
+    """Rate the finished runs' rationales and write `<results>/<experiment>/judge.json`; return its path.
 
-    By run id: `judge_mean` (1 to 5; None where nothing could be rated), `judge_n` (rated) and
-    `judge_failed` (examples without a rating: no answer, nonsense, or `max_requests` was reached).
-    Raises UserError when no judge is set, when it refuses the request or cannot be reached, or gives no
-    answer for `LOST` examples in a row; what it answered until then is kept.
+    By run id: `judge_mean` (1 to 5; None where nothing could be rated), `judge_n` (rated) and `judge_failed`
+    (examples without a rating: no answer, nonsense, or `max_requests` was reached). Raises UserError when no
+    judge is set, when it refuses the request or cannot be reached, or gives no answer for `LOST` examples in
+    a row; what it answered until then is kept.
     """
     settings = experiment.evaluation.judge
     if settings is None:
@@ -58,7 +58,8 @@ def judge(experiment: Experiment) -> Path:
 
 
 def read(experiment: Experiment) -> dict[str, dict[str, float | None]]:
-    """Ratings by run id, as `judge` wrote them; empty where there are none. Raises UserError when corrupt."""
+    """Read the ratings by run id that `judge` wrote; {} where there are none. Raises UserError when corrupt.
+    """
     path = Path(experiment.results, experiment.experiment, "judge.json")
     if not path.exists():
         return {}
@@ -67,19 +68,19 @@ def read(experiment: Experiment) -> dict[str, dict[str, float | None]]:
 
 
 def chosen(rows: Sequence[Mapping[str, Any]], dataset: str, count: int) -> list[Mapping[str, Any]]:
-    """`count` rows, the same examples for every run of a dataset, whatever the order of rows."""
+    """Return `count` rows, the same examples for every run of a dataset, whatever the order of rows."""
     order = {row["id"]: derive("judge", dataset=dataset, example=row["id"]) for row in rows}
     return sorted(rows, key=lambda row: (order[row["id"]], row["id"]))[:count]
 
 
 def messages(row: Mapping[str, Any]) -> list[dict[str, str]]:
-    """The conversation that asks for the rating of one prediction."""
+    """Return the conversation that asks for the rating of one prediction."""
     asked = f"Question:\n{row['input']}\n\nCorrect answer:\n{row['gold']}\n\nExplanation:\n{row['rationale']}"
     return [{"role": "system", "content": SYSTEM}, {"role": "user", "content": asked}]
 
 
 def rating(answer: str) -> int | None:
-    """The grade that an answer is, such as "4", "4/5" or "Rating: 4."; None for anything else."""
+    """Return the grade in an answer such as "4", "4/5" or "Rating: 4."; None for anything else."""
     match = _RATING.fullmatch(answer.strip()) if len(answer) < 100 else None
     return int(match[1]) if match else None
 
@@ -93,7 +94,7 @@ class Bench:
         self.lost = 0
 
     def rate(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
-        """The numbers of one run, see `judge`."""
+        """Return the ratings of one run's rows, summarised as `judge` says."""
         found = [self._rating(row) for row in rows]
         rated = [value for value in found if value is not None]
         mean = sum(rated) / len(rated) if rated else None
@@ -104,7 +105,7 @@ class Bench:
         return None if answer is None else rating(answer)
 
     def _answer(self, asked: list[dict[str, str]]) -> str | None:
-        """From the cache, else from the judge; None where there is none."""
+        """Return the answer from the cache, else from the judge; None where there is none."""
         about = [self.settings.url, self.settings.model, self.settings.max_tokens, asked]
         path = self.cache / f"{digest(about)}.json"
         kept = _kept(path)
@@ -135,7 +136,7 @@ def _kept(path: Path) -> str | None:
 
 
 def _rationales(run: Run) -> list[dict[str, Any]]:
-    """The rows with a rationale of a finished run's predictions; none where the run is not finished."""
+    """Return the rows of a finished run's predictions that have a rationale; [] for an unfinished run."""
     if not (run.files.metrics).is_file():
         return []
     finished = read_json(run.files.metrics).get("hash") == run.hash

@@ -1,7 +1,7 @@
 """Count and measure a run's test answers, by two protocols. Needs no torch.
 
-`strict` (the headline): the checkpoint was chosen on validation and test is looked at once.
-`published`: the last step, as both published codes report it (without their choice of a best step on test).
+`strict` (the headline): the checkpoint was chosen on validation, and test is used once. `published`: the last
+step, as both published codes report it (without their choice of a best step on test).
 """
 
 from __future__ import annotations

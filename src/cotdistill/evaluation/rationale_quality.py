@@ -1,6 +1,6 @@
-"""How good generated rationales are: like the teacher's, not repetitive, and true to the label.
+"""How good generated rationales are: likeness to the teacher's, repetition, and agreement with the label.
 
-Light: sacrebleu is imported where needed, nothing of torch.
+sacrebleu is imported where needed, and torch not at all.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ GRAM = 4
 
 
 def measure(answers: Sequence[Answer], kind: str, stated_label: Reader) -> dict[str, Any] | None:
-    """Numbers over the test rationales; None where no answer has one. A number over nothing is None.
+    """Return numbers over the test rationales; None where no answer has one. A number over nothing is None.
 
     n: rationales; n_teacher: of them with a teacher's beside it, over which `bleu` (corpus BLEU, 0 to 100,
     with `bleu_signature`), `rouge1`, `rouge2`, `rougeL` (mean F1, 0 to 1, with `rouge_signature`) and
     `words_teacher` are taken. words: mean number of words, apart at white space. repetition: see
     `repetition`, mean over n. states_label: fraction of n in which `stated_label` finds a label;
-    faithful_prediction, faithful_gold: of these, the fractions in which it is the run's own prediction,
-    and the gold label, compared as answers of this `kind` are.
+    faithful_prediction, faithful_gold: of these, the fractions in which it is the run's own prediction, and
+    the gold label, compared as answers of this `kind` are.
     """
     rows = [answer for answer in answers if answer.rationale is not None]
     if not rows:
@@ -43,7 +43,10 @@ def measure(answers: Sequence[Answer], kind: str, stated_label: Reader) -> dict[
 
 
 def repetition(text: str) -> float:
-    """seq-rep-4 (Welleck et al. 2020, section 6): 1 - distinct / all 4-grams of words; 0 with no 4-gram."""
+    """Return seq-rep-4 of a text: 1 - distinct / all 4-grams of words; 0 where there is no 4-gram.
+
+    Welleck et al. 2020, section 6.
+    """
     words = text.split()
     grams = [tuple(words[start : start + GRAM]) for start in range(len(words) - GRAM + 1)]
     return 1 - len(set(grams)) / len(grams) if grams else 0.0

@@ -1,7 +1,6 @@
-"""ROUGE (Lin 2004) between one generated and one reference text: F1 of n-grams, and of the longest common
-subsequence.
+"""ROUGE (Lin 2004) between a generated and a reference text: F1 of n-grams, and of common subsequences.
 
-Tokens and numbers are those of the package rouge-score without stemming (a test holds that); it is not
+Tokens and numbers are those of the package rouge-score without stemming (a test compares them); it is not
 used itself because importing it (and NLTK) costs several times what an evaluation costs.
 """
 
@@ -16,18 +15,18 @@ _TOKEN = re.compile(r"[a-z0-9]+")
 
 
 def tokens(text: str) -> list[str]:
-    """Lower-case runs of ASCII letters and digits."""
+    """Return the runs of ASCII letters and digits in a text, in lower case."""
     return _TOKEN.findall(text.lower())
 
 
 def rouge_n(generated: list[str], reference: list[str], n: int) -> float:
-    """F1 of the n-grams of two token lists, counted with repetitions; 0 where a text has none."""
+    """Return the F1 of the n-grams of two token lists, counted with repetitions; 0 where a text has none."""
     own, wanted = _grams(generated, n), _grams(reference, n)
     return _f1((own & wanted).total(), own.total(), wanted.total())
 
 
 def rouge_l(generated: list[str], reference: list[str]) -> float:
-    """F1 of the longest common subsequence; 0 where a text is empty."""
+    """Return the F1 of the longest common subsequence of two token lists; 0 where one is empty."""
     return _f1(_common(generated, reference), len(generated), len(reference))
 
 
@@ -36,8 +35,11 @@ def _grams(words: list[str], n: int) -> Counter[tuple[str, ...]]:
 
 
 def _common(first: list[str], second: list[str]) -> int:
-    """Length of the longest common subsequence, a whole row of its table at once as the bits of an
-    integer (Hyyrö 2004): a zero marks where the row's length grows."""
+    """Return the length of the longest common subsequence of two token lists.
+
+    A row of the usual table of lengths is the bits of one integer (Hyyrö 2004): a zero marks where the length
+    grows.
+    """
     where: dict[str, int] = {}
     for place, word in enumerate(first):
         where[word] = where.get(word, 0) | 1 << place

@@ -1,4 +1,4 @@
-"""From answers to numbers. Light: needs no torch."""
+"""Count answers. Needs no torch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from cotdistill.runs.documents import Answer
 
 
 def score(answers: Sequence[Answer]) -> dict[str, Any]:
-    """Accuracy (a fraction; None without examples), number correct, n, and mean confidence."""
+    """Return accuracy (a fraction; None without examples), number correct, n, and mean confidence."""
     n, correct = len(answers), sum(answer.correct for answer in answers)
     return {
         "accuracy": correct / n if n else None,

@@ -1,4 +1,4 @@
-"""Generate answers and rationales, in batches sorted by length."""
+"""Generate answers and rationales, in batches of inputs of similar length."""
 
 from __future__ import annotations
 
@@ -27,21 +27,24 @@ Generated = tuple[str, float, list[float]]
 
 
 class Options(Protocol):
-    """What scores a split's options (`inference.options`, whose code is no part of training's fingerprint)."""
+    """The options of a split, with their scores (`inference.options`, no part of training's fingerprint)."""
 
     @property
     def is_needed(self) -> bool:
         """Whether an example has options at all."""
 
     def score(self, writer: Writer, read: Any, rows: Sequence[int]) -> list[list[float]]:
-        """Return log p(option | input) for each option of these rows, whose inputs `writer` has read."""
+        """Return log p(option | input) in nats, for each option of these rows.
+
+        writer: has read the rows' inputs as `read`.
+        """
 
     def add_to(self, answer: Answer, row: int, scores: Sequence[float]) -> Answer:
         """Return the answer to row `row` with its options and their probabilities."""
 
 
 class Generator:
-    """Generates for the examples of a prepared pair, as one run's evaluation settings say."""
+    """Generates answers for the examples of a prepared pair, as one run's evaluation settings say."""
 
     def __init__(self, run: Run, prepared: Prepared, method: Method, engine: str) -> None:
         self.run, self.prepared, self.method, self.engine = run, prepared, method, engine
@@ -54,9 +57,10 @@ class Generator:
     ) -> list[Answer]:  # fmt: skip
         """Return an answer for every example of the split, in its order. Raises Preempted when asked to stop.
 
-        journal: keeps finished batches, so that an interrupted call continues where it was. options: scores
-        the split's options, whose probabilities are then part of the answers, where the evaluated task writes
-        the label alone (with `single_task` a label's likelihood would be that of one rationale before it).
+        journal: keeps finished batches, so that an interrupted call can be repeated without their work.
+        options: scores the split's options, whose probabilities are then part of the answers, where the
+        evaluated task writes the label alone (with `single_task` a label's likelihood would be that of one
+        rationale before it).
 
         As published, the prediction is compared with the gold label as the tokenizer decodes it.
         """
@@ -82,7 +86,10 @@ class Generator:
     def write_rationales(
         self, model: PreTrainedModel, split: str, journal: Journal | None = None
     ) -> list[str] | None:
-        """Return a generated rationale for every example, or None where the method writes none alone."""
+        """Return a generated rationale for every example, or None where the method writes none alone.
+
+        journal: see `answer`.
+        """
         task = self.method.rationale_task
         if task is None:
             return None
@@ -140,7 +147,10 @@ class Generator:
     def _batch(
         self, writer: Writer, options: Options | None, task: Task, split: str, rows: list[int], longest: int
     ) -> list[Generated]:
-        """Return text, its probability, and the options' log-likelihoods; inputs are read once for both."""
+        """Return for each row the text, its probability, and its options' log-likelihoods.
+
+        Each input is read once for both.
+        """
         import torch
 
         collator = self._collator(split)

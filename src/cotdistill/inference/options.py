@@ -21,10 +21,13 @@ Choices = dict[tuple[int, ...], str]
 
 
 class OptionScorer:
-    """Scores the options of the examples of one split."""
+    """The options of a split's examples, and how their likelihoods are computed."""
 
     def __init__(self, prepared: Prepared, split: str, engine: str, end: int, longest: int) -> None:
-        """end: the end token; longest: tokens at which a target is cut, as labels are."""
+        """Read the options of a split.
+
+        end: the end token; longest: tokens at which a target is cut, as labels are.
+        """
         table = prepared.table(split)
         options, ids, golds = (
             table.column(name).to_pylist() for name in ("options", "options_ids", "label")
@@ -38,7 +41,10 @@ class OptionScorer:
         return any(self.choices)
 
     def score(self, writer: Writer, read: Any, rows: Sequence[int]) -> list[list[float]]:
-        """Return log p(option | input) in nats for each option of these rows; `writer` has read their inputs."""
+        """Return log p(option | input) in nats, for each option of these rows.
+
+        writer: has read the rows' inputs as `read`.
+        """
         options = [list(self.choices[row]) for row in rows]
         return make_scorer(self.engine, writer).log_likelihoods(read, options)
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def answer_test(run: Run) -> None:
-    """Answer test with the checkpoints whose answers are not there yet, on a device of its own.
+    """Answer test with the checkpoints whose answers are not there yet, on a device that is claimed for it.
 
     Raises Preempted when asked to stop; what is answered by then is kept.
     """
@@ -40,7 +40,7 @@ def answer_test(run: Run) -> None:
 
 
 def answer_with(run: Run, generator: Generator, device: torch.device) -> None:
-    """Do the same with a generator at hand, on a device that is held already."""
+    """Answer test with the checkpoints whose answers are not there yet, with a given generator and device."""
     same = outputs.find_weights(run, STRICT) == outputs.find_weights(run, LAST)
     for checkpoint in CHECKPOINTS:
         if stored.are_current(run, checkpoint):

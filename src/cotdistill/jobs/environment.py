@@ -21,9 +21,10 @@ PACKAGES = ("cotdistill", "torch", "transformers", "tokenizers", "safetensors", 
 def describe(
     run: Run, device: str, engine: str, manifest: dict[str, Any], *, seconds: float, started_at: str | None
 ) -> Environment:
-    """Describe this process and machine as the environment of a run whose training ends now.
+    """Return the environment of a run whose training ends now: this process, its machine and its inputs.
 
-    device: 'cpu' or 'cuda'; manifest: of the prepared data; seconds: of training.
+    device: 'cpu' or 'cuda'; manifest: of the prepared data; seconds: of training; started_at: ISO date and
+    time, None for now.
     """
     import torch
 

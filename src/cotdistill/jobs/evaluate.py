@@ -20,8 +20,8 @@ from cotdistill.runs.lease import Lease
 def evaluate(run: Run) -> Metrics:
     """Write `metrics.json` and `predictions.jsonl` of a trained run; return the metrics.
 
-    The metrics also say what the files beside them must be, for `collect` to check. Raises UserError when
-    the run is not trained, was trained with another config or has a corrupt checkpoint.
+    The metrics also hold digests of the files beside them, for `collect` to check. Raises UserError when the
+    run is not trained, was trained with another config or has a corrupt checkpoint.
     """
     trained = outputs.read_training(run)
     if trained.hash != run.hash:

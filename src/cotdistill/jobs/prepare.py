@@ -20,8 +20,8 @@ from cotdistill.runs.code import compute_preparation_code, digest_preparation_se
 def prepare(experiment: Experiment, dataset: DatasetEntry, student: StudentEntry, folder: Path) -> bool:
     """Parse and tokenise a pair into `folder`, atomically; return whether there was anything to do.
 
-    What is there already is kept where it is sound and made by this code from the same rows, settings and
-    checkpoint. Raises UserError on bad data, a bad student, or a tokenizer that does not fit a method's texts.
+    A folder that is sound and was made by this code from the same rows, settings and checkpoint is kept.
+    Raises UserError on bad data, a bad student, or a tokenizer that does not fit a method's texts.
     """
     splits = data.load(dataset.adapter, experiment.data_root, path=dataset.path)
     answer = dataset.answer or data.adapter(dataset.adapter).answer
@@ -48,6 +48,6 @@ def prepare(experiment: Experiment, dataset: DatasetEntry, student: StudentEntry
 
 
 def list_own_literals(built: Sequence[Method]) -> list[str]:
-    """Return the prefixes and literal target texts of methods that no published method has."""
+    """Return the prefixes and literal target texts of these methods that no published method has."""
     texts = {text for method in built for task in method.tasks for text in task.literals}
     return sorted(texts - set(SHARED_LITERALS))

@@ -1,4 +1,7 @@
-"""The job that trains a run: hold its folder and a device, train, write the outputs, answer test while warm."""
+"""The job that trains a run: hold its folder and a device, train, write the outputs, answer test.
+
+Test is answered in the same process, which has loaded all that this needs.
+"""
 
 from __future__ import annotations
 
@@ -81,14 +84,17 @@ def _is_done(run: Run) -> bool:
 
 
 def _check_literals(prepared: Prepared, method: Method) -> None:
-    """Refuse a method's own texts that the tokenizer joins with what follows: it may be newer than the data."""
+    """Refuse a method's own texts that the tokenizer joins with what follows them. Raises UserError.
+
+    Preparing checks the same, but a method may be newer than the data.
+    """
     if own := list_own_literals([method]):
         inputs = prepared.table("train").column("input")[:CHECKED].to_pylist()
         check_joins(inputs, prepared.tokenizer(), own)
 
 
 def make_validation(run: Run, generator: Generator, method: Method, engine: str) -> Validate:
-    """Return what measures a student on the validation split: accuracy, and mutual information if asked for."""
+    """Return the function that validates a student: accuracy, and mutual information if asked for."""
     meter = None
     if devices.rank() == 0 and is_measured(run, method):
         most = run.experiment.evaluation.mutual_information
@@ -103,7 +109,7 @@ def make_validation(run: Run, generator: Generator, method: Method, engine: str)
 
 
 def _write_outputs(run: Run, trainer: Trainer, prepared: Prepared, engine: str, origin: str) -> None:
-    """Write the outputs where a retry cannot delete them, put them in their places, drop the states."""
+    """Write the outputs where a retry cannot delete them, link them to their places, and drop the states."""
     progress = trainer.progress
     best = trainer.best_checkpoint()
     with outputs.writing(run) as files:

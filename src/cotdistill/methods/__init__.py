@@ -1,8 +1,8 @@
 """Methods: what a student is trained on and what it minimises. One file per method.
 
-A method names its tasks (a prefix on the input and the fields that make the target) and turns the
-outputs of those tasks into named, weighted loss terms. Adding a method is adding a file to this
-folder with a `METHOD`; the conformance tests cover whatever is registered.
+A method names its tasks (a prefix on the input and the fields that make the target) and turns the outputs of
+those tasks into named, weighted loss terms. Adding a method is adding a file with a `METHOD` to this folder;
+the conformance tests cover whatever is registered.
 """
 
 from __future__ import annotations
@@ -37,11 +37,12 @@ class Method:
         """what is trained beside the student and thrown away with it; None before `equip`"""
 
     def modules(self, d_model: int) -> torch.nn.Module | None:
-        """Fresh modules that the terms learn with, for a student of this width; None where there are none."""
+        """Return new modules that the terms learn with, for a student of width `d_model`, or None."""
         return None
 
     def equip(self, d_model: int, seed: int) -> None:
-        """Give the method its own modules, a function of `seed`; the global random state stays as it was."""
+        """Give the method its own modules, initialised from `seed`; the global random state is not changed.
+        """
         import torch
 
         with torch.random.fork_rng(devices=[]):
@@ -64,11 +65,11 @@ class Method:
         raise NotImplementedError
 
     def terms(self, outputs: Mapping[str, TaskOutput]) -> dict[str, Term]:
-        """Loss terms by name, from the outputs by task name."""
+        """Return the loss terms by name, from the outputs by task name."""
         raise NotImplementedError
 
     def read_label(self, text: str) -> str:
-        """The label in what the first task generated."""
+        """Return the label in the text that the first task generated; by default all of it."""
         return text
 
     @property
@@ -83,12 +84,15 @@ class Method:
 
 
 def settings_of(entry: MethodEntry, where: str = "methods") -> dict[str, Any]:
-    """All settings of a method entry, defaults filled in. Raises UserError on an unknown or wrong one."""
+    """Return all settings of a method entry, defaults filled in. Raises UserError on an unknown or wrong one.
+
+    where: the place of the entry, for the message.
+    """
     model = METHODS.module(entry.method).METHOD.Settings
     return validate(model, entry.settings, where).model_dump()
 
 
 def build(method: str, settings: Mapping[str, Any] | None = None) -> Method:
-    """The method with its settings (defaults filled in). Raises UserError on unknown names."""
+    """Return the method with its settings, defaults filled in. Raises UserError on unknown names."""
     cls: type[Method] = METHODS.module(method).METHOD
     return cls(validate(cls.Settings, dict(settings or {}), f"method '{method}'"))

@@ -22,7 +22,10 @@ class Settings(Strict):
 
 
 class DSS(Method):
-    """Minimises `alpha * label + (1 - alpha) * rationale` (METHOD: DSS, equation 3 with this weighting)."""
+    """The method that minimises `alpha * label + (1 - alpha) * rationale`, cross-entropies of the two tasks.
+
+    This is equation 3 of Hsieh et al. 2023 with this weighting.
+    """
 
     Settings: ClassVar[type[Strict]] = Settings
     tasks = (LABEL, RATIONALE)

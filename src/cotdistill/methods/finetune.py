@@ -8,7 +8,8 @@ from cotdistill.methods import Method, Task, TaskOutput, Term
 
 
 class Finetune(Method):
-    """Minimises the cross-entropy of the label. With teacher labels this is standard distillation."""
+    """The method that minimises the label's cross-entropy. With teacher labels this is standard distillation.
+    """
 
     tasks = (Task("label", prefix="", target=("label",)),)
 

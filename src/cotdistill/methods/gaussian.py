@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import torch
 
 LEAST = -5.0
-"""least log sigma: a label state that stands still would drive it, and the term, to minus infinity"""
+"""least log sigma: label states that are all alike would drive it, and the term, to minus infinity"""
 
 
 class Settings(dss.Settings):
@@ -26,13 +26,13 @@ class Settings(dss.Settings):
 
 
 class Gaussian(mi.MI):
-    """Minimises `dss + beta * mutual_information`, the term being -E[log q(v|z)] / d_model.
+    """The method that minimises `dss + beta * mutual_information`, the term being -E[log q(v|z)] / d_model.
 
-    Z and V are the means of the decoder states over the rationale's and the label's positions, and
-    q(v|z) = N(v; W z + b, diag sigma^2) with W, b and log sigma learned with the student. So
-    I(Z;V) >= H(V) - d_model * E[term] (Barber and Agakov 2003, equation 3). Per dimension, so that a beta
-    means the same at every width. No gradient reaches the label task: H(V) is not part of the term, and a
-    smaller V alone would lower it.
+    Z and V are the means of the decoder states over the rationale's and the label's positions, and q(v|z) =
+    N(v; W z + b, diag sigma^2) with W, b and log sigma learned with the student. So I(Z;V) >= H(V) - d_model
+    * E[term] (Barber and Agakov 2003, equation 3). The term is per dimension, so that a beta means the same
+    at every width. No gradient reaches the label task: H(V) is not part of the term, and a smaller V alone
+    would lower it.
     """
 
     Settings = Settings

@@ -24,14 +24,14 @@ class Settings(dss.Settings):
 
 
 class InfoNCE(mi.MI):
-    """Minimises `dss + beta * mutual_information`, the term being InfoNCE's cross-entropy, in nats.
+    """The method that minimises `dss + beta * mutual_information`, the term being InfoNCE's cross-entropy.
 
-    Z and V are the means of the decoder states over the rationale's and the label's positions. A critic
-    f(z, v) = (A z + a) . (B v + b) / sqrt(d_model), learned with the student, is to find each example's v
-    among those of its micro-batch: the term is the mean of -log softmax_j f(z_i, v_j) at j = i, and
-    I(Z;V) >= log n - E[term] for n examples (van den Oord et al. 2018, equation 5). The negatives are the
-    micro-batch's alone: neither other micro-batches (`accumulation`) nor other processes add any, and one
-    of a single example gives 0.
+    The term is in nats. Z and V are the means of the decoder states over the rationale's and the label's
+    positions. A critic f(z, v) = (A z + a) . (B v + b) / sqrt(d_model), learned with the student, is to find
+    each example's v among those of its micro-batch: the term is the mean of -log softmax_j f(z_i, v_j) at j =
+    i, and I(Z;V) >= log n - E[term] for n examples (van den Oord et al. 2018, equation 5). The negatives are
+    those of the micro-batch alone: neither other micro-batches (`accumulation`) nor other processes add any,
+    and a micro-batch of a single example gives 0.
     """
 
     Settings = Settings

@@ -29,7 +29,10 @@ class Settings(dss.Settings):
 
 
 class MI(dss.DSS):
-    """Minimises `dss + beta * mutual_information`, a bound on I(Z;V) up to H(V) (Barber and Agakov 2003)."""
+    """The method that minimises `dss + beta * mutual_information`.
+
+    The term is a bound on I(Z;V) up to H(V) (Barber and Agakov 2003).
+    """
 
     Settings: ClassVar[type[Strict]] = Settings
 

@@ -10,7 +10,7 @@ BRIDGE = "So the answer is:"
 
 
 class SingleTask(Method):
-    """Minimises the cross-entropy of "rationale So the answer is: label" as one text."""
+    """The method that minimises the cross-entropy of "rationale So the answer is: label" as one text."""
 
     tasks = (Task("rationale_label", prefix="", target=("rationale", BRIDGE, "label")),)
 
@@ -18,7 +18,7 @@ class SingleTask(Method):
         return {"rationale_label": Term(outputs["rationale_label"].cross_entropy, 1.0)}
 
     def read_label(self, text: str) -> str:
-        """What follows the last bridge; empty where the student never wrote it."""
+        """Return what follows the last bridge; an empty string where the student never wrote it."""
         _, bridge, label = text.rpartition(BRIDGE)
         return label.strip() if bridge else ""
 

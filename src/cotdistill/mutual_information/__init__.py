@@ -34,10 +34,10 @@ def paper(
 ) -> torch.Tensor:  # fmt: skip
     """Return the term as the paper derives it, a scalar in nats.
 
-    label_logits, rationale_logits: (B, T, V); label_mask, rationale_mask: (B, T), true where a target token is
-    real. pooling: how the distributions of an example's positions become one. stop_gradient: no gradient
-    reaches the label task. See `paper_from_pooled` for the formula. Raises ValueError when an example has no
-    real position.
+    label_logits, rationale_logits: (B, T, V), each with its own T. label_mask, rationale_mask: (B, T), true
+    where a target token is real. pooling: how the distributions of an example's positions become one.
+    stop_gradient: no gradient reaches the label task. See `paper_from_pooled` for the formula. Raises
+    ValueError when an example has no real position.
     """
     label = pool(label_logits, label_mask, pooling)
     return paper_from_pooled(label, pool(rationale_logits, rationale_mask, pooling), stop_gradient)
@@ -68,5 +68,5 @@ def paper_from_pooled(
         label = label.detach()
     p = label / label.sum(-1, keepdim=True)
     q = rationale / rationale.sum(-1, keepdim=True)
-    # the smallest normal number stands for a probability that underflowed: its logarithm stays finite
+    # a probability that underflowed counts as the smallest normal number: its logarithm is finite
     return -(p * q.clamp_min(torch.finfo(q.dtype).tiny).log()).sum(-1).mean()

@@ -1,4 +1,4 @@
-"""One vector for an example, from those of its positions."""
+"""Reduce the positions of an example's target to one vector."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keep the test answers of a run's two checkpoints, in `<run>/answers/` under a key of what made them.
+"""Keep the test answers of a run's two checkpoints in `<run>/answers/`, with a digest of their origin.
 
 The training job answers test while its process is warm (loading torch and transformers takes longer than
 answering does for a small student); evaluation takes those answers, or makes them where the code of
@@ -67,7 +67,7 @@ def load(run: Run, checkpoint: str) -> list[Answer]:
 
 
 def load_information(run: Run, checkpoint: str) -> dict[str, Any]:
-    """Return the mutual information that was measured of a checkpoint on test; {} where none was."""
+    """Return the mutual information that was measured of a checkpoint on test; {} where none was measured."""
     return dict(read_json(_about(run, checkpoint))["mutual_information"])
 
 

@@ -1,7 +1,7 @@
-"""Name the code that each stage of a run stands on: an edit of it makes the stage be done again.
+"""Name the code that each stage of a run depends on: an edit of it makes the stage run again.
 
-A stage's modules are those that compute its numbers. What orders a job's steps (`jobs`) and keeps its folder
-(`runs`, but for the training state) is left out: it decides when something is computed, not what.
+A stage's modules are those that compute its numbers. Those that order a job's steps (`jobs`) and keep its
+folder (`runs`, but for the training state) are left out: they decide when something is computed, not what.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The documents of a run's folder as types: what writes one and what reads one share the definition.
+"""The documents of a run's folder as types: the code that writes one and the code that reads it share them.
 
 Each JSON document has the number of its layout (`schema_version`) and a seal, a digest of its own content.
 One of another layout, one that was changed, and one whose fields are of another type are refused in one line.
@@ -33,7 +33,7 @@ Line = TypeVar("Line")
 
 
 class Record(BaseModel):
-    """Fields of known types; others are refused."""
+    """A part of a document: fields of known types; others are refused."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)
 
@@ -53,7 +53,7 @@ class Document(Record):
 
     @classmethod
     def read(cls, path: Path, remedy: str) -> Self:
-        """Read and check the document. Raises UserError that ends in `remedy`; see the module."""
+        """Read and check the document. Raises UserError that ends in `remedy`, what the user can do."""
         found = read_sealed(path, remedy)
         version = found.get("schema_version", 1)
         if version != SCHEMA_VERSION:
@@ -95,10 +95,10 @@ class Environment(Document):
 
 
 class Training(Document):
-    """`training.json`: what training ended with."""
+    """`training.json`: how training ended."""
 
     origin: str
-    """digest of the code, the data and the initial weights that the run stands on"""
+    """digest of the code, the data and the initial weights that the run depends on"""
     steps: int = Field(ge=0)
     best_step: int = Field(ge=0)
     best_valid_accuracy: float = Field(ge=0, le=1)
@@ -107,7 +107,7 @@ class Training(Document):
 
 
 class Score(Record):
-    """Test answers of one checkpoint, counted."""
+    """The counts of one checkpoint's test answers."""
 
     step: int = Field(ge=0)
     test_accuracy: float = Field(ge=0, le=1)
@@ -117,7 +117,7 @@ class Score(Record):
 
 
 class StrictScore(Score):
-    """The same of the checkpoint that was chosen on validation."""
+    """The counts of the checkpoint that was chosen on validation."""
 
     valid_accuracy: float = Field(ge=0, le=1)
 
@@ -148,7 +148,7 @@ class Metrics(Document):
 
 @dataclass(frozen=True)
 class Answer:
-    """One test example's outcome, which is a line of `predictions.jsonl`."""
+    """The outcome of one test example, which is a line of `predictions.jsonl`."""
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
@@ -166,11 +166,11 @@ class Answer:
     rationale: StrictStr | None = None
     """generated; None where none was asked for, or the method writes none alone"""
     teacher_rationale: StrictStr | None = None
-    """stands beside `rationale`; empty where the teacher's output could not be read"""
+    """the teacher's, where `rationale` is not None; empty where the teacher's output could not be read"""
 
 
 class HistoryLine(BaseModel):
-    """One line of `history.jsonl`: a step, and the numbers that were logged at it by name."""
+    """One line of `history.jsonl`: a step, and the numbers that were logged at it, by name."""
 
     model_config = ConfigDict(extra="allow", strict=True, frozen=True)
     __pydantic_extra__: dict[str, float | None]
@@ -180,12 +180,12 @@ class HistoryLine(BaseModel):
 
     @property
     def values(self) -> dict[str, float | None]:
-        """The logged numbers by name, such as `loss/total`; None stands for one that was not finite."""
+        """The logged numbers by name, such as `loss/total`; None in place of one that was not finite."""
         return dict(self.__pydantic_extra__)
 
 
 def write_answers(path: Path, answers: Iterable[Answer]) -> None:
-    """Write answers as JSON lines, atomically; what is None is left out."""
+    """Write answers as JSON lines, atomically; fields that are None are left out."""
     rows = (asdict(answer) for answer in answers)
     write_jsonl(path, ({key: value for key, value in row.items() if value is not None} for row in rows))
 

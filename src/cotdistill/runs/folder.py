@@ -36,14 +36,14 @@ class RunFiles:
         self.answers = self.folder / "answers"
         """test answers of both checkpoints, a cache"""
         self.states = self.folder / "state"
-        """a training state for each config that was trained here, and the lease of the one who writes"""
+        """a training state for each config that was trained here, and the lease of the process that writes"""
 
     def checkpoint(self, name: str) -> Path:
-        """The `save_pretrained` folder of one of CHECKPOINTS."""
+        """Return the `save_pretrained` folder of one of CHECKPOINTS."""
         return self.folder / name
 
     @property
     def outputs(self) -> tuple[Path, ...]:
-        """What training leaves, in the order of writing: `training` comes last."""
+        """The files and folders that training writes, in the order of writing: `training` comes last."""
         models = map(self.checkpoint, CHECKPOINTS)
         return (self.config, self.history, self.environment, *models, self.training)

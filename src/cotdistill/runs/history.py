@@ -1,4 +1,4 @@
-"""The history of a run: one JSON line a logged step, written as training goes, exact after a resume."""
+"""The history of a run: one JSON line for each logged step, written during training, exact after a resume."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from cotdistill.common.files import finite
 
 
 class History:
-    """Appends lines to a file. `rewind` drops what a lost part of training wrote."""
+    """A file of lines, to which training appends. `rewind` drops the lines of steps that will be taken again.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def before(self, step: int) -> str:
-        """The lines of the steps before `step`; what is torn or no line is left out."""
+        """Return the lines of the steps before `step` as one text; half-written lines are left out."""
         kept = []
         if self.path.is_file():
             for line in self.path.read_text(encoding="utf-8", errors="replace").split("\n"):
@@ -31,14 +32,14 @@ class History:
         return "".join(kept)
 
     def digest(self, step: int) -> str:
-        """Digest of the lines of the steps before `step`, which are on disk when this returns."""
+        """Return the SHA-256 of the lines of the steps before `step`, which are on disk when this returns."""
         if self.path.is_file():
             with open(self.path, "rb") as handle:
                 os.fsync(handle.fileno())
         return hashlib.sha256(self.before(step).encode()).hexdigest()
 
     def rewind(self, step: int) -> None:
-        """Keep the lines of the steps before `step`. Raises UserError when the file cannot be written."""
+        """Drop the lines of `step` and later. Raises UserError when the file cannot be written."""
         text = self.before(step)
         part = self.path.with_suffix(".part")
         try:

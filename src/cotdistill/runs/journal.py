@@ -1,4 +1,4 @@
-"""Batches of results, kept as they come, so that a long generation that was stopped goes on."""
+"""Finished batches of a long generation, kept on disk, so that one that was stopped can continue."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ Rows = list[Any]
 class Journal:
     """A file of finished batches: one line each, with a checksum; the first line is the key.
 
-    Lines that are torn or corrupt are generated again, and so is all under another key.
+    Batches whose lines are incomplete or corrupt are generated again, and so are all under another key.
     """
 
     def __init__(self, path: Path, key: str) -> None:
-        """Raises UserError when the file cannot be written."""
+        """Read the batches that are there under this key. Raises UserError when the file cannot be written.
+        """
         self.path = path
         lines = self._lines()
         self.batches: dict[int, Rows] = {}
@@ -29,15 +30,15 @@ class Journal:
         self._write("w", [_line(key), *(_line([start, rows]) for start, rows in self.batches.items())])
 
     def get(self, start: int) -> Rows | None:
-        """The batch that begins at example `start` of the order, if it is there."""
+        """Return the results of the batch that begins at example `start` of the order; None if not kept."""
         return self.batches.get(start)
 
     def put(self, start: int, rows: Rows) -> None:
-        """Keep a batch. Raises UserError when the disk is full."""
+        """Append the results of the batch that begins at `start`. Raises UserError when the disk is full."""
         self._write("a", [_line([start, rows])])
 
     def close(self) -> None:
-        """All batches are elsewhere now: remove the file."""
+        """Remove the file: all batches are kept elsewhere now."""
         self.path.unlink(missing_ok=True)
 
     def _lines(self) -> list[str]:

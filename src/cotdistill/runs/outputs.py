@@ -1,7 +1,7 @@
-"""What training leaves, kept where no retry deletes it, and put in its places.
+"""The outputs of training, kept where no retry deletes them, and linked to their places.
 
 Snakemake deletes a job's declared outputs before it runs the job again (a requeue, a retry, a job that it
-does not know to have finished). So a finished run stands in `<run>/state/<hash>/finished/` until it is
+does not know to have finished). So a finished run is kept in `<run>/state/<hash>/finished/` until it is
 evaluated, and the declared outputs are links to it: the same bytes, on disk once.
 """
 
@@ -23,7 +23,7 @@ from cotdistill.runs.lease import gone, holders
 
 
 def are_written(run: Run) -> bool:
-    """Whether the run's outputs are all there. Raises UserError where they are another config's."""
+    """Whether the run's outputs are all there. Raises UserError where they were made with another config."""
     if not all(path.exists() for path in run.files.outputs):
         return False
     try:
@@ -40,17 +40,17 @@ def are_written(run: Run) -> bool:
 
 @contextlib.contextmanager
 def writing(run: Run) -> Iterator[RunFiles]:
-    """Give the files of a temporary folder to write the outputs to; it becomes `finished/`."""
+    """Yield the paths of a temporary folder to write the outputs to; it becomes `finished/`."""
     with atomic(_finished(run)) as part:
         part.mkdir()
         yield RunFiles(part)
 
 
 def restore(run: Run, origin: str) -> bool:
-    """Put a finished run's outputs in their places; False where there is none.
+    """Put a finished run's outputs in their places; return False where there is no finished run.
 
-    origin: digest of code, data and initial weights; what others made is left alone. Raises UserError when
-    the run folder cannot be written.
+    origin: digest of code, data and initial weights; a finished run with another is left alone. Raises
+    UserError when the run folder cannot be written.
     """
     finished = RunFiles(_finished(run))
     if not _sound(finished, origin):
@@ -64,10 +64,10 @@ def restore(run: Run, origin: str) -> bool:
 
 
 def forget(run: Run) -> None:
-    """Drop the run's own state and finished copy: it is evaluated, and nothing will be tried again.
+    """Remove the run's own state and finished copy, which nothing needs once it is evaluated.
 
-    States of other configs stay: a config that is restored goes on from its own. Does nothing while a process
-    holds the run's lease: what is there is that one's.
+    States of other configs are kept: a config that is restored continues from its own. Does nothing while a
+    process holds the run's lease, because it may be using them.
     """
     left = holders(run.files.states)
     if not all(gone(found) for found in left):
@@ -80,7 +80,7 @@ def forget(run: Run) -> None:
 
 
 def read_training(run: Run) -> Training:
-    """Read what training ended with. Raises UserError when absent or corrupt."""
+    """Read `training.json`. Raises UserError when absent or corrupt."""
     return Training.read(run.files.training, _remedy(run))
 
 
@@ -97,7 +97,7 @@ def was_written_under(run: Run, path: Path) -> bool:
 
 
 def check(run: Run) -> None:
-    """Raises UserError where a file of the run is not what training wrote."""
+    """Raise UserError where a file of the run is not what training wrote."""
     for name, expected in read_training(run).files.items():
         path = run.folder / name
         try:
@@ -126,12 +126,16 @@ def read_start(run: Run) -> str | None:
 
 
 def find_weights(run: Run, checkpoint: str) -> str:
-    """Return the SHA-256 of a checkpoint's weights as training wrote them. Raises UserError where that is not told."""
+    """Return the SHA-256 of a checkpoint's weights as training wrote them.
+
+    Raises UserError where `training.json` does not name it.
+    """
     try:
         return read_training(run).files[f"{checkpoint}/{WEIGHTS}"]
     except KeyError as error:
         raise UserError(
-            f"{run.files.training}: names no weights of '{checkpoint}'; expected their SHA-256; {_remedy(run)}"
+            f"{run.files.training}: names no weights of '{checkpoint}'; expected their SHA-256; "
+            f"{_remedy(run)}"
         ) from error
 
 

@@ -1,10 +1,10 @@
-"""The training state from which a stopped run goes on exactly where it was.
+"""The training state from which a stopped run continues exactly where it was.
 
-It lives in `<run>/state/<config hash>/`, outside every declared output (Snakemake deletes those before
-a retry), bears the hash of the config that wrote it and is refused to another. Data order and dropout
-are pure functions of the step, so weights, optimiser, step, best-so-far and the open log window are
-all of it. A state is that of right after an optimiser step: what the step's number makes due (a log
-line, a validation) is still to be done.
+It is kept in `<run>/state/<config hash>/`, outside every declared output (Snakemake deletes those before a
+retry), with the hash of the config that wrote it, and is refused under another. Data order and dropout are
+pure functions of the step, so weights, optimiser, step, best-so-far and the open log window are all of it. A
+state is that of right after an optimiser step: a log line or a validation that is due at that step is still
+to be done.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ Restored = tuple[Progress, torch.Tensor]
 
 
 class State:
-    """Reads and writes `<run>/state/<config hash>/step-<n>`; keeps the newest two."""
+    """The saved states of one run and config, `<run>/state/<config hash>/step-<n>`, of which two are kept."""
 
     def __init__(self, folder: Path, config_hash: str, origin: str = "") -> None:
-        """origin: digest of the code and the data; a state of others is not used."""
+        """Name the folder. origin: digest of the code and the data; a state with another is not used."""
         self.folder, self.hash, self.origin = folder, config_hash, origin
 
     def save(
@@ -81,8 +81,9 @@ class State:
     ) -> Restored | None:
         """Load the newest state that is sound into model and optimiser; None where there is none.
 
-        check: raises UserError where what belongs to a state (history, best checkpoint) is not sound.
-        Raises UserError for a state of another config. A corrupt one is passed over with a warning.
+        Returns the progress and the log window (steps, terms + 1). check: raises UserError where what belongs
+        to a state (history, best checkpoint) is not sound. Raises UserError for a state of another config. A
+        corrupt one is passed over with a warning.
         """
         for path in reversed(self._saved()):
             try:
@@ -97,7 +98,7 @@ class State:
                 window = load_file(path / "window.safetensors")["window"]
             except StateOfAnotherConfig:
                 raise
-            except Exception as error:  # noqa: BLE001 a torn file raises whatever its reader raises
+            except Exception as error:  # noqa: BLE001 a half-written file raises whatever its reader raises
                 print(f"warning: {path} is corrupt ({error}); falling back to the one before", flush=True)
                 continue
             with torch.no_grad():
@@ -108,13 +109,14 @@ class State:
         return None
 
     def drop_after(self, step: int) -> None:
-        """Remove the states after `step`, which are corrupt or of other code: newer ones take their place."""
+        """Remove the states after `step`, which are corrupt or of other code: new ones will be saved instead.
+        """
         for path in self._saved():
             if int(path.name.split("-")[1]) > step:
                 shutil.rmtree(path)
 
     def progresses(self) -> list[Progress]:
-        """Those of the saved states, oldest first; what does not read is left out."""
+        """Return the progress of each saved state, oldest first; what cannot be read is left out."""
         found = []
         for path in self._saved():
             try:
@@ -124,7 +126,7 @@ class State:
         return found
 
     def _read(self, path: Path) -> dict[str, Any] | None:
-        """What `state.json` says, its files checked; None for a state of other code or data."""
+        """Return the content of `state.json`, its files checked; None for a state of other code or data."""
         saved = read_sealed(path / "state.json", "it is left out")
         if saved["hash"] != self.hash:
             raise StateOfAnotherConfig(
@@ -147,7 +149,7 @@ class StateOfAnotherConfig(UserError):
 
 
 def _flat(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    """The optimiser's tensors as `<parameter>|<key>`."""
+    """Return the optimiser's tensors by name, `<parameter>|<key>`, as safetensors can hold them."""
     names: dict[torch.Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
     return {
         f"{names[parameter]}|{key}": value.contiguous()
@@ -157,6 +159,7 @@ def _flat(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str,
 
 
 def _unflat(model: torch.nn.Module, optimizer: torch.optim.Optimizer, flat: dict[str, torch.Tensor]) -> None:
+    """Put tensors by name, as `_flat` returns them, into the optimiser."""
     parameters = dict(model.named_parameters())
     for joined, value in flat.items():
         name, key = joined.rsplit("|", 1)

@@ -60,7 +60,7 @@ def load(
 
     manifest: of the prepared pair. axes: dataset, student and seed, which decide a scratch student's weights.
     Raises UserError when the checkpoint is not a T5, is corrupt, has fewer embeddings than the tokenizer has
-    tokens, or is another than was prepared.
+    tokens, or is not the one that was prepared.
     """
     vocabulary = int(manifest["vocabulary"])
     if student.scratch is not None:

@@ -28,7 +28,8 @@ def choose(setting: str, device: str) -> str:
 
 
 def possible(setting: str, device: str) -> tuple[str, ...]:
-    """Return the engines that `choose` may come to where the device may be 'auto': the machine decides."""
+    """Return the engines that `choose` may return where the device may be 'auto', which each machine decides.
+    """
     devices = ("cpu", "cuda") if device == "auto" else (device,)
     return tuple(dict.fromkeys(choose(setting, kind) for kind in devices))
 
@@ -39,19 +40,19 @@ def module(engine: str, part: str) -> str:
 
 
 def make_learner(engine: str, model: PreTrainedModel, precision: str = "fp32") -> Learner:
-    """Make what computes gradients. precision: fp32, or bf16 for matrix products."""
+    """Return the part that computes gradients. precision: fp32, or bf16 for matrix products."""
     learner: Learner = _part(engine, "learning").Learner(model, precision)
     return learner
 
 
 def make_writer(engine: str, model: PreTrainedModel, precision: str = "fp32") -> Writer:
-    """Make what generates. The model's weights must stay as they are while it is used."""
+    """Return the part that generates. The model's weights must not change while it is used."""
     writer: Writer = _part(engine, "writing").Writer(model, precision)
     return writer
 
 
 def make_scorer(engine: str, writer: Writer) -> Scorer:
-    """Make what scores targets for inputs that `writer` has read."""
+    """Return the part that scores targets for inputs that `writer` has read."""
     scorer: Scorer = _part(engine, "scoring").Scorer(writer)
     return scorer
 

@@ -36,8 +36,8 @@ def fetch(name: str, revision: str | None = None) -> PreTrainedTokenizerBase:
 def load(name: str, revision: str | None = None) -> T5ForConditionalGeneration:
     """Return the model in `name` (hub id in the cache, or local folder), float32, dropout as configured.
 
-    Raises UserError when it is not a T5, when weights are missing or corrupt, and when the output
-    layer comes out otherwise than the checkpoint says (see METHOD: tied or untied embeddings).
+    Raises UserError when it is not a T5, when weights are missing or corrupt, and when the loaded output
+    layer is not as the checkpoint says (tied to the embeddings and scaled, or neither).
     """
     folder = _find_folder(name, revision, fetch=False)
     config = _read_config(folder, name)
@@ -67,7 +67,10 @@ def load(name: str, revision: str | None = None) -> T5ForConditionalGeneration:
 
 
 def describe(name: str, revision: str | None = None) -> dict[str, Any]:
-    """Fetch the checkpoint; return its name, the hub's commit (None for a folder) and its files' SHA-256."""
+    """Return the checkpoint's name, the hub's commit (None for a folder) and its files' SHA-256.
+
+    Fetches it where it is not in the cache.
+    """
     folder = Path(_find_folder(name, revision, fetch=True))
     # the cache keeps a snapshot under the name of its commit
     commit = None if Path(name).is_dir() else folder.name
@@ -75,13 +78,17 @@ def describe(name: str, revision: str | None = None) -> dict[str, Any]:
 
 
 def check_source(name: str, source: Mapping[str, Any]) -> None:
-    """Raises UserError where the checkpoint is not the one that `describe` saw: other files, or other bytes."""
+    """Raise UserError where the checkpoint's files are not those that `describe` saw.
+
+    source: what `describe` returned.
+    """
     folder = Path(_find_folder(name, source["revision"], fetch=False))
     found, expected = _hash_files(folder), source["files"]
     changed = sorted({file for file, _ in found.items() ^ expected.items()})
     if changed:
         raise UserError(
-            f"student '{name}': {folder / changed[0]} is not what was prepared; run `cotdistill prepare` again"
+            f"student '{name}': {folder / changed[0]} is not what was prepared; "
+            "run `cotdistill prepare` again"
         )
 
 
@@ -92,7 +99,10 @@ def _hash_files(folder: Path) -> dict[str, str]:
 
 
 def _find_folder(name: str, revision: str | None, fetch: bool) -> str:
-    """Return the local folder of a student: its own, or the hub's snapshot (from the cache unless `fetch`)."""
+    """Return the local folder of a student: its own, or the hub's snapshot.
+
+    fetch: download what is missing; without it only the cache is looked at.
+    """
     if Path(name).is_dir():
         return name
     if name.count("/") != 1 or name.startswith((".", "/")):

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 def build(settings: ScratchStudent, vocabulary: int, seed: int) -> T5ForConditionalGeneration:
-    """A T5 with gated GELU (as v1.1) and input and output embeddings tied and scaled (as the original).
+    """Return a T5 with gated GELU (as v1.1) and output embeddings tied and scaled (as the original).
 
-    A v1.1 student built from a config would come out tied but unscaled, with initial logits of
-    standard deviation sqrt(d_model); tied and scaled they start near 1.
+    seed: of the weights. A v1.1 student built from a config would have tied embeddings that are not scaled,
+    with initial logits of standard deviation sqrt(d_model); tied and scaled they start near 1.
     """
     import torch
     from transformers.models.t5.configuration_t5 import T5Config
@@ -43,12 +43,12 @@ def build(settings: ScratchStudent, vocabulary: int, seed: int) -> T5ForConditio
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenizerFast:
-    """A Unigram tokenizer with T5's special tokens, of at most `vocabulary` pieces.
+    """Return a Unigram tokenizer with T5's special tokens, of at most `vocabulary` pieces.
 
-    Digits are pieces of their own, so that numbers are read as they are written. The same texts give
-    the same tokenizer: SentencePiece on one thread, over the distinct texts in sorted order (the
-    trainer of the tokenizers library iterates hash maps, and differs from process to process).
-    Raises UserError when the texts hold more distinct characters than the vocabulary allows.
+    Digits are pieces of their own, so that numbers are read as they are written. The same texts give the same
+    tokenizer: SentencePiece on one thread, over the distinct texts in sorted order (the trainer of the
+    tokenizers library iterates hash maps, and differs from process to process). Raises UserError when the
+    texts hold more distinct characters than the vocabulary allows.
     """
     from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
     from transformers.tokenization_utils_tokenizers import PreTrainedTokenizerFast
@@ -73,7 +73,7 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenize
 
 
 def _pieces(lines: list[str], vocabulary: int) -> list[tuple[str, float]]:
-    """Pieces and log-probabilities learned by SentencePiece; ids 0, 1, 2 are T5's special tokens."""
+    """Return pieces and log-probabilities learned by SentencePiece; ids 0, 1, 2 are T5's special tokens."""
     import sentencepiece
 
     model = io.BytesIO()

@@ -1,1 +1,1 @@
-"""Training: one module for every method, student and dataset. `loop.train` reads top to bottom."""
+"""Training of one run: the steps, what is logged and saved, and the device. `trainer` reads top to bottom."""

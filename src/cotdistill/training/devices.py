@@ -20,7 +20,7 @@ from cotdistill.common.errors import UserError
 
 
 def choose(wanted: str) -> str:
-    """'cpu' or 'cuda' for a setting of auto, cpu or cuda. Raises UserError where there is no GPU."""
+    """Return 'cpu' or 'cuda' for a setting of auto, cpu or cuda. Raises UserError where there is no GPU."""
     if wanted == "cpu":
         return "cpu"
     if torch.cuda.is_available():
@@ -31,12 +31,15 @@ def choose(wanted: str) -> str:
 
 
 def gpus() -> list[str]:
-    """The visible GPUs by their hardware ids: two jobs that each see one GPU may see different ones."""
+    """Return the hardware ids of the GPUs that this process may use.
+
+    Their numbers would not do: two jobs that each see one GPU call it 0, though it may be another.
+    """
     return [str(torch.cuda.get_device_properties(i).uuid) for i in range(torch.cuda.device_count())]
 
 
 def visible(numbers: list[int]) -> str:
-    """What CUDA_VISIBLE_DEVICES must say for a child process to see only these of the visible GPUs."""
+    """Return the CUDA_VISIBLE_DEVICES with which a child process sees only these of this process's GPUs."""
     seen = os.environ.get("CUDA_VISIBLE_DEVICES")
     return ",".join(seen.split(",")[number] if seen else str(number) for number in numbers)
 
@@ -45,12 +48,12 @@ def visible(numbers: list[int]) -> str:
 def claim(
     count: int, names: list[str], folder: Path | None = None, wait: float = 0.5
 ) -> Iterator[list[int]]:
-    """Hold `count` of this machine's GPUs `names` for this process alone; yields their places in `names`.
+    """Hold `count` of this machine's GPUs for this process alone; yield their places in `names`.
 
-    Snakemake counts local GPUs but assigns none, so two jobs would share GPU 0. A file lock per GPU,
-    freed by the system when its holder dies, hands them out. A job takes all it needs or none and
-    waits: two jobs that each hold a part would wait for ever. Raises UserError for fewer GPUs than
-    `count`.
+    names: the GPUs' hardware ids. Snakemake counts local GPUs but assigns none, so two jobs would share GPU
+    0. A file lock per GPU in `folder`, freed by the system when its holder dies, assigns them. A job takes
+    all it needs or none, and tries again after about `wait` seconds: two jobs that each hold a part would
+    wait for ever. Raises UserError for fewer GPUs than `count`.
     """
     import filelock
 
@@ -75,7 +78,10 @@ def claim(
 
 @contextlib.contextmanager
 def held(kind: str) -> Iterator[torch.device]:
-    """The device of this process: the CPU, a claimed GPU, or the GPU of this process's local rank."""
+    """Hold a device for this process: the CPU, a claimed GPU, or the GPU of this process's local rank.
+
+    kind: 'cpu' or 'cuda'.
+    """
     if kind == "cpu":
         yield torch.device("cpu")
     elif world_size() > 1:
@@ -86,7 +92,7 @@ def held(kind: str) -> Iterator[torch.device]:
 
 
 def deterministic(threads: int) -> None:
-    """Fix what makes two runs of one config differ: thread counts and nondeterministic kernels."""
+    """Set the number of threads, and deterministic kernels, so that two runs of one config are equal."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True)
@@ -99,10 +105,10 @@ MMAP_THRESHOLD, TRIM_THRESHOLD = -3, -1
 
 
 def reuse_memory() -> None:
-    """Have this process keep what it frees for its next tensors: a page that is new costs a fault.
+    """Make this process keep the memory that it frees, for its next tensors.
 
     On a CPU every large temporary would be mapped, faulted in and given back: a tenth of a small student's
-    time on a virtual machine. Linux with glibc; elsewhere nothing.
+    time on a virtual machine. Works on Linux with glibc; does nothing elsewhere.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform.startswith("linux") else None
     if mallopt is not None:
@@ -113,18 +119,18 @@ def reuse_memory() -> None:
 
 
 def world_size() -> int:
-    """Processes that share each batch (set by torchrun; 1 without it)."""
+    """Return the number of processes that share each batch (set by torchrun; 1 without it)."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def rank() -> int:
-    """This process's number among them."""
+    """Return this process's number among them, from 0."""
     return int(os.environ.get("RANK", "0"))
 
 
 @contextlib.contextmanager
 def process_group(device: torch.device) -> Iterator[None]:
-    """Connect the processes of a torchrun; nothing for a single process."""
+    """Connect the processes of a torchrun within the block; nothing for a single process."""
     if world_size() == 1:
         yield
         return
@@ -152,21 +158,22 @@ def sum_over_processes(tensors: list[torch.Tensor]) -> None:
 
 
 def together(leader: bool, device: torch.device) -> bool:
-    """What the first process says, told to all."""
+    """Return what the first process says, in every process; `leader` of the others is not used."""
     said = torch.tensor([float(leader and rank() == 0)], device=device)
     sum_over_processes([said])
     return bool(said)
 
 
 def equal(value: int, device: torch.device) -> bool:
-    """Whether all processes say the same number; waits for all."""
+    """Whether all processes give the same `value`; waits for all."""
     said = torch.tensor([float(value), float(value) ** 2], dtype=torch.float64, device=device)
     sum_over_processes([said])
     return bool(said[1] * world_size() == said[0] ** 2)
 
 
 class Agreement:
-    """Whether any process wants to stop: asked with each step's gradients, so that all stop at one step."""
+    """Whether any process was asked to stop, told with each step's gradients, so that all stop at one step.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -175,14 +182,17 @@ class Agreement:
         self._alone = False
 
     def ask(self, wanted: bool) -> None:
-        """Put this process's wish into `message`, which is then to be summed over the processes."""
+        """Put this process's wish to stop into `message`, which is then to be summed over the processes."""
         self._alone = wanted
         if world_size() > 1:
             self._before = self.message[0] if self.message else None
             self.message = [torch.tensor([float(wanted)], device=self.device)]
 
     def reached(self) -> bool:
-        """Whether to stop after this step. Several processes learn it a step late: no GPU is waited for."""
+        """Whether to stop after this step.
+
+        Several processes learn it one step late, so that none waits for its GPU.
+        """
         if world_size() == 1:
             return self._alone
         return self._before is not None and bool(self._before > 0)

@@ -1,7 +1,8 @@
 """Optimise one run's student: steps, validation, the best checkpoint, and the state to resume from.
 
-Nothing here knows Snakemake or MLflow, generates text or needs a network: what validates is given. The job
-around it (`jobs.train`) holds the lease and the device, and writes the outputs.
+This module knows neither Snakemake nor MLflow, generates no text and needs no network: the function that
+validates is an argument. The job around it (`jobs.train`) holds the lease and the device, and writes the
+outputs.
 """
 
 from __future__ import annotations
@@ -39,11 +40,12 @@ Validate = Callable[["PreTrainedModel"], dict[str, float | None]]
 
 
 class Trainer:
-    """One run in training: everything it holds, and the loop over steps.
+    """One run in training: its model, optimiser, data and state, and the loop over steps.
 
-    engine: that computes the passes. origin: digest of code, data and initial weights; a state of another is
-    not resumed. guard: raises where this process may no longer write the run's folder. tell: is told how far
-    the run is after each step. With several processes all have a trainer, and the first one writes.
+    engine: the name of the one that computes the passes. origin: digest of code, data and initial weights; a
+    state with another is not resumed. guard: raises where this process may no longer write the run's folder.
+    tell: is called after each step with how far the run is. With several processes each has a trainer, and
+    the first writes.
     """
 
     def __init__(
@@ -88,8 +90,9 @@ class Trainer:
     def fit(self, validate: Validate) -> None:
         """Train to the end, from the newest sound state if there is one.
 
-        Raises UserError for a NaN loss, a full disk, or states that processes do not share; Preempted, with
-        the state saved, when a signal asked to stop.
+        validate: returns the numbers of a model on the validation split. Raises UserError for a NaN loss, a
+        full disk, or states that processes do not share; Preempted, with the state saved, when a signal asked
+        to stop.
         """
         done = self._restore(validate)
         clock = time.perf_counter() - self.progress.seconds
@@ -107,12 +110,12 @@ class Trainer:
         return self._best(self.progress.best_step)
 
     def drop_states(self) -> None:
-        """Remove the states and best checkpoints: the outputs are written."""
+        """Remove the states and best checkpoints, which nobody needs once the outputs are written."""
         for path in [*self.folder.glob("step-*"), *self.folder.glob("best-*")]:
             shutil.rmtree(path)
 
     def _restore(self, validate: Validate) -> bool:
-        """Go back to the newest sound state. Returns whether the run was at its end already."""
+        """Load the newest sound state, if there is one; return whether the run was at its end already."""
         if self.leader:
             self.guard()
             sweep(self.folder)
@@ -134,7 +137,8 @@ class Trainer:
         return bool(restored) and self._do_what_is_due(step, validate)
 
     def _check_belongings(self, progress: Progress) -> None:
-        """Refuse a state whose history or best checkpoint is not what it was. Raises UserError."""
+        """Refuse a state whose history or best checkpoint has changed since it was saved. Raises UserError.
+        """
         if self.history.digest(progress.step) != progress.history_digest:
             raise UserError(f"{self.history.path} has other lines than were written")
         self._check_best(progress)
@@ -158,7 +162,7 @@ class Trainer:
         )  # fmt: skip
 
     def take_step(self, step: int) -> torch.Tensor:
-        """Take one optimiser step. Returns the loss, its terms and the gradient norm, as one vector."""
+        """Take one optimiser step; return the loss, its terms and the gradient norm, as one vector."""
         rows = self.order.batch(step)
         batches = {task.name: self.collator.batch(task, rows) for task in self.method.tasks}
         whole = Whole(len(rows), {name: batch.tokens for name, batch in batches.items()})
@@ -213,7 +217,10 @@ class Trainer:
         return (self.settings.steps - done) / max(self.settings.steps - warmup, 1)
 
     def _settle(self, step: int, validate: Validate) -> bool:
-        """After an optimiser step: save and stop if asked, do what is due. Returns whether it was the last."""
+        """Do what follows an optimiser step; return whether it was the last one.
+
+        Saves and raises Preempted if asked to stop; else saves, logs and validates where these are due.
+        """
         leaving = self.leaving.reached()
         if self.leader:
             self.tell(step=step, seconds=round(self.progress.seconds, 1), device=self.device.type)
@@ -248,7 +255,7 @@ class Trainer:
         self.saved_at = time.monotonic()
 
     def _do_what_is_due(self, step: int, validate: Validate) -> bool:
-        """Log and validate where they are due. Returns whether the run is done."""
+        """Log and validate where they are due; return whether the run is done."""
         last = step == self.settings.steps
         log = last or step % self.settings.log_every == 0
         check = last or step % self.settings.eval_every == 0
@@ -258,7 +265,7 @@ class Trainer:
             self._log(step)
         stop = check and self._validate(step, validate)
         if log:
-            # not before: validation may be cut short, and then the step is saved whole
+            # not before validation, which may be cut short: the step is then saved with its window
             self.window = Window()
         return stop or last
 
@@ -274,15 +281,15 @@ class Trainer:
             })  # fmt: skip
 
     def _check_finite(self, step: int) -> None:
-        """Refuse to go on, or to save, after a loss that is not a number: names the step and the term."""
+        """Refuse to continue or save after a loss that is not finite. Raises UserError with step and term."""
         fault = self.window.find_fault(self.progress.names, step, self.device)
         if fault:
             raise UserError(f"{self.run.id}: {fault}; try a lower learning rate")
 
     def _validate(self, step: int, validate: Validate) -> bool:
-        """Validate, and keep the model if it is the best so far. Returns whether to stop early.
+        """Validate, and keep the model if it is the best so far; return whether to stop early.
 
-        Asked to stop meanwhile, it saves the step as not yet validated.
+        Where validation is cut short by a request to stop, the step is saved as not yet validated.
         """
         said = torch.zeros(2, dtype=torch.float64)  # accuracy, and whether validation was cut short
         if self.leader:

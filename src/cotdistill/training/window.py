@@ -1,4 +1,4 @@
-"""The numbers of the steps since the last logged line: loss, terms and gradient norm, a vector a step."""
+"""The numbers of the steps since the last logged line: loss, terms and gradient norm of each."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 @dataclass
 class Window:
-    """Vectors of one step each, (n terms + 1,); they stay on the device until they are asked for."""
+    """A vector (n terms + 1,) for each step, kept on the device until its numbers are needed."""
 
     steps: list[torch.Tensor] = field(default_factory=list)
 

@@ -22,7 +22,7 @@ _LEADING = re.compile(r"\s{0,9}(-?(?:[0-9]{1,30}(?:\.[0-9]{0,30})?|\.[0-9]{1,30}
 
 
 def _as_svamp(expression: str) -> str:
-    """'7+2' as SVAMP writes it: '( 7.0 + 2.0 )'."""
+    """Return arithmetic as SVAMP writes it: '7+2' becomes '( 7.0 + 2.0 )'."""
     return " ".join(["(", *map(_number, _TOKEN.findall(expression)), ")"])
 
 
@@ -46,15 +46,15 @@ class Asdiv(ReleaseAdapter):
     source = "ASDiv (Miao et al. 2020) and SVAMP (Patel et al. 2021), DSS release"
 
     def read(self, root: Path) -> dict[str, list[Row]]:
-        """SVAMP's splits; the rows of ASDiv come with `extra_train`."""
+        """Return SVAMP's splits; the rows of ASDiv come with `extra_train`."""
         return SVAMP.read(root)
 
     def extra_train(self, root: Path) -> list[Row]:
-        """The training problems of ASDiv."""
+        """Return the training problems of ASDiv."""
         return self.read_split(root, "train")
 
     def example(self, record: Record) -> tuple[str, str, list[str]]:
-        """See `ReleaseAdapter.example`."""
+        """Return the problem's text, its label as described above, and no options."""
         formula, answer = record.text("Formula"), record.text("Answer")
         left = formula.split("=", 1)[0]
         value, leading = evaluate_equation(left), _LEADING.match(answer)
@@ -71,11 +71,11 @@ class Asdiv(ReleaseAdapter):
         return record.text("Body") + "\n" + record.text("Question"), label, []
 
     def parse_teacher(self, output: str) -> tuple[str, str]:
-        """As SVAMP's."""
+        """Return (rationale, equation) of a PaLM output, in the form that SVAMP's outputs have."""
         return parse_equation(output)
 
     def stated_label(self, rationale: str, options: Sequence[str]) -> str:
-        """As SVAMP's."""
+        """Return the last arithmetic in the rationale that has an operator, see `stated_equation`."""
         return stated_equation(rationale)
 
 

@@ -11,7 +11,7 @@ _OPTION = re.compile(r"\(.\)")
 
 
 class Cqa(ReleaseAdapter):
-    """Train and test; the test split is the original validation split."""
+    """CommonsenseQA, train and test; the test split is the original validation split."""
 
     name = "cqa"
     answer = "text"
@@ -19,7 +19,7 @@ class Cqa(ReleaseAdapter):
     source = "CommonsenseQA (Talmor et al. 2019), CoS-E v1.11 (Rajani et al. 2019), DSS release"
 
     def example(self, record: Record) -> tuple[str, str, list[str]]:
-        """See `ReleaseAdapter.example`."""
+        """Return the question with its five choices listed, the right choice, and the choices."""
         question, label = record.text("question"), record.text("answer", filled=True)
         choices = record.texts("choices", count=5)
         if label not in choices:
@@ -28,10 +28,11 @@ class Cqa(ReleaseAdapter):
         return "\n".join([question, "Answer Choices:", *listed]), label, choices
 
     def parse_teacher(self, output: str) -> tuple[str, str]:
-        """Before the next question: the rationale, `So the answer is`, then the text after `(x)`.
+        """Return the rationale, before `So the answer is`, and the label after the next `(x)`.
 
-        Where several options are named, the text between the first two markers counts, as published
-        ("(a) pond or (b) lake" gives "pond or").
+        The output is cut at `Q:`, where another question begins. Where several options are named, the text
+        between the first two markers counts, as published ("(a) pond or (b) lake" gives "pond or"). Both are
+        empty where the phrase does not occur exactly once.
         """
         parts = output.split("Q:", 1)[0].rstrip().split("So the answer is")
         if len(parts) != 2:
@@ -41,7 +42,7 @@ class Cqa(ReleaseAdapter):
         return parts[0].rstrip(), label.removesuffix(".")
 
     def stated_label(self, rationale: str, options: Sequence[str]) -> str:
-        """The only option that is named after the last `Of the above choices`, with which PaLM concludes."""
+        """Return the only option named after the last `Of the above choices`, with which PaLM concludes."""
         _, found, conclusion = rationale.rpartition("Of the above choices")
         return named_option(conclusion, options) if found else ""
 

@@ -15,7 +15,7 @@ from cotdistill.data.rows import Row
 
 
 class Custom(Adapter):
-    """Here `root` is the folder of the files itself. The kind of answer is a setting; text by default."""
+    """A dataset in files of the user. The kind of answer is a setting, `text` by default."""
 
     name = "custom"
     answer = "text"
@@ -24,7 +24,7 @@ class Custom(Adapter):
     needs_path = True
 
     def read(self, root: Path) -> dict[str, list[Row]]:
-        """See `Adapter.read`."""
+        """Return the splits in the folder `root`: train, test and, where its file exists, valid."""
         if not root.is_dir():
             raise UserError(f"{root}: no such folder; expected train.jsonl and test.jsonl in it")
         names = [name for name in ("train", "valid", "test")

@@ -38,7 +38,7 @@ WRONG = 0.08
 
 
 def _names(random: Random) -> list[str]:
-    """Two syllables each; no two names share the first, so that one piece of text tells them apart."""
+    """Return names of two syllables; no two share the first, so that one piece of text tells them apart."""
     syllables = [consonant + vowel for consonant in "bdfgklmnprstvz" for vowel in "aeiou"]
     known = {*KINDS, *VALUES, *(value for values in VALUES.values() for value in values)}
     names: list[str] = []
@@ -60,7 +60,7 @@ def _row(creature: str, kind: int, prop: str) -> Row:
 
 
 class Demo(Adapter):
-    """Train, valid and test, the same on every machine; `root` is ignored."""
+    """The generated dataset: train, valid and test, the same on every machine; `root` is ignored."""
 
     name = "demo"
     answer = "text"
@@ -68,13 +68,13 @@ class Demo(Adapter):
     source = "cotdistill.data.adapters.demo"
 
     def stated_label(self, rationale: str, options: Sequence[str]) -> str:
-        """The value after the last `, so `, up to the full stop."""
+        """Return the text after the last `, so `, without the full stop, if it is an option; else ''."""
         _, so, value = rationale.rpartition(", so ")
         value = value.strip().removesuffix(".")
         return value if so and value in options else ""
 
     def read(self, root: Path) -> dict[str, list[Row]]:
-        """See `Adapter.read`."""
+        """Return the three splits, made as the module describes."""
         train_rows: list[Row] = []
         held_out: list[Row] = []
         names = _names(Random(derive("demo", part="names")))

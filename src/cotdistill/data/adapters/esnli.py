@@ -6,17 +6,17 @@ from cotdistill.data.adapter import NliAdapter
 
 
 class Esnli(NliAdapter):
-    """Train, valid and test as published."""
+    """e-SNLI: train, valid and test as published."""
 
     name = "esnli"
     licence = "e-SNLI: MIT; SNLI: CC BY-SA 4.0; PaLM outputs: Apache-2.0"
     source = "e-SNLI (Camburu et al. 2018) on SNLI (Bowman et al. 2015), DSS release"
 
     def parse_teacher(self, output: str) -> tuple[str, str]:
-        """The rationale ends at `Answer:`; the label stands between `Answer: ` and `Premise`.
+        """Return the text before `Answer:`, and the label between `Answer: ` and `Premise`.
 
-        As published: outputs cut off inside the word keep labels such as "neutral\\n\\nPre", which
-        count as wrong.
+        As published: outputs cut off inside the word keep labels such as "neutral\\n\\nPre", which count as
+        wrong.
         """
         rationale = output.split("Answer:", 1)[0].rstrip()
         parts = output.split("Answer: ", 2)

@@ -13,7 +13,11 @@ _OPERATION = re.compile(r"[0-9)] ?[-+*/]")
 
 
 def parse_equation(output: str) -> tuple[str, str]:
-    """(rationale, equation): the parenthesised text after the only `The answer is` of the first answer."""
+    """Return the rationale before `The answer is`, and the text in parentheses after it.
+
+    The output is cut at `Q:`, where another question begins. Both are empty where the phrase does not occur
+    exactly once; the equation is empty where no parentheses follow.
+    """
     parts = output.split("Q:", 1)[0].rstrip().split("The answer is")
     if len(parts) != 2:
         return "", ""
@@ -27,7 +31,7 @@ def parse_equation(output: str) -> tuple[str, str]:
 
 
 def stated_equation(rationale: str) -> str:
-    """The last arithmetic with an operator in it: "So he had 12 - 10 = 2 left." states "12 - 10"."""
+    """Return the last arithmetic with an operator in it: "So he had 12 - 10 = 2 left." states "12 - 10"."""
     for run in reversed(_ARITHMETIC.findall(rationale)):
         expression = run.strip(" .")
         if _OPERATION.search(expression) and evaluate_equation(expression) is not None:
@@ -36,7 +40,7 @@ def stated_equation(rationale: str) -> str:
 
 
 class Svamp(ReleaseAdapter):
-    """Train and test: the published 800 / 200 split."""
+    """SVAMP, train and test: the published 800 / 200 split."""
 
     name = "svamp"
     answer = "equation"
@@ -44,18 +48,18 @@ class Svamp(ReleaseAdapter):
     source = "SVAMP (Patel et al. 2021), DSS release"
 
     def example(self, record: Record) -> tuple[str, str, list[str]]:
-        """See `ReleaseAdapter.example`."""
+        """Return the problem, its equation and no options. Raises UserError where there is no equation."""
         label = record.text("label", filled=True)
         if evaluate_equation(label) is None:
             raise record.fault(f"column 'label': expected plain arithmetic, found {label!r:.40}")
         return record.text("input"), label, []
 
     def parse_teacher(self, output: str) -> tuple[str, str]:
-        """See `parse_equation`; an output that does not end in an answer has no rationale either."""
+        """Return (rationale, equation) of one PaLM output, see `parse_equation`."""
         return parse_equation(output)
 
     def stated_label(self, rationale: str, options: Sequence[str]) -> str:
-        """See `stated_equation`."""
+        """Return the last arithmetic in the rationale that has an operator, see `stated_equation`."""
         return stated_equation(rationale)
 
 

@@ -1,4 +1,4 @@
-"""Samples reduced to few whitened directions, fitted on one set of rows and applied to any."""
+"""Reduce samples to a few whitened directions, fitted on one set of rows and applied to any."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ NOISE = 1e-5
 
 
 def principal(x: torch.Tensor, most: int) -> Map:
-    """The map from (m, d) to (m, k) that whitens the `most` leading principal components of x: (n, d).
+    """Return the map from (m, d) to (m, k) that whitens the `most` leading principal components of x: (n, d).
 
     On x itself the results have mean 0, variance 1 and no correlation. k < `most` where x has fewer
     directions, 0 where all its rows are alike.
@@ -28,9 +28,9 @@ def principal(x: torch.Tensor, most: int) -> Map:
 
 
 def canonical(a: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Rotations of whitened a: (n, k) and b: (n, l) onto pairs of greatest correlation (Hotelling 1936).
+    """Return rotations of whitened a: (n, k) and b: (n, l) onto pairs of greatest correlation.
 
-    Returns (k, p), (l, p) and the correlations (p,), p = min(k, l).
+    They are (k, p) and (l, p), with the correlations (p,), p = min(k, l) (Hotelling 1936).
     """
     left, correlations, right = torch.linalg.svd(a.T @ b / (len(a) - 1), full_matrices=False)
     return left, right.T, correlations

@@ -1,6 +1,6 @@
-"""Describe what estimates I(Z;V), in nats, from paired samples: name, direction, ceiling and source of each.
+"""The estimators of I(Z;V), in nats, from paired samples: name, direction, ceiling and source of each.
 
-Figures and the report read the descriptions; the computations are in modules of their own.
+Figures and the report read these descriptions; the computations are in modules of their own.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Estimator:
-    """One way to estimate mutual information, and how to read what it says."""
+    """One way to estimate mutual information, and how its estimates are to be read."""
 
     name: str
     kind: str

@@ -15,19 +15,19 @@ SHRINKAGE = 1e-3
 
 
 def estimate_gaussian(z: torch.Tensor, v: torch.Tensor) -> Estimate:
-    """-1/2 sum_k log(1 - rho_k^2) over canonical correlations rho of z: (n, d) and v: (n, e), float64.
+    """Return -1/2 sum_k log(1 - rho_k^2) over canonical correlations rho of z: (n, d) and v: (n, e), float64.
 
     Each side is first reduced to its leading principal components, chosen without looking at the other.
-    In-sample correlations are too large: their bias, which for Gaussian samples is known exactly and does
-    not depend on rho (log-determinants of Wishart matrices; Ahmed and Gokhale 1989), is subtracted, so
-    the estimate may fall below 0. Neither a lower nor an upper bound: what is not Gaussian has other
-    information, and components left out can only lose some. The interval is that of the mean of the
-    fitted information densities, wider than needed where there is little information; one that lies below
-    0, where no information can be, is extended to it.
+    In-sample correlations are too large: their bias, which for Gaussian samples is known exactly and does not
+    depend on rho (log-determinants of Wishart matrices; Ahmed and Gokhale 1989), is subtracted, so the
+    estimate may fall below 0. It is neither a lower nor an upper bound: samples that are not Gaussian have
+    other information, and components left out can only lose some. The interval is that of the mean of the
+    fitted information densities, wider than needed where there is little information; one that lies below 0,
+    where no information can be, is extended to it.
     """
     n, most = len(z), min(COMPONENTS, len(z) // PER_COMPONENT)
     a, b = principal(z, most)(z), principal(v, most)(v)
-    if not (a.shape[1] and b.shape[1]):  # one side stands still, and tells nothing
+    if not (a.shape[1] and b.shape[1]):  # one side is constant, so there is no information
         return Estimate(0.0, 0.0, 0.0, n)
     left, right, rho = canonical(a, b)
     rho = rho.clamp_max(1.0) / (1 + SHRINKAGE)
@@ -40,7 +40,7 @@ def estimate_gaussian(z: torch.Tensor, v: torch.Tensor) -> Estimate:
 
 
 def _bias(n: int, k: int, m: int) -> float:
-    """How much n Gaussian samples of k and m dimensions overstate their information on average."""
+    """Return by how much n Gaussian samples of k and m dimensions overstate their information on average."""
     halves = (n - 1 - torch.arange(k + m, dtype=torch.float64)) / 2
     terms = torch.digamma(halves)
     return float(terms[:k].sum() + terms[:m].sum() - terms.sum()) / 2

@@ -1,4 +1,4 @@
-"""InfoNCE: a lower bound on mutual information from how well a critic finds each sample's partner."""
+"""InfoNCE: a lower bound on mutual information, from how well a critic finds each sample's partner."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ STEPS, PATIENCE, RATE = 200, 20, 0.25
 
 
 def estimate_infonce(z: torch.Tensor, v: torch.Tensor, seed: int) -> Estimate:
-    """Mean of f(z_i, v_i) - log mean_j exp f(z_i, v_j) over the rows of z: (n, d) and v: (n, e), float64.
+    """Return the mean of f(z_i, v_i) - log mean_j exp f(z_i, v_j) over rows of z: (n, d), v: (n, e), float64.
 
     van den Oord et al. 2018, equations 4 and 5: a lower bound on I(Z;V) whatever the critic f, as long as it
-    was fitted on other rows, and at most the logarithm of the batch. The rows are cut in two halves; f is
-    fitted on one and read on the other, and the other way round. A weak critic makes it loose; it may fall
-    below 0 by chance. The interval is that of a mean over rows, and takes the critics as given; one that
-    lies below 0, where no information can be, is extended to it.
+    was fitted on other rows, and at most the logarithm of the batch. The rows are cut in two halves, drawn
+    with `seed`; f is fitted on one and evaluated on the other, and the other way round. A weak critic makes
+    the bound loose; it may fall below 0 by chance. The interval is that of a mean over rows, and takes the
+    critics as given; one that lies below 0, where no information can be, is extended to it.
     """
     order = torch.randperm(len(z), generator=torch.Generator().manual_seed(seed))
     halves = order[: len(z) // 2], order[len(z) // 2 :]
@@ -43,12 +43,13 @@ def estimate_infonce(z: torch.Tensor, v: torch.Tensor, seed: int) -> Estimate:
 
 
 class _Critic:
-    """f(z, v), linear in a few products of first and second Hermite polynomials of canonical variates.
+    """A critic f(z, v), linear in a few products of Hermite polynomials of canonical variates.
 
-    Products are taken within a pair of variates (and of v alone; what depends on z alone cancels). For
-    Gaussian samples this family holds the best critic, the logarithm of the density ratio. The weights
-    start at 0, where the bound is 0, and go down InfoNCE's cross-entropy, which is convex; kept are those
-    that did best on a quarter of the rows, which are not fitted to.
+    The polynomials are the first and the second. Products are taken within a pair of variates (and of v
+    alone; what depends on z alone cancels). For Gaussian samples this family holds the best critic, the
+    logarithm of the density ratio. The weights start at 0, where the bound is 0, and descend InfoNCE's
+    cross-entropy, which is convex; those are kept that did best on a quarter of the rows, which are not
+    fitted to.
     """
 
     def __init__(self, z: torch.Tensor, v: torch.Tensor) -> None:
@@ -62,12 +63,12 @@ class _Critic:
         )
 
     def gains(self, z: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-        """What each row of z: (batches, size, d) and v adds to the bound: (batches, size)."""
+        """Return what each row of z: (batches, size, d) and v adds to the bound: (batches, size)."""
         p, q = self._features(z, v)
         return _gains((p * self.weights) @ q.mT)
 
     def _features(self, z: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The factors of the products, one column a product."""
+        """Return the two factors of each product, (batches, size, products) each."""
         x, y = self.first(z) @ self.left, self.second(v) @ self.right
         (x1, x2), (y1, y2), one = _polynomials(x), _polynomials(y), torch.ones_like(x)
         return torch.cat([x1, x1, x2, x2, one, one], -1), torch.cat([y1, y2, y1, y2, y1, y2], -1)
@@ -96,12 +97,13 @@ def _polynomials(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _gains(scores: torch.Tensor) -> torch.Tensor:
-    """Scores (batches, size, size) of every pair to each row's part of the bound."""
+    """Return each row's part of the bound (batches, size), from scores of all pairs (batches, size, size)."""
     return scores.log_softmax(2).diagonal(dim1=1, dim2=2) + math.log(scores.shape[2])
 
 
 def _batches(rows: torch.Tensor) -> torch.Tensor:
-    """(n, k) as (batches, size, k), size at most BATCH; the few rows that are over are left out."""
+    """Return rows (n, k) as (batches, size, k), size at most BATCH; the few rows that are over are left out.
+    """
     count = -(-len(rows) // BATCH)
     size = len(rows) // count
     return rows[: count * size].view(count, size, -1)

@@ -58,18 +58,19 @@ def is_measured(run: Run, method: Method) -> bool:
 
 
 class Meter:
-    """Measures students of one run on the same examples of a split, which are those of every run of its dataset."""
+    """The examples of a split on which one run's students are measured: the same for every run of a dataset.
+    """
 
     def __init__(
         self, run: Run, prepared: Prepared, method: Method, split: str, most: int, engine: str
     ) -> None:
-        """most: examples, drawn from those that have a rationale."""
+        """Choose the examples. most: how many at most, drawn from those that have a rationale."""
         training = run.training
         self.method, self.engine, self.precision = method, engine, training.precision
         self.collator = Collator(
             prepared, split, "gold", training.max_input_tokens, training.max_target_tokens
         )
-        # what training holds at once, with gradients, fits
+        # as many examples as training passes at once: those fit in memory, even with gradients
         self.batch_size = max(1, training.batch_size // (training.accumulation * training.gpus))
         lengths = [int(length) for length in np.diff(self.collator.fields["rationale"].offsets)]
         with_rationale = torch.tensor([row for row, length in enumerate(lengths) if length], dtype=torch.long)
@@ -91,7 +92,10 @@ class Meter:
         }
 
     def make_history_values(self, model: torch.nn.Module) -> dict[str, float | None]:
-        """Return the estimates as in a history: `mi/<representation>/<estimator>`, None with too few examples."""
+        """Return the estimates by their names in a history, `mi/<representation>/<estimator>`.
+
+        All are None with too few examples.
+        """
         found = self.estimate_all(model)
         return {
             f"mi/{name}/{estimator}": found[name][estimator].value if found else None
@@ -100,7 +104,9 @@ class Meter:
         }
 
 
-def measure_test(model: torch.nn.Module, run: Run, prepared: Prepared, method: Method, engine: str) -> dict[str, Any]:
+def measure_test(
+    model: torch.nn.Module, run: Run, prepared: Prepared, method: Method, engine: str
+) -> dict[str, Any]:
     """Return I(Z;V) on test, by representation and estimator: value, low, high, n, ceiling, bound (nats).
 
     Empty where it is not measured: the method has not both tasks, fewer than LEAST test examples have a
@@ -127,13 +133,13 @@ def represent(
     model: torch.nn.Module, method: Method, collator: Collator, rows: Sequence[int], engine: str,
     precision: str = "fp32", batch_size: int = 64,
 ) -> dict[str, Pair]:  # fmt: skip
-    """Return Z and V of these examples: `decoder` (n, d_model) and `output` (n, DIMENSIONS), float32 on the CPU.
+    """Return Z and V of these examples, (n, d_model) for `decoder` and (n, DIMENSIONS) for `output`.
 
-    An output distribution (maxima over the real positions, normalised) is given by the square roots of
-    its V probabilities under one fixed random projection: its distances are about Hellinger's, and a
-    function of a representation has no more information than it. Neither gradients nor the global random
-    state are touched, and the model is in its mode again after. Raises ValueError for a method without
-    both tasks, Preempted when asked to stop.
+    They are float32 on the CPU. An output distribution (maxima over the real positions, normalised) is given
+    by the square roots of its V probabilities under one fixed random projection: its distances are about
+    Hellinger's, and a function of a representation has no more information than it. Neither gradients nor the
+    global random state are changed, and the model is returned to its mode. Raises ValueError for a method
+    without both tasks, Preempted when asked to stop.
     """
     tasks = _find_tasks(method)
     if tasks is None:

@@ -1,1 +1,1 @@
-"""The packed engine: T5 on tokens of all sequences end to end, without work on padding."""
+"""The packed engine: a T5 that computes on the tokens of all sequences end to end, without padding."""

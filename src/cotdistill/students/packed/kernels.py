@@ -1,7 +1,7 @@
 """The sublayers of T5 on packed tokens, as autograd functions.
 
-Written out because what torch composes from single operations costs a small student more in passes over
-memory, saved tensors and calls than in arithmetic. Each equals transformers' own to rounding (tests).
+They are written out because the same composed from torch's single operations costs a small student more time
+in passes over memory, saved tensors and calls than in arithmetic. Each equals transformers' own to rounding.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ WORDS = 4
 
 
 class Dropout:
-    """Masks of one pass over a batch, drawn from a stream of its own: the global random state stays as it is.
+    """Masks of one pass over a batch, drawn from a random stream of its own; the global state is not used.
 
-    A mask is true where a value is kept. 16 random bits decide: the rate is the nearest multiple of 2^-16,
-    and `scale` is what keeps the mean exactly.
+    A mask is true where a value is kept. 16 random bits decide: the rate is rounded to a multiple of 2^-16,
+    and `scale` is the factor that then keeps the mean exactly.
     """
 
     def __init__(self, rate: float, seed: int, device: torch.device) -> None:
@@ -36,7 +36,7 @@ class Dropout:
             self._stream = torch.Generator(device).manual_seed(seed)
 
     def mask(self, *shape: int) -> torch.Tensor | None:
-        """(shape), bool; None where nothing is dropped."""
+        """Draw a bool tensor of this shape, true where a value is kept; None where nothing is dropped."""
         if not self.dropped:
             return None
         size = math.prod(shape)
@@ -51,7 +51,7 @@ class Dropout:
 
 
 def drop(x: torch.Tensor, dropout: Dropout) -> torch.Tensor:
-    """x with dropout."""
+    """Apply dropout to x, of any shape."""
     mask = dropout.mask(*x.shape)
     return x if mask is None else _Dropped.apply(x, mask, dropout.scale)
 
@@ -68,7 +68,7 @@ class _Dropped(torch.autograd.Function):
 
 
 def add_residual(x: torch.Tensor, y: torch.Tensor, dropout: Dropout) -> torch.Tensor:
-    """x + dropout(y), in the type of x: a sublayer's end."""
+    """Return x + dropout(y), in the type of x: the end of a sublayer."""
     mask = dropout.mask(*y.shape)
     return x + y if mask is None else _Added.apply(x, y, mask, dropout.scale)
 
@@ -87,7 +87,7 @@ class _Added(torch.autograd.Function):
 
 
 def normalise(x: torch.Tensor, weight: torch.Tensor, epsilon: float, dtype: torch.dtype) -> torch.Tensor:
-    """T5's layer norm, x / sqrt(mean of squares + epsilon) * weight, of (N, d), given in `dtype`."""
+    """Return T5's layer norm of (N, d), x / sqrt(mean of squares + epsilon) * weight, in `dtype`."""
     result: torch.Tensor = _Normed.apply(x, weight, epsilon, dtype)
     return result
 
@@ -114,7 +114,7 @@ class _Normed(torch.autograd.Function):
 
 
 def gate_and_drop(gate: torch.Tensor, linear: torch.Tensor, dropout: Dropout) -> torch.Tensor:
-    """dropout(gelu(gate) * linear), GELU in its tanh form: the middle of v1.1's feed-forward layer."""
+    """Return dropout(gelu(gate) * linear), GELU in its tanh form: the middle of v1.1's feed-forward layer."""
     result: torch.Tensor = _Gated.apply(gate, linear, dropout.mask(*gate.shape), dropout.scale)
     return result
 
@@ -143,11 +143,11 @@ def attend(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bias: torch.Tensor | None,
     queries: Layout, keys: Layout, heads: int, dropout: Dropout,
 ) -> torch.Tensor:
-    """Attention of each sequence of `queries` to the same sequence of `keys`, all heads.
+    """Return the attention of each sequence of `queries` to the same sequence of `keys`, all heads.
 
-    query: (N, heads * d_kv), key and value: (M, heads * d_kv), packed as the layouts say; bias:
-    (1, heads, T, S), added to the scores (T5 scales nothing), -inf where a query may not look. Only here
-    are sequences padded, each group of a layout to its own longest. Returns (N, heads * d_kv).
+    query: (N, heads * d_kv), key and value: (M, heads * d_kv), packed as the layouts say; bias: (1, heads, T,
+    S), added to the scores (T5 scales nothing), -inf where a query may not look. Only here are sequences
+    padded, each group of a layout to its own longest. The result is (N, heads * d_kv).
     """
     masks = [
         dropout.mask(q.rows, heads, q.longest, k.longest)
@@ -180,7 +180,7 @@ class _Attended(torch.autograd.Function):
             ctx.probabilities.append(weights)
             seen = _mask_out(weights, mask).to(value.dtype)
             results.append(q.join(torch.matmul(seen, k.split(value, heads))))
-        # what makes up for the dropped scales the sums, not the many more weights
+        # dropout's scale is applied to the sums, which are far fewer numbers than the weights
         return torch.cat(results).mul_(scale)
 
     @staticmethod
@@ -196,7 +196,7 @@ class _Attended(torch.autograd.Function):
         saved = zip(queries.groups, keys.groups, ctx.masks, ctx.probabilities, strict=True)
         for q, k, mask, weights in saved:
             left, right = q.split(query, ctx.heads), k.split(key, ctx.heads)
-            given = q.split(grad, ctx.heads, zeros=True)  # so that padding gives nothing to anyone
+            given = q.split(grad, ctx.heads, zeros=True)  # so that padding adds to no gradient
             into = torch.matmul(given, k.split(value, ctx.heads).transpose(2, 3)).float()
             into = _mask_out(into, mask)
             into = operators.softmax_backward(into, weights)
@@ -220,10 +220,10 @@ def _mask_out(x: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
 
 
 def _as_factor(mask: torch.Tensor, scale: float, dtype: torch.dtype) -> torch.Tensor:
-    """The mask as a factor: 0, or what makes up for the dropped."""
+    """Return a mask as a factor in `dtype`: 0 where a value is dropped, else `scale`."""
     return _as_number(mask, dtype).mul_(scale)
 
 
 def _as_number(mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """0 and 1; from bytes, which a CPU converts in a fifth of the time that it takes for bools."""
+    """Return a mask as 0 and 1; read as bytes, which a CPU converts in a fifth of the time of bools."""
     return mask.view(torch.uint8).to(dtype)

@@ -1,4 +1,4 @@
-"""Where the tokens of a batch stand: packed, one sequence behind the other, and padded where they must be."""
+"""Where the tokens of a batch are: packed, one sequence behind the other, and padded where they must be."""
 
 from __future__ import annotations
 
@@ -11,18 +11,22 @@ GROUP = 32
 
 
 def groups_of(count: int) -> list[int]:
-    """How many sequences each group of `count` sequences in their order holds."""
+    """Return how many sequences each group holds, where `count` sequences are cut into groups in their order.
+    """
     return [min(GROUP, count - start) for start in range(0, count, GROUP)]
 
 
 class Group:
-    """Sequences next to each other that are padded together, for attention: each head by itself.
+    """Sequences next to each other that are padded together for attention, with conversions both ways.
 
-    Packed: (n, heads * d_kv). Padded: (rows, heads, longest, d_kv), made in one pass over the numbers.
+    Packed: (n, heads * d_kv) for n tokens. Padded: (rows, heads, longest, d_kv).
     """
 
     def __init__(self, lengths: torch.Tensor, start: int, device: torch.device) -> None:
-        """lengths: (rows,); start: the first token's place among all packed ones."""
+        """Compute the places of the group's tokens.
+
+        lengths: (rows,) tokens of each sequence; start: the first token's place among all packed ones.
+        """
         self.rows, self.longest = len(lengths), int(lengths.max())
         self.size = int(lengths.sum())
         self.tokens = slice(start, start + self.size)
@@ -36,9 +40,9 @@ class Group:
         self._indices: dict[tuple[int, str], torch.Tensor] = {}
 
     def split(self, packed: torch.Tensor, heads: int, zeros: bool = False) -> torch.Tensor:
-        """(rows, heads, longest, d_kv) of this group's tokens in (N, heads * d_kv).
+        """Return this group's tokens of packed: (N, heads * d_kv) as padded: (rows, heads, longest, d_kv).
 
-        Padding holds numbers of other tokens, or `zeros`.
+        Padding holds numbers of other tokens, or with `zeros` zeros.
         """
         flat = packed[self.tokens].reshape(self.size * heads, -1)
         if zeros and self.padding is not None:
@@ -47,13 +51,17 @@ class Group:
         return found.view(self.rows, heads, self.longest, -1)
 
     def join(self, padded: torch.Tensor) -> torch.Tensor:
-        """(n, heads * d_kv), the tokens of (rows, heads, longest, d_kv)."""
+        """Return the tokens of padded: (rows, heads, longest, d_kv) as packed: (n, heads * d_kv)."""
         heads = padded.shape[1]
         flat = padded.reshape(self.rows * heads * self.longest, -1)
         return flat.index_select(0, self._index(heads, "join")).view(self.size, -1)
 
     def _index(self, heads: int, kind: str) -> torch.Tensor:
-        """Where each head of each place comes from, computed once: all layers ask for the same."""
+        """Return the rows that a conversion selects; computed once, as all layers ask for the same.
+
+        They are rows of (n * heads, d_kv) for the kinds `any` and `zeros`, of (rows * heads * longest, d_kv)
+        for `join`.
+        """
         if (heads, kind) not in self._indices:
             device = self._places.device
             head = torch.arange(heads, device=device)
@@ -73,7 +81,7 @@ class Layout:
     """The sequences of a pass in their order, cut into groups."""
 
     def __init__(self, lengths: Sequence[int], groups: Sequence[int], device: torch.device) -> None:
-        """groups: how many sequences each holds."""
+        """Cut sequences into groups. lengths: tokens of each; groups: how many sequences each group holds."""
         self.lengths = list(lengths)
         self.longest = max(self.lengths)
         self.groups: list[Group] = []
@@ -83,7 +91,8 @@ class Layout:
             start += int(part.sum())
 
     def of(self, rows: Sequence[int]) -> tuple[torch.Tensor, list[int]]:
-        """Where the tokens of some of the sequences are, and their lengths."""
+        """Return the places of the tokens of some of the sequences among all, and those sequences' lengths.
+        """
         starts = torch.tensor([0, *self.lengths]).cumsum(0).tolist()
         places = [torch.arange(starts[row], starts[row + 1]) for row in rows]
         return torch.cat(places), [self.lengths[row] for row in rows]

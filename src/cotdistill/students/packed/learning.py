@@ -1,8 +1,8 @@
 """Gradients of a batch's loss, without work on padding.
 
-All tasks go through the student in one pass on packed tokens (`passes`), a batch is cut into pieces of similar
-lengths that bound the memory of the passes, and the output layer is taken in chunks (`output_chunk`). The
-terms and gradients are those of one plain padded pass a task.
+All tasks go through the student in one pass on packed tokens (`passes`). A batch is cut into pieces of
+examples of similar length, which bounds the memory of a pass, and the output layer is computed for one chunk
+of examples after the other (`output_chunk`). Terms and gradients are those of one plain padded pass a task.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ CHUNK = 2**24
 
 
 class Learner:
-    """Adds a batch's gradients to those of a T5; see `students.interface.Learner`."""
+    """Adds the gradients of a batch to those of a T5; see `students.interface.Learner`."""
 
     def __init__(self, model: T5ForConditionalGeneration, precision: str = "fp32") -> None:
         self.model, self.precision = model, precision
@@ -100,9 +100,10 @@ class Learner:
 
 
 def cut_into_pieces(batches: Mapping[str, Batch], objective: Objective, most_tokens: int) -> list[list[int]]:
-    """Return the batch's rows by length, cut where the tokens of a piece would be more than `most_tokens`.
+    """Return the batch's rows by length, cut so that a piece holds at most `most_tokens` tokens.
 
-    All rows are in one piece where a term compares examples with each other.
+    A single longer row is a piece of its own. All rows are in one piece where a term compares examples with
+    each other.
     """
     sizes = [
         sum(len(batch.inputs[row]) + len(batch.targets[row]) for batch in batches.values())
@@ -158,7 +159,7 @@ class Piece:
         return slice(self._starts[sequences.start], self._starts[sequences.stop]), self.lengths[sequences]
 
     def cut_into_chunks(self, vocabulary: int, limit: int | None) -> Iterator[range]:
-        """Yield ranges of the piece's rows whose logits are at most about `limit`, in the largest task.
+        """Yield ranges of the piece's rows whose logits are about `limit` numbers at most, in any task.
 
         limit: None for all rows in one range.
         """
@@ -181,6 +182,7 @@ def _extend(target: torch.Tensor, length: int) -> torch.Tensor:
 
 
 def _shift(target: torch.Tensor, start_token: int, pad_token: int) -> torch.Tensor:
-    """Return what the decoder reads to predict `target`: the start token, then the target but its last."""
+    """Return what the decoder reads to predict `target`: the start token, then all of `target` but its last.
+    """
     shifted = torch.cat([torch.tensor([start_token], dtype=target.dtype), target[:-1]])
     return shifted.masked_fill(shifted == IGNORED, pad_token)

@@ -1,4 +1,4 @@
-"""Operators that torch does not promise to keep, each with what is computed where a release lacks it."""
+"""Torch's private operators, each with what is computed instead where a release of torch lacks it."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ def has_onednn() -> bool:
 
 
 def multiply_by_onednn(x: torch.Tensor, weight: torch.Tensor, gelu: bool = False) -> torch.Tensor:
-    """Return x @ weight.T, (n, k) and (m, k) to (n, m), with GELU in its tanh form on it if `gelu`.
+    """Return x @ weight.T, (n, k) and (m, k) to (n, m); with `gelu` the GELU (tanh form) of that.
 
-    Only where `has_onednn`. No gradient.
+    May only be called where `has_onednn`. Has no gradient.
     """
     name, algorithm = ("gelu", "tanh") if gelu else ("none", "")
     result: torch.Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, None, name, [], algorithm)
@@ -26,7 +26,10 @@ def multiply_by_onednn(x: torch.Tensor, weight: torch.Tensor, gelu: bool = False
 
 
 def lay_out_for_onednn(weight: torch.Tensor) -> torch.Tensor:
-    """Return a weight as oneDNN reads it, for `multiply_by_onednn` alone. Only where `has_onednn`."""
+    """Return a weight in oneDNN's own layout, which only `multiply_by_onednn` can read.
+
+    May only be called where `has_onednn`.
+    """
     result: torch.Tensor = torch.ops.mkldnn._reorder_linear_weight(weight)
     return result
 

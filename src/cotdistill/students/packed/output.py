@@ -11,10 +11,13 @@ from cotdistill.students.packed.products import FixedWeight, product
 
 
 class OutputLayer:
-    """The weights between the decoder's states and the logits, and their gradient."""
+    """The weights between the decoder's states and the logits, with their gradient."""
 
     def __init__(self, model: torch.nn.Module, precision: str, fixed: bool = False) -> None:
-        """fixed: the weights stay as they are while this is used, for many products."""
+        """Take the weights of a T5. precision: fp32 or bf16.
+
+        fixed: the weights do not change while this is used, so they may be laid out once for many products.
+        """
         self.weight: torch.nn.Parameter = model.lm_head.weight  # type: ignore[union-attr,assignment]
         config: Any = model.config
         self.scale = config.d_model**-0.5 if config.scale_decoder_outputs else 1.0
@@ -23,7 +26,7 @@ class OutputLayer:
         self._product = FixedWeight(self._cast) if fixed else partial(product, weight=self._cast)
 
     def logits(self, states: torch.Tensor) -> torch.Tensor:
-        """Return (n, V) float32 of (n, d_model)."""
+        """Return the logits (n, V), float32, of states (n, d_model)."""
         return self._product((states * self.scale).to(self.dtype)).float()
 
     def backward(self, states: torch.Tensor, grad: torch.Tensor) -> torch.Tensor:
@@ -39,9 +42,10 @@ class OutputLayer:
 
 
 def exponentiate(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Turn (n, V) logits in place into exp(logit - highest); return the highest and the sums, (n, 1).
+    """Turn (n, V) logits in place into exp(logit - highest); return the highest and the sums, (n, 1) each.
 
-    A softmax in the fewest passes over n * V numbers, and what is divided by is left to the caller.
+    Divided by the sums, the numbers are the softmax; the caller divides where it needs to, which saves a pass
+    over n * V numbers.
     """
     highest = logits.amax(-1, keepdim=True)
     return highest, logits.sub_(highest).exp_().sum(-1, keepdim=True)
@@ -52,7 +56,10 @@ BLOCK = 128
 
 
 def choose_likeliest(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return each row's highest token of (n, V) logits, the first of equals, and its probability, (n,) each."""
+    """Return each row's likeliest token of (n, V) logits and its probability, (n,) each.
+
+    Of equal logits the first counts.
+    """
     if logits.device.type == "cpu" and logits.shape[1] % BLOCK == 0:
         blocks = logits.unflatten(1, (-1, BLOCK))
         block = blocks.amax(-1).argmax(-1)

@@ -1,8 +1,8 @@
 """The output layer on a chunk of examples: what a method's terms read, and the gradient by hand.
 
-The graph is cut at what the terms read (one cross-entropy, one pooled row an example), so that a chunk's
-logits live only until their gradient is in the states and in the output layer's weights. One buffer of n x V
-numbers serves for all of it: it holds logits, then their exponentials, and at last the logits' gradient.
+Autograd covers the terms only, from what they read (one cross-entropy, one pooled row an example); `backward`
+computes the rest, so that a chunk's logits can be freed before the next chunk. One buffer of n x V numbers is
+used for all: it holds first the logits, then their exponentials, and at last the logits' gradient.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from cotdistill.students.packed.output import OutputLayer, exponentiate
 
 
 class OutputChunk:
-    """One task's part of a chunk of examples.
+    """The numbers of one task on a chunk of examples, and their gradient.
 
     states: (n, d_model), the examples' decoder states end to end; labels: (n,), IGNORED where there is no
-    target; lengths: positions of each example; tokens: real target tokens of the task's whole batch;
-    share: the chunk's part of the batch's examples.
+    target; lengths: positions of each example; tokens: real target tokens of the task's whole batch; share:
+    the chunk's part of the batch's examples.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class OutputChunk:
             start += length
 
     def _pad(self, packed: torch.Tensor) -> torch.Tensor:
-        """Return (n, w) as (b, T, w), with zeros behind each example."""
+        """Return packed: (n, w) as (b, T, w), with zeros behind each example."""
         return torch.nn.utils.rnn.pad_sequence([packed[own] for own in self._examples()], batch_first=True)
 
     def _unpad(self, padded: torch.Tensor) -> torch.Tensor:
@@ -67,7 +67,7 @@ class OutputChunk:
         return torch.stack(rows)
 
     def backward(self) -> torch.Tensor:
-        """Return the states' gradient (n, d_model), from those that the terms left in what they read.
+        """Return the states' gradient (n, d_model), from the gradients of what the terms read.
 
         Also adds to the output layer's gradient. Can be called once: the buffer becomes the gradient.
         """
@@ -89,7 +89,7 @@ class OutputChunk:
         return into
 
     def _differentiate_pooling(self, given: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-        """Return the logits' gradient (n, V) but for the targets' part: of pooling, then of the softmax.
+        """Return the logits' gradient (n, V), from which the targets' part is still to be subtracted.
 
         given: (b, V), the gradient of the pooled probabilities; weights: (n, 1), see `backward`.
         """

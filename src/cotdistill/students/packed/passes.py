@@ -1,7 +1,7 @@
 """Teacher-forced passes of a T5 without padding: tokens of all sequences in one (N, d_model) tensor.
 
-Every layer but attention treats tokens one by one, so padding is nowhere computed but in attention's
-scores. The numbers are those of transformers' own forward pass; its modules hold the weights.
+Every layer but attention treats tokens one by one, so only attention's scores are computed on padding. The
+numbers are those of transformers' own forward pass; its modules hold the weights.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Sequences:
 def compute_states(
     model: T5ForConditionalGeneration, batch: Sequences, dropout: Dropout, precision: str = "fp32"
 ) -> torch.Tensor:
-    """(M, d_model) float32: the decoder's last states, as the output layer reads them but for its scaling."""
+    """Return the decoder's last states (M, d_model), float32, before the output layer's scaling."""
     passes = Passes(model, dropout, precision)
     # one look-up, one gradient of the embeddings' size
     ids = torch.cat([batch.inputs, batch.decoder_inputs])
@@ -55,7 +55,7 @@ class Shared:
     places: torch.Tensor
     """(L,), for each position of all sequences end to end its token among the distinct ones"""
     firsts: torch.Tensor
-    """(n,), for each distinct token a position that it stands at"""
+    """(n,), for each distinct token one of its positions"""
     layout: Layout
     """of the L positions"""
 
@@ -70,31 +70,33 @@ class Passes:
         self.heads = model.config.num_heads
 
     def embed(self, ids: torch.Tensor) -> torch.Tensor:
-        """(N, d_model) of (N,) token ids."""
+        """Return the embeddings (N, d_model) of token ids (N,)."""
         return F.embedding(ids, self.model.shared.weight)
 
     def autocast(self) -> torch.autocast:
-        """Matrix products in bf16 where that is the precision."""
+        """Return a context in which matrix products are computed in bf16, where that is the precision."""
         return torch.autocast(self.model.shared.weight.device.type, torch.bfloat16, enabled=self.bf16)
 
     def encode(self, x: torch.Tensor, layout: Layout) -> torch.Tensor:
-        """(N, d_model), the encoder's output."""
+        """Return the encoder's output (N, d_model), for embeddings x: (N, d_model)."""
         with self.autocast():
             return self._encode(x, layout)
 
     def project_inputs(self, encoded: torch.Tensor) -> KeysValues:
-        """What the decoder reads of (N, d_model), the encoder's output."""
+        """Return each decoder layer's keys and values of the inputs, from the encoder's output (N, d_model).
+        """
         layers = [block.layer[1].EncDecAttention for block in self.model.decoder.block]
         with self.autocast():
             return [(linear(encoded, each.k.weight), linear(encoded, each.v.weight)) for each in layers]
 
     def decode(
-        self, x: torch.Tensor, layout: Layout, read: KeysValues, input_layout: Layout, shared: Shared | None = None
-    ) -> torch.Tensor:
-        """(n, d_model) float32, the decoder's last states.
+        self, x: torch.Tensor, layout: Layout, read: KeysValues, input_layout: Layout,
+        shared: Shared | None = None,
+    ) -> torch.Tensor:  # fmt: skip
+        """Return the decoder's last states (n, d_model), float32, for embeddings x: (n, d_model).
 
-        layout: of x by the input that it reads. shared: where several sequences read one input, how they
-        lie among x; without it there is one sequence to an input.
+        layout: of x by the input that it reads. shared: where several sequences read one input, how they lie
+        among x; without it there is one sequence to an input.
         """
         with self.autocast():
             return self._decode(x, layout, read, input_layout, shared).float()
@@ -125,7 +127,7 @@ class Passes:
         return drop(normalise(x, norm.weight, norm.variance_epsilon, torch.float32), self.dropout)
 
     def _bias(self, stack: Any, layout: Layout) -> torch.Tensor:
-        """(1, heads, longest, longest): the relative positions' part of the scores, float32."""
+        """Return (1, heads, longest, longest), the relative positions' part of the scores, float32."""
         attention = stack.block[0].layer[0].SelfAttention
         bias: torch.Tensor = attention.compute_bias(layout.longest, layout.longest)
         return bias

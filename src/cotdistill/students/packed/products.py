@@ -1,7 +1,7 @@
-"""Products of states with weights, by the quicker of the two libraries that a CPU build of torch brings.
+"""Products of states with weights, by the faster of the two libraries that a CPU build of torch has.
 
 torch multiplies float32 matrices with MKL, and has oneDNN for its compiler. Where it was measured (an AMD
-EPYC) oneDNN is quicker by 5 to 20%, except for a weight's gradient, whose operands it would have to turn.
+EPYC) oneDNN is faster by 5 to 20%, except for a weight's gradient, whose operands it would have to transpose.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ LEAST_WEIGHT = 2**17
 
 
 def product(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """x @ weight.T, (n, k) and (m, k) to (n, m); weight may be a transposed view. No gradient."""
+    """Return x @ weight.T, (n, k) and (m, k) to (n, m); weight may be a transposed view. No gradient."""
     if len(x) * weight.numel() < LEAST or x.dtype != torch.float32 or not _onednn(x.device.type):
         return F.linear(x, weight)
     return operators.multiply_by_onednn(x, weight)
 
 
 def linear(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """x @ weight.T with its gradients; under autocast in its type."""
+    """Return x @ weight.T, (n, k) and (m, k) to (n, m), with gradients; under autocast in its type."""
     if torch.is_autocast_enabled(x.device.type) or x.dtype != torch.float32:
         return F.linear(x, weight)
     if not torch.is_grad_enabled():
@@ -39,14 +39,18 @@ def linear(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
 
 
 class FixedWeight:
-    """A weight that stays as it is for many products x @ weight.T: laid out once, as oneDNN reads it.
+    """A weight that does not change over many products x @ weight.T: laid out once, in oneDNN's layout.
 
     Generation multiplies few rows with all weights at each position; with 64 rows such a product takes about
     half the time.
     """
 
     def __init__(self, weight: torch.Tensor, gelu: bool = False) -> None:
-        """gelu: of the product, in its tanh form; oneDNN takes it while the product is in the cache."""
+        """Lay the weight (m, k) out.
+
+        gelu: apply GELU, in its tanh form, to each product; oneDNN does it while the product is in the CPU's
+        cache.
+        """
         self.weight, self.gelu = weight.detach(), gelu
         large = weight.numel() >= LEAST_WEIGHT
         self.laid_out = large and weight.dtype == torch.float32 and _onednn(weight.device.type)
@@ -54,7 +58,7 @@ class FixedWeight:
             self.weight = operators.lay_out_for_onednn(self.weight)
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        """(n, k) to (n, m). No gradient."""
+        """Return the product (n, m) of x: (n, k). No gradient."""
         if not self.laid_out:
             plain = F.linear(x, self.weight)
             return F.gelu(plain, approximate="tanh") if self.gelu else plain
@@ -75,7 +79,7 @@ class _Linear(torch.autograd.Function):
 
 @cache
 def _onednn(device: str) -> bool:
-    """Whether this build has it for float32, in the arithmetic of float32: measured on x86 alone."""
+    """Whether oneDNN multiplies float32 here, in float32 arithmetic; False where that was not measured."""
     return (
         device == "cpu"
         and platform.machine().lower() in ("x86_64", "amd64")

@@ -56,7 +56,7 @@ class Scorer:
 
 
 class _Tree:
-    """The targets of one input as a tree of tokens: a node is what the decoder has read up to there."""
+    """The targets of one input as a tree of tokens: a node is a beginning that one or more targets share."""
 
     def __init__(self, targets: Sequence[Sequence[int]]) -> None:
         self.tokens: list[int | None] = [None]

@@ -1,4 +1,4 @@
-"""Greedy generation by a T5: inputs without padding, caches that grow in place, no work on finished sequences."""
+"""Greedy generation by a T5: inputs without padding, caches that grow in place and drop what is finished."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from transformers import T5ForConditionalGeneration
 
 ROOM = 16
-"""positions that a cache has at first; it doubles"""
+"""positions that a cache has room for at first; the room is doubled when it is full"""
 KEPT = 0.75
-"""part of the sequences that goes on, below which those that have ended are dropped from the caches"""
+"""part of the cached sequences that is unfinished, at or below which the finished ones are dropped"""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """R inputs as the decoder reads them."""
+    """The decoder's keys and values of R inputs."""
 
     keys_values: KeysValues
     layout: Layout
@@ -90,14 +90,14 @@ class Writer:
         return list(zip(written, sums.tolist(), strict=True))
 
     def _step(self, tokens: torch.Tensor, bias: torch.Tensor, position: int) -> torch.Tensor:
-        """(R, V) logits of the next token."""
+        """Return the logits (R, V) of the next token, after tokens: (R,) at `position`."""
         x = F.embedding(tokens, self.model.shared.weight)
         for layer in self.layers:
             x = layer.step(x, bias, self.unseen, position)
         return self.output.logits(_normalise(self.norm, x, torch.float32))
 
     def _keep(self, rows: torch.Tensor) -> None:
-        """Go on with these sequences alone."""
+        """Keep these rows of the caches alone: the other sequences have ended."""
         if self.unseen is not None:
             self.unseen = self.unseen[rows]
         for layer in self.layers:
@@ -105,7 +105,7 @@ class Writer:
 
 
 class _Layer:
-    """One decoder block: its weights side by side where they read the same, and its caches."""
+    """One decoder block for generation: its weights, laid out for many products, and its caches."""
 
     key: torch.Tensor
     value: torch.Tensor
@@ -133,13 +133,13 @@ class _Layer:
         """(2, R, heads, room, d_kv): keys and values of what is written"""
 
     def begin(self, key: torch.Tensor, value: torch.Tensor) -> None:
-        """Forget what was written, and read these inputs."""
+        """Start a new batch: clear what was written, and take the inputs' keys and values."""
         self.key, self.value, self.past = key, value, None
 
     def step(
         self, x: torch.Tensor, bias: torch.Tensor, unseen: torch.Tensor | None, position: int
     ) -> torch.Tensor:
-        """(R, d_model), the block's output at one position."""
+        """Return the block's output (R, d_model) at one position, of x: (R, d_model)."""
         states = _normalise(self.norms[0], x, self.dtype)
         query, *new = self.joint(states).view(len(x), 3, self.heads, -1).unbind(1)
         past = self._append(torch.stack(new), position)
@@ -175,7 +175,7 @@ class _Layer:
         return torch.matmul(scores.softmax(-1).to(value.dtype), value).flatten(1)
 
     def keep(self, rows: torch.Tensor) -> None:
-        """Go on with these sequences alone."""
+        """Keep these rows of the caches alone."""
         assert self.past is not None
         self.past, self.key, self.value = self.past[:, rows], self.key[rows], self.value[rows]
 
