@@ -111,17 +111,19 @@ def prepare(folder: Path, shapes: list[str], datasets: list[str]) -> None:
 
 def _tokenizer(folder: Path) -> Any:
     """A Unigram tokenizer of about T5's size, trained on both datasets' training texts."""
-    from cotdistill import data, students
-    from cotdistill.data.prepared import TOKENISED, literals
+    from cotdistill import data
+    from cotdistill.data.prepared import TOKENISED
+    from cotdistill.data.tasks import SHARED_LITERALS
+    from cotdistill.data.tokenizers import load_tokenizer
     from cotdistill.students import scratch
 
     if (folder / "tokenizer.json").is_file():
-        return students.load_tokenizer(folder)
+        return load_tokenizer(folder)
     texts: list[str] = []
     for name in DATA:
         train = data.load(name, None, path=None)["train"]
         texts += [text for column in TOKENISED for text in train[column]]
-        texts += [f"{literal.rstrip()} {text}" for literal in literals() for text in train["input"]]
+        texts += [f"{literal.rstrip()} {text}" for literal in SHARED_LITERALS for text in train["input"]]
     tokenizer = scratch.train_tokenizer(texts, PIECES)
     tokenizer.save_pretrained(folder)
     return tokenizer
