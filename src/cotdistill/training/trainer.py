@@ -126,7 +126,7 @@ class Trainer:
             self.window = Window(list(saved))
         step = self.progress.step
         # also a barrier: the history is rewound when all have read it
-        if not devices.equal(step, self.device):
+        if not devices.are_equal(step, self.device):
             raise UserError(f"{self.folder}: processes read different states; start the run again")
         if self.leader:
             self.guard()
