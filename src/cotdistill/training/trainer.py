@@ -23,7 +23,7 @@ from cotdistill.common.files import digest, sweep, tree_sha256
 from cotdistill.common.seeds import derive
 from cotdistill.data.batches import Batch, Collator, Order
 from cotdistill.data.prepared import Prepared
-from cotdistill.data.splits import subset
+from cotdistill.data.splits import choose_subset
 from cotdistill.runs.grid import Run
 from cotdistill.runs.history import History
 from cotdistill.runs.state import Progress, State
@@ -60,7 +60,7 @@ class Trainer:
         self.collator = Collator(
             prepared, "train", run.labels, self.settings.max_input_tokens, self.settings.max_target_tokens
         )
-        rows = subset(prepared.manifest["sizes"]["train"], run.fraction, run.seed, run.dataset.name)
+        rows = choose_subset(prepared.manifest["sizes"]["train"], run.fraction, run.seed, run.dataset.name)
         self.order = Order(rows, self.settings.batch_size, run.dataset.name, run.seed)
         self.model: Any = students.load(run.student, prepared.manifest, run.repetition).to(device)
         self.trained = self._join_own_modules()
