@@ -21,7 +21,7 @@ from cotdistill.common.files import (
     digest,
     file_sha256,
     read_sealed,
-    sealed,
+    seal,
     tree_sha256,
     write_json,
     write_text,
@@ -73,7 +73,7 @@ def write_prepared(
             "tokens": tokens,
             "files": tree_sha256(part),
         }
-        write_json(part / "manifest.json", sealed(manifest))
+        write_json(part / "manifest.json", seal(manifest))
         # apart from the manifest, which stays as it is where another key gives the same data
         write_text(part / KEY, key)
 

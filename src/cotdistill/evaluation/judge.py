@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from cotdistill.common.errors import UserError
-from cotdistill.common.files import digest, read_json, read_jsonl, read_sealed, sealed, write_json
+from cotdistill.common.files import digest, read_json, read_jsonl, read_sealed, seal, write_json
 from cotdistill.common.seeds import derive
 from cotdistill.config.models import Experiment, Judge
 from cotdistill.evaluation.chat import Chat, Unanswered
@@ -53,7 +53,7 @@ def judge(experiment: Experiment) -> Path:
             runs[run.id] = bench.rate(chosen(rows, run.dataset.name, settings.examples))
     about = {"url": settings.url, "model": settings.model, "examples": settings.examples}
     path = folder / "judge.json"
-    write_json(path, sealed({"judge": about, "requests": bench.chat.sent, "runs": runs}))
+    write_json(path, seal({"judge": about, "requests": bench.chat.sent, "runs": runs}))
     return path
 
 
@@ -123,7 +123,7 @@ class Bench:
             return None
         self.lost = 0
         if answer is not None:
-            write_json(path, sealed({"model": self.settings.model, "answer": answer}))
+            write_json(path, seal({"model": self.settings.model, "answer": answer}))
         return answer
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cotdistill.common.errors import UserError
-from cotdistill.common.files import digest, file_sha256, read_json, read_sealed, sealed, write_json
+from cotdistill.common.files import digest, file_sha256, read_json, read_sealed, seal, write_json
 from cotdistill.runs import outputs
 from cotdistill.runs.code import compute_code
 from cotdistill.runs.documents import Answer, read_answers, write_answers
@@ -48,7 +48,7 @@ def store(
     """Keep the answers of a checkpoint, and its mutual information; the key is written last."""
     path = _rows(run, checkpoint)
     write_answers(path, answers)
-    write_json(_about(run, checkpoint), sealed({
+    write_json(_about(run, checkpoint), seal({
         "key": compute_key(run, checkpoint), "seconds": round(seconds, 3), "sha256": file_sha256(path),
         "mutual_information": information,
     }))  # fmt: skip

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cotdistill.common.errors import UserError
-from cotdistill.common.files import finite
+from cotdistill.common.files import replace_non_finite
 
 
 class History:
@@ -53,6 +53,6 @@ class History:
         """Append one line. Raises UserError when the disk is full or the folder cannot be written."""
         try:
             with open(self.path, "a", encoding="utf-8") as handle:
-                handle.write(json.dumps(finite(line)) + "\n")
+                handle.write(json.dumps(replace_non_finite(line)) + "\n")
         except OSError as error:
             raise UserError(f"cannot write {self.path}: {error.strerror or error}") from error

@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from cotdistill.common.errors import UserError
-from cotdistill.common.files import atomic, file_sha256, read_sealed, sealed, write_json
+from cotdistill.common.files import atomic, file_sha256, read_sealed, seal, write_json
 
 KEPT = 2
 """states on disk: the newest, and the one before in case the newest is corrupt"""
@@ -64,7 +64,7 @@ class State:
             save_file(tensors, part / "model.safetensors")
             save_file(_flat(model, optimizer), part / "optimizer.safetensors")
             save_file({"window": window.contiguous()}, part / "window.safetensors")
-            write_json(part / "state.json", sealed({
+            write_json(part / "state.json", seal({
                 "hash": self.hash, "origin": self.origin, "progress": asdict(progress),
                 "device": next(model.parameters()).device.type,
                 # safetensors has no checksums of its own
