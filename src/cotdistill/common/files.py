@@ -56,8 +56,8 @@ def atomic(target: Path) -> Iterator[Path]:
 def _is_os_error_of_rust(error: Exception) -> bool:
     """Whether an error is one of the operating system, such as a full disk, that Rust code met.
 
-    safetensors and tokenizers raise classes of their own with Rust's text, "... (os error 28)", in place of an
-    OSError, so the text is all there is to tell them by.
+    safetensors and tokenizers raise classes of their own in place of an OSError, with Rust's text, such as
+    "No space left on device (os error 28)", by which alone they can be told.
     """
     return not isinstance(error, UserError) and re.search(r"\(os error \d+\)", str(error)) is not None
 

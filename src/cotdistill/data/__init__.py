@@ -19,7 +19,9 @@ from cotdistill.data.splits import Accuracy, choose_subset, compute_checksum, cu
 if TYPE_CHECKING:
     from datasets import DatasetDict
 
-__all__ = ["COLUMNS", "SPLITS", "Accuracy", "adapter", "compute_checksum", "load", "choose_subset", "measure_teacher"]
+__all__ = [
+    "COLUMNS", "SPLITS", "Accuracy", "adapter", "choose_subset", "compute_checksum", "load", "measure_teacher",
+]  # fmt: skip
 
 SPLITS = ("train", "valid", "test")
 

@@ -62,7 +62,9 @@ class Record:
         """Return the list of texts in `column`. Raises UserError for anything else, or not `count` of them.
         """
         value = self.value(column)
-        good = isinstance(value, list) and all(isinstance(item, str) and _is_encodable(item) for item in value)
+        good = isinstance(value, list) and all(
+            isinstance(item, str) and _is_encodable(item) for item in value
+        )
         if not good or count not in (None, len(value)):
             wanted = "a list of texts" if count is None else f"a list of {count} texts"
             found = f"a list of {len(value)}" if isinstance(value, list) else type(value).__name__

@@ -40,7 +40,8 @@ class Dropout:
         if not self.dropped:
             return None
         size = math.prod(shape)
-        return (self._draw_words(-(-size // WORDS)).view(torch.int16)[:size] >= self.dropped - 2**15).view(shape)
+        bits = self._draw_words(-(-size // WORDS)).view(torch.int16)[:size]
+        return (bits >= self.dropped - 2**15).view(shape)
 
     def _draw_words(self, count: int) -> torch.Tensor:
         if isinstance(self._stream, torch.Generator):
