@@ -19,7 +19,7 @@ class History:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def before(self, step: int) -> str:
+    def read_before(self, step: int) -> str:
         """Return the lines of the steps before `step` as one text; half-written lines are left out."""
         kept = []
         if self.path.is_file():
@@ -36,11 +36,11 @@ class History:
         if self.path.is_file():
             with open(self.path, "rb") as handle:
                 os.fsync(handle.fileno())
-        return hashlib.sha256(self.before(step).encode()).hexdigest()
+        return hashlib.sha256(self.read_before(step).encode()).hexdigest()
 
     def rewind(self, step: int) -> None:
         """Drop the lines of `step` and later. Raises UserError when the file cannot be written."""
-        text = self.before(step)
+        text = self.read_before(step)
         part = self.path.with_suffix(".part")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)

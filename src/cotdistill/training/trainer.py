@@ -248,7 +248,7 @@ class Trainer:
         self.progress.history_digest = self.history.digest(self.progress.step)
         self.state.save(self.progress, self.trained, self.optimizer, self.window.stack())
         self.guard()
-        needed = {progress.best_step for progress in [*self.state.progresses(), self.progress]}
+        needed = {progress.best_step for progress in [*self.state.read_progresses(), self.progress]}
         for path in self.folder.glob("best-*"):
             if int(path.name.split("-")[1]) not in needed:
                 shutil.rmtree(path)
