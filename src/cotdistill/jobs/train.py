@@ -112,7 +112,7 @@ def _write_outputs(run: Run, trainer: Trainer, prepared: Prepared, engine: str, 
     """Write the outputs where a retry cannot delete them, link them to their places, and drop the states."""
     progress = trainer.progress
     best = trainer.best_checkpoint()
-    with outputs.writing(run) as files:
+    with outputs.open_for_writing(run) as files:
         students.save(trainer.model, trainer.collator.tokenizer, files.checkpoint(LAST))
         link(best, files.checkpoint(STRICT))
         link(trainer.history.path, files.history)
