@@ -76,5 +76,5 @@ def _answer(run: Run, generator: Generator, model: PreTrainedModel, checkpoint: 
     written = generator.write_rationales(model, "test", journal)
     if written is None:
         return answers
-    texts = zip(answers, written, generator.teacher_rationales("test"), strict=True)
+    texts = zip(answers, written, generator.read_teacher_rationales("test"), strict=True)
     return [replace(answer, rationale=own, teacher_rationale=teacher) for answer, own, teacher in texts]

@@ -111,7 +111,7 @@ def make_validation(run: Run, generator: Generator, method: Method, engine: str)
 def _write_outputs(run: Run, trainer: Trainer, prepared: Prepared, engine: str, origin: str) -> None:
     """Write the outputs where a retry cannot delete them, link them to their places, and drop the states."""
     progress = trainer.progress
-    best = trainer.best_checkpoint()
+    best = trainer.find_best_checkpoint()
     with outputs.open_for_writing(run) as files:
         students.save(trainer.model, trainer.collator.tokenizer, files.checkpoint(LAST))
         link(best, files.checkpoint(STRICT))

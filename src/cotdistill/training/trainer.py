@@ -104,10 +104,10 @@ class Trainer:
                 bar.update()
                 done = self._settle(self.progress.step, validate)
 
-    def best_checkpoint(self) -> Path:
+    def find_best_checkpoint(self) -> Path:
         """Return the folder of the best checkpoint on validation. Raises UserError where it is corrupt."""
         self._check_best(self.progress)
-        return self._best(self.progress.best_step)
+        return self._name_best(self.progress.best_step)
 
     def drop_states(self) -> None:
         """Remove the states and best checkpoints, which nobody needs once the outputs are written."""
@@ -144,11 +144,11 @@ class Trainer:
         self._check_best(progress)
 
     def _check_best(self, progress: Progress) -> None:
-        best = self._best(progress.best_step)
+        best = self._name_best(progress.best_step)
         if progress.best_step and digest(tree_sha256(best)) != progress.best_digest:
             raise UserError(f"{best} has other bytes than were written; start the run again")
 
-    def _best(self, step: int) -> Path:
+    def _name_best(self, step: int) -> Path:
         return self.folder / f"best-{step}"
 
     def _make_bar(self) -> Any:
@@ -317,5 +317,5 @@ class Trainer:
         self.progress.best_accuracy, self.progress.best_step, self.progress.since_best = accuracy, step, 0
         if self.leader:
             self.guard()
-            students.save(self.model, self.collator.tokenizer, self._best(step))
-            self.progress.best_digest = digest(tree_sha256(self._best(step)))
+            students.save(self.model, self.collator.tokenizer, self._name_best(step))
+            self.progress.best_digest = digest(tree_sha256(self._name_best(step)))
