@@ -25,7 +25,7 @@ from typing import Any
 
 import yaml
 
-from cotdistill.common.files import file_sha256, sealed
+from cotdistill.common.files import file_sha256, seal
 from cotdistill.config.models import Experiment
 from cotdistill.runs.grid import Run, expand
 
@@ -153,7 +153,7 @@ def write(run: Run, points: int) -> None:
             for name in ("config.json", "history.jsonl", "environment.json")
         },
     }
-    write_plain(run.folder / "metrics.json", json.dumps(sealed(metrics)))
+    write_plain(run.folder / "metrics.json", json.dumps(seal(metrics)))
 
 
 def write_plain(path: Path, text: str) -> None:

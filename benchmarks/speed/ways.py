@@ -97,11 +97,11 @@ def full_steps(order: Any, batch: int, count: int) -> list[int]:
 def rows_of_steps(run: Any, prepared: Any, start: int, count: int) -> list[int]:
     """The examples that our way sees in its full steps from `start` on, end to end."""
     from cotdistill.data.batches import Order
-    from cotdistill.data.splits import subset
+    from cotdistill.data.splits import choose_subset
 
     batch, name = run.training.batch_size, run.dataset.name
     size = prepared.manifest["sizes"]["train"]
-    order = Order(subset(size, run.fraction, run.seed, name), batch, name, run.seed)
+    order = Order(choose_subset(size, run.fraction, run.seed, name), batch, name, run.seed)
     return [int(row) for step in full_steps(order, batch, start + count)[start:] for row in order.batch(step)]
 
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cotdistill.common.errors import UserError
-from cotdistill.data import COLUMNS, SPLITS, adapter, data_checksum, load, teacher_accuracy
+from cotdistill.data import COLUMNS, SPLITS, adapter, compute_checksum, load, measure_teacher
 from cotdistill.data.adapter import Record, ReleaseAdapter
 from cotdistill.data.adapters import ADAPTERS
 from cotdistill.data.answers import MATCHERS, evaluate_equation
@@ -34,8 +34,8 @@ def test_conforms(name: str, made_root: Path) -> None:
     ids = [identity for rows in splits.values() for identity in rows["id"]]
     assert len(set(ids)) == len(ids)
     again = load(name, made_root, path=made_root.parent / "custom" if found.needs_path else None)
-    assert data_checksum(again) == data_checksum(splits)
-    assert all(entry["n"] == len(splits[split]) for split, entry in teacher_accuracy(splits, "text").items())
+    assert compute_checksum(again) == compute_checksum(splits)
+    assert all(entry["n"] == len(splits[split]) for split, entry in measure_teacher(splits, "text").items())
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -129,10 +129,10 @@ def test_asdiv_labels(formula: str, answer: str, label: str | None, tmp_path: Pa
 
 
 def test_checksum_sees_every_change(made_root: Path) -> None:
-    before = data_checksum(load("svamp", made_root))
+    before = compute_checksum(load("svamp", made_root))
     file = made_root / "svamp/llm/test_CoT_1.json"
     file.write_text(file.read_text().replace("Add", "add", 1))
-    assert data_checksum(load("svamp", made_root)) != before
+    assert compute_checksum(load("svamp", made_root)) != before
 
 
 def test_unknown_name() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cotdistill.data import adapter, load, teacher_accuracy
+from cotdistill.data import adapter, load, measure_teacher
 from cotdistill.data.answers import matches
 from cotdistill.data.release import resolve_root
 from cotdistill.data.rows import Row
@@ -50,7 +50,7 @@ def test_counts_and_teacher_accuracy(name: str, on_disk: dict[str, dict[str, lis
 def test_split_sizes(name: str, dss_root: Path) -> None:
     splits = load(name, dss_root)
     assert tuple(len(splits[split]) for split in ("train", "valid", "test")) == SIZES[name]
-    found = teacher_accuracy(splits, adapter(name).answer)
+    found = measure_teacher(splits, adapter(name).answer)
     golden = GOLDEN[name]
     assert sum(found[split]["n"] for split in found) == sum(rows for rows, _, _ in golden.values())
     assert sum(found[split]["correct"] for split in found) == sum(right for _, right, _ in golden.values())

@@ -107,12 +107,12 @@ def test_another_tokenizer_in_a_pretrained_folder_is_prepared(pair: Any, tiny: A
 
 
 def test_a_folder_of_an_older_version_is_named(pair: Any):
-    from cotdistill.common.files import sealed, write_json
+    from cotdistill.common.files import seal, write_json
 
     pair()
     path = pair.folder / "manifest.json"
     old = {name: value for name, value in Prepared(pair.folder).manifest.items() if name != "student"}
-    write_json(path, sealed(old))
+    write_json(path, seal(old))
     with pytest.raises(UserError, match="prepared by an older version of this package; remove"):
         Prepared(pair.folder)
     assert pair()

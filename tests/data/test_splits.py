@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cotdistill.common.errors import UserError
-from cotdistill.data import SPLITS, adapter, data_checksum, load
+from cotdistill.data import SPLITS, adapter, compute_checksum, load
 from cotdistill.data.rows import Row
-from cotdistill.data.splits import cut_valid, subset
+from cotdistill.data.splits import choose_subset, cut_valid
 
 
 @pytest.mark.parametrize("n", [2, 11, 800])
@@ -26,24 +26,25 @@ def test_cut_is_the_published_one(n: int) -> None:
 @given(st.integers(0, 300), st.floats(0.001, 1), st.floats(0.001, 1), st.integers(0, 5))
 def test_subsets_are_nested(n: int, one: float, other: float, seed: int) -> None:
     small, large = sorted([one, other])
-    inner, outer = subset(n, small, seed, "cqa"), subset(n, large, seed, "cqa")
+    inner, outer = choose_subset(n, small, seed, "cqa"), choose_subset(n, large, seed, "cqa")
     assert outer[: len(inner)] == inner and len(set(outer)) == len(outer)
     assert set(outer) <= set(range(n)) and abs(len(outer) - large * n) < 1 + 1e-9
-    assert sorted(subset(n, 1, seed, "cqa")) == list(range(n))
+    assert sorted(choose_subset(n, 1, seed, "cqa")) == list(range(n))
 
 
 def test_subset_sizes_and_axes() -> None:
-    assert len(subset(100, 0.07, 0, "cqa")) == 7 and 0.07 * 100 > 7
-    assert len(subset(8766, 0.125, 0, "cqa")) == math.ceil(8766 / 8)
-    assert subset(100, 0.5, 0, "cqa") == subset(100, 0.5, 0, "cqa")
-    assert subset(100, 0.5, 0, "cqa") != subset(100, 0.5, 1, "cqa") != subset(100, 0.5, 1, "svamp")
-    assert subset(10, 0.5, 0, "cqa") == [1, 6, 8, 9, 7]  # the same on every machine
+    assert len(choose_subset(100, 0.07, 0, "cqa")) == 7 and 0.07 * 100 > 7
+    assert len(choose_subset(8766, 0.125, 0, "cqa")) == math.ceil(8766 / 8)
+    assert choose_subset(100, 0.5, 0, "cqa") == choose_subset(100, 0.5, 0, "cqa")
+    other_seed = choose_subset(100, 0.5, 1, "cqa")
+    assert choose_subset(100, 0.5, 0, "cqa") != other_seed != choose_subset(100, 0.5, 1, "svamp")
+    assert choose_subset(10, 0.5, 0, "cqa") == [1, 6, 8, 9, 7]  # the same on every machine
 
 
 @pytest.mark.parametrize("fraction", [0, -0.5, 1.01, math.nan, math.inf])
 def test_bad_fraction(fraction: float) -> None:
     with pytest.raises(UserError, match="expected a number above 0 and at most 1"):
-        subset(10, fraction, 0, "cqa")
+        choose_subset(10, fraction, 0, "cqa")
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +59,7 @@ def _parts(row: Row) -> tuple[str, str]:
 
 
 def test_demo_is_the_same_everywhere(demo: dict[str, list[Row]]) -> None:
-    assert data_checksum(load("demo", "nowhere")) == "29c91674ebc0ebfd"
+    assert compute_checksum(load("demo", "nowhere")) == "29c91674ebc0ebfd"
     assert {split: len(demo[split]) for split in SPLITS} == {"train": 150, "valid": 60, "test": 210}
 
 

@@ -51,9 +51,9 @@ class Handler(BaseHTTPRequestHandler):
         self.server.asked.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
         self.server.keys.append(self.headers.get("Authorization"))
         with contextlib.suppress(OSError):
-            self._answer(*self.server.reply(len(self.server.asked) - 1))
+            self._find_answer(*self.server.reply(len(self.server.asked) - 1))
 
-    def _answer(self, status: int, headers: dict[str, str], body: bytes) -> None:
+    def _find_answer(self, status: int, headers: dict[str, str], body: bytes) -> None:
         if status == 0:  # never answers
             self.server.over.wait(20)
             return
@@ -121,7 +121,7 @@ def experiment(folder: Path, url: str, **settings: Any) -> Any:
 def numbers(made: Any) -> list[tuple[Any, ...]]:
     path = judge.judge(made)
     runs = read_json(path)["runs"]
-    assert runs == judge.read(made)
+    assert runs == judge.read_ratings(made)
     return [tuple(values.values()) for values in runs.values()]
 
 
@@ -130,7 +130,7 @@ def test_ratings_are_means_over_the_same_examples_of_each_run(serve: Any, tmp_pa
     server = serve(lambda number: (200, {}, said(str(number % 5 + 1))))
     made = experiment(tmp_path, server.url)
     assert numbers(made) == [(3.0, 5, 0), (3.0, 5, 0)]
-    assert list(judge.read(made)) == ["demo/tiny/dss/gold/1/0", "demo/tiny/mi/gold/1/0"]
+    assert list(judge.read_ratings(made)) == ["demo/tiny/dss/gold/1/0", "demo/tiny/mi/gold/1/0"]
     asked = [body["messages"][1]["content"] for body in server.asked]
     questions = [text.split("?")[0] for text in asked]
     assert len(asked) == 10 and questions[:5] == questions[5:] and len(set(questions)) == 5
@@ -240,7 +240,7 @@ def test_without_a_judge_there_is_nothing_to_run(tmp_path: Path):
     off = made.model_copy(update={"evaluation": made.evaluation.model_copy(update={"judge": None})})
     with pytest.raises(UserError, match="^'evaluation.judge': no judge is set"):
         judge.judge(off)
-    assert judge.read(off) == {}
+    assert judge.read_ratings(off) == {}
 
 
 def test_a_key_that_no_header_can_hold_is_refused(serve: Any, tmp_path: Path, monkeypatch: Any):
@@ -263,17 +263,17 @@ def test_an_address_with_a_key_in_it_or_of_another_kind_is_refused(tmp_path: Pat
     ("4 5", None), ("The rating is 4", None), ("4/10", None), ("", None), ("¼", None),
 ])  # fmt: skip
 def test_ratings_are_read_strictly(text: str, value: int | None):
-    assert judge.rating(text) == value
+    assert judge.read_rating(text) == value
 
 
 @settings(deadline=None)
 @given(st.text())
 def test_any_answer_can_be_read(text: str):
-    assert judge.rating(text) in (None, 1, 2, 3, 4, 5)
+    assert judge.read_rating(text) in (None, 1, 2, 3, 4, 5)
 
 
 def test_chosen_examples_do_not_depend_on_the_order_of_rows():
     rows = [{"id": f"e{n}"} for n in range(100)]
-    first = judge.chosen(rows, "demo", 10)
-    assert judge.chosen(rows[::-1], "demo", 10) == first and len(first) == 10
-    assert judge.chosen(rows, "cqa", 10) != first
+    first = judge.choose_rows(rows, "demo", 10)
+    assert judge.choose_rows(rows[::-1], "demo", 10) == first and len(first) == 10
+    assert judge.choose_rows(rows, "cqa", 10) != first

@@ -202,7 +202,7 @@ def test_a_stop_in_the_midst_of_option_scoring_loses_no_batch(of: Any, monkeypat
     model = students.load_saved(run.folder / "model")
     whole = probabilities_of(generator(run), model)
     calls: list[int] = []
-    work = Generator._batch
+    work = Generator._generate_batch
 
     def counted(self: Generator, *arguments: Any) -> Any:
         calls.append(len(calls))

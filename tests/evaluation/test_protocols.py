@@ -17,7 +17,7 @@ from cotdistill.common.files import (
     file_sha256,
     read_json,
     read_jsonl,
-    sealed,
+    seal,
     write_json,
     write_jsonl,
 )
@@ -226,6 +226,6 @@ def test_answers_of_older_code_are_made_anew(demo: Any):
         write_jsonl(rows, [{key: line[key] for key in list(line)[:6]} for line in read_jsonl(rows)])
         key = digest([run.hash, "0123456789abcdef", "weights", False])
         about = {"key": key, "seconds": 1.0, "sha256": file_sha256(rows)}
-        write_json(run.folder / "answers" / f"{checkpoint}.json", sealed(about))
+        write_json(run.folder / "answers" / f"{checkpoint}.json", seal(about))
     assert evaluate(run).measures == wanted
     assert all(line["option_probabilities"] for line in read_jsonl(run.folder / "predictions.jsonl"))

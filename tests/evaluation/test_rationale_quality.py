@@ -14,7 +14,7 @@ from cotdistill.data import adapter, release
 from cotdistill.data.adapters import ADAPTERS
 from cotdistill.data.answers import matches
 from cotdistill.evaluation import rationale_quality, rouge
-from cotdistill.evaluation.rationale_quality import measure, repetition
+from cotdistill.evaluation.rationale_quality import measure, measure_repetition
 from cotdistill.runs.documents import Answer
 
 WORDS = st.sampled_from(["a", "the", "cat", "Sat", "on", "2.5", "mat.", "ñ", "'s", "is"])
@@ -31,7 +31,7 @@ def answer(rationale: str, teachers: str, prediction: str = "red", gold: str = "
 def test_rouge_is_that_of_rouge_score(own: str, teachers: str):
     scorer = pytest.importorskip("rouge_score.rouge_scorer").RougeScorer(["rouge1", "rouge2", "rougeL"])
     wanted = scorer.score(teachers, own)
-    pair = rouge.tokens(own), rouge.tokens(teachers)
+    pair = rouge.tokenise(own), rouge.tokenise(teachers)
     assert rouge.rouge_n(*pair, 1) == pytest.approx(wanted["rouge1"].fmeasure)
     assert rouge.rouge_n(*pair, 2) == pytest.approx(wanted["rouge2"].fmeasure)
     assert rouge.rouge_l(*pair) == pytest.approx(wanted["rougeL"].fmeasure)
@@ -57,9 +57,9 @@ def test_without_rationales_there_is_nothing_to_measure():
 
 
 def test_repetition_is_seq_rep_4():
-    assert repetition("a b c") == repetition("") == repetition("a b c d e") == 0
-    assert repetition("a b c d a b c d") == pytest.approx(1 - 4 / 5)
-    assert repetition("a " * 100) == pytest.approx(1 - 1 / 97)
+    assert measure_repetition("a b c") == measure_repetition("") == measure_repetition("a b c d e") == 0
+    assert measure_repetition("a b c d a b c d") == pytest.approx(1 - 4 / 5)
+    assert measure_repetition("a " * 100) == pytest.approx(1 - 1 / 97)
 
 
 def test_faithfulness_is_a_fraction_of_the_rationales_that_state_a_label():

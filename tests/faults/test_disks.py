@@ -21,7 +21,7 @@ PLACES = {
     "a line of the history": ("cotdistill.runs.history", "History.write", 1),
     "the best checkpoint": ("cotdistill.students", "save", 1),
     "a state": ("cotdistill.runs.state", "State.save", 2),
-    "the outputs": ("cotdistill.runs.outputs", "writing", 1),
+    "the outputs": ("cotdistill.runs.outputs", "open_for_writing", 1),
     "the outputs' places": ("cotdistill.runs.outputs", "link", 3),
     "the answers": ("cotdistill.runs.answers", "write", 1),
 }

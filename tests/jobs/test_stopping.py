@@ -30,12 +30,12 @@ module.{name} = sent
 # each generated batch is noted in a file
 BATCHES = """
 from cotdistill.inference.generate import Generator
-silent = Generator._batch
+silent = Generator._generate_batch
 def noted(self, *arguments):
     with open({notes!r}, "a") as handle:
         handle.write(".")
     return silent(self, *arguments)
-Generator._batch = noted
+Generator._generate_batch = noted
 """
 
 

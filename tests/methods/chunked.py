@@ -15,7 +15,7 @@ from cotdistill.students.packed.output_chunk import OutputChunk as Chunk
 class Identity:
     """An output layer whose states are the logits."""
 
-    def logits(self, states: torch.Tensor) -> torch.Tensor:
+    def compute_logits(self, states: torch.Tensor) -> torch.Tensor:
         return states.to(torch.promote_types(states.dtype, torch.float32))
 
     def backward(self, states: torch.Tensor, grad: torch.Tensor) -> torch.Tensor:

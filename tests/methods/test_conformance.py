@@ -64,7 +64,7 @@ def test_default_settings_build_and_are_reported_in_full(name: str):
 
     method = methods.build(name)
     entry = MethodEntry.model_validate(name)
-    assert methods.settings_of(entry) == method.settings.model_dump()
+    assert methods.resolve_settings(entry) == method.settings.model_dump()
 
 
 @names

@@ -164,7 +164,7 @@ def test_dropout_moves_the_loss_as_transformers_does(kind: str):
 @pytest.mark.parametrize("rate", [0.0, 0.1, 0.5, 0.9])
 def test_masks_keep_the_rate_and_the_mean(rate: float):
     dropout = Dropout(rate, seed=4, device=CPU)
-    mask = dropout.mask(400, 251)
+    mask = dropout.draw_mask(400, 251)
     if rate == 0:
         assert mask is None
         return

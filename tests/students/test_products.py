@@ -23,7 +23,7 @@ def test_product_is_that_of_float64(least: None, shape: tuple[int, int, int]):
     torch.manual_seed(0)
     x, weight = torch.randn(n, k), torch.randn(m, k)
     for given in (weight, weight.T.contiguous().T):  # a weight as it is, and a transposed view
-        found = products.product(x, given)
+        found = products.multiply(x, given)
         assert found.dtype == torch.float32
         torch.testing.assert_close(found.double(), x.double() @ weight.double().T, rtol=1e-5, atol=1e-4)
 
@@ -56,27 +56,27 @@ def test_gradients_are_those_of_a_linear_layer(least: None):
 def test_same_product_has_the_same_bits(least: None):
     torch.manual_seed(0)
     x, weight = torch.randn(500, 64), torch.randn(128, 64)
-    first = products.product(x, weight)
+    first = products.multiply(x, weight)
     # in other places of memory, and after other shapes
     for rows in (1, 33, 500):
-        products.product(torch.randn(rows, 64), weight)
-        assert torch.equal(products.product(x.clone(), weight.clone()), first)
+        products.multiply(torch.randn(rows, 64), weight)
+        assert torch.equal(products.multiply(x.clone(), weight.clone()), first)
 
 
 def test_autocast_is_obeyed(least: None):
     x, weight = torch.randn(40, 24), torch.randn(16, 24)
     with torch.autocast("cpu", torch.bfloat16):
         assert products.linear(x, weight).dtype == torch.bfloat16
-    assert products.product(x.bfloat16(), weight.bfloat16()).dtype == torch.bfloat16
+    assert products.multiply(x.bfloat16(), weight.bfloat16()).dtype == torch.bfloat16
 
 
 def test_a_build_that_may_round_to_less_than_float32_is_not_asked(monkeypatch: Any):
     """Somebody who sets torch to bf16 products asks torch for them, not us."""
-    products._onednn.cache_clear()
+    products._has_fast_onednn.cache_clear()
     monkeypatch.setattr(torch.backends.mkldnn, "fp32_precision", "bf16")
     try:
-        assert not products._onednn("cpu")
+        assert not products._has_fast_onednn("cpu")
     finally:
         monkeypatch.undo()
-        products._onednn.cache_clear()
-    assert not products._onednn("cuda")
+        products._has_fast_onednn.cache_clear()
+    assert not products._has_fast_onednn("cuda")

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from cotdistill import methods
 from cotdistill.data.batches import IGNORED, Collator, Order
 from cotdistill.data.prepared import Prepared
-from cotdistill.data.splits import subset
+from cotdistill.data.splits import choose_subset
 from cotdistill.methods import METHODS, Task
 from cotdistill.methods.single_task import BRIDGE
 from cotdistill.training.devices import world_size
@@ -59,7 +59,7 @@ def test_order_depends_on_dataset_seed_and_epoch():
 @settings(deadline=None)
 @given(st.integers(1, 300), seeds, st.lists(st.sampled_from([0.01, 0.07, 0.1, 0.25, 0.5, 1.0]), min_size=2))
 def test_fractions_are_nested(n: int, seed: int, fractions: list[float]):
-    parts = [set(subset(n, fraction, seed, "cqa")) for fraction in sorted(fractions)]
+    parts = [set(choose_subset(n, fraction, seed, "cqa")) for fraction in sorted(fractions)]
     assert all(small <= large for small, large in zip(parts, parts[1:], strict=False))
     assert all(parts)
 
@@ -74,7 +74,7 @@ def test_methods_and_labels_of_a_seed_see_the_same_examples(tiny: Any, tmp_path:
             seen.append([order.batch(step).tolist() for step in range(1, 8)])
     assert all(batches == seen[0] for batches in seen)
     rows = {row for batch in seen[0] for row in batch}
-    assert rows == set(subset(26, 0.5, 0, "colours")) and len(rows) == 13
+    assert rows == set(choose_subset(26, 0.5, 0, "colours")) and len(rows) == 13
 
 
 @pytest.fixture(scope="module")

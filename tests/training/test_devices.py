@@ -105,9 +105,9 @@ def test_a_claim_waits_for_all_its_gpus_and_holds_none_meanwhile(tmp_path: Path,
 
 def test_children_see_only_what_was_claimed(monkeypatch: Any):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert devices.visible([1, 3]) == "1,3"
+    assert devices.restrict_visible([1, 3]) == "1,3"
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-a,5,7")
-    assert devices.visible([0, 2]) == "GPU-a,7"
+    assert devices.restrict_visible([0, 2]) == "GPU-a,7"
 
 
 @pytest.mark.slow

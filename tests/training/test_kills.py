@@ -88,7 +88,7 @@ def test_killed_at_random_points_a_run_ends_in_the_same_bits(
 
 # a process dies by SIGKILL when it calls the function for the n-th time
 PLACES = {
-    "in the first state, weights alone written": ("cotdistill.runs.state", "_flat", 1),
+    "in the first state, weights alone written": ("cotdistill.runs.state", "_flatten_moments", 1),
     "in the second state, before its description": ("cotdistill.runs.state", "file_sha256", 5),
     "with a state whole, before its rename": ("cotdistill.common.files", "_sync", 10),
     "with a state renamed, before the folder is synced": ("cotdistill.common.files", "_sync_folder", 9),

@@ -56,8 +56,8 @@ def atomic(target: Path) -> Iterator[Path]:
 def _is_os_error_of_rust(error: Exception) -> bool:
     """Whether an error is one of the operating system, such as a full disk, that Rust code met.
 
-    safetensors and tokenizers raise classes of their own with Rust's text, "... (os error 28)", in place of an
-    OSError, so the text is all there is to tell them by.
+    safetensors and tokenizers raise classes of their own in place of an OSError, with Rust's text, such as
+    "No space left on device (os error 28)", by which alone they can be told.
     """
     return not isinstance(error, UserError) and re.search(r"\(os error \d+\)", str(error)) is not None
 
@@ -113,17 +113,17 @@ def write_text(target: Path, text: str) -> None:
 
 def write_json(target: Path, value: Any) -> None:
     """Write `value` as indented JSON, atomically. NaN and infinity are written as null."""
-    write_text(target, json.dumps(finite(value), indent=2, ensure_ascii=False) + "\n")
+    write_text(target, json.dumps(replace_non_finite(value), indent=2, ensure_ascii=False) + "\n")
 
 
 def write_jsonl(target: Path, rows: Iterable[dict[str, Any]]) -> None:
     """Write one JSON object a line, atomically."""
     with atomic(target) as part, open(part, "w", encoding="utf-8") as handle:
         for row in rows:
-            handle.write(json.dumps(finite(row), ensure_ascii=False) + "\n")
+            handle.write(json.dumps(replace_non_finite(row), ensure_ascii=False) + "\n")
 
 
-def finite(value: Any) -> Any:
+def replace_non_finite(value: Any) -> Any:
     """Return `value` with every NaN and infinity in it replaced by None, because JSON cannot spell them.
 
     Dicts, lists and tuples are searched at any depth; tuples become lists.
@@ -131,9 +131,9 @@ def finite(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
-        return {key: finite(item) for key, item in value.items()}
+        return {key: replace_non_finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [finite(item) for item in value]
+        return [replace_non_finite(item) for item in value]
     return value
 
 
@@ -150,15 +150,15 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path}: not JSON that can be read ({error})") from error
 
 
-def sealed(value: dict[str, Any]) -> dict[str, Any]:
+def seal(value: dict[str, Any]) -> dict[str, Any]:
     """Return `value` with one more key, `seal`: a digest of the rest, which `read_sealed` checks."""
-    return {**value, "seal": digest(finite(value))}
+    return {**value, "seal": digest(replace_non_finite(value))}
 
 
 def read_sealed(path: Path, remedy: str) -> dict[str, Any]:
     """Read a JSON object and check its seal, which is left out of what is returned.
 
-    The file was written by `write_json` from what `sealed` returned; one without a seal is not checked.
+    The file was written by `write_json` from what `seal` returned; one without a seal is not checked.
     remedy: what the user can do when the file is corrupt. Raises UserError that ends with it.
     """
     try:
@@ -167,8 +167,8 @@ def read_sealed(path: Path, remedy: str) -> dict[str, Any]:
         raise (UserError(f"{error}; {remedy}") if path.exists() else error) from error
     if not isinstance(value, dict):
         raise UserError(f"{path}: expected a JSON object, found {type(value).__name__}; {remedy}")
-    seal = value.pop("seal", None)
-    if seal is not None and seal != digest(value):
+    expected = value.pop("seal", None)
+    if expected is not None and expected != digest(value):
         raise UserError(f"{path}: corrupt: its numbers are not those that were written; {remedy}")
     return value
 

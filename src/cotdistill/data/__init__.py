@@ -14,12 +14,14 @@ from cotdistill.data.adapter import Adapter
 from cotdistill.data.adapters import ADAPTERS
 from cotdistill.data.release import resolve_root
 from cotdistill.data.rows import COLUMNS
-from cotdistill.data.splits import Accuracy, cut_valid, data_checksum, subset, teacher_accuracy
+from cotdistill.data.splits import Accuracy, choose_subset, compute_checksum, cut_valid, measure_teacher
 
 if TYPE_CHECKING:
     from datasets import DatasetDict
 
-__all__ = ["COLUMNS", "SPLITS", "Accuracy", "adapter", "data_checksum", "load", "subset", "teacher_accuracy"]
+__all__ = [
+    "COLUMNS", "SPLITS", "Accuracy", "adapter", "choose_subset", "compute_checksum", "load", "measure_teacher",
+]  # fmt: skip
 
 SPLITS = ("train", "valid", "test")
 

@@ -52,7 +52,7 @@ class Record:
         value = self.value(column)
         if not isinstance(value, str):
             raise self.fault(f"column '{column}': expected text, found {type(value).__name__}")
-        if not _encodable(value):
+        if not _is_encodable(value):
             raise self.fault(f"column '{column}': expected Unicode text, found half a surrogate pair")
         if filled and not value.strip():
             raise self.fault(f"column '{column}' is empty; expected text")
@@ -62,7 +62,9 @@ class Record:
         """Return the list of texts in `column`. Raises UserError for anything else, or not `count` of them.
         """
         value = self.value(column)
-        good = isinstance(value, list) and all(isinstance(item, str) and _encodable(item) for item in value)
+        good = isinstance(value, list) and all(
+            isinstance(item, str) and _is_encodable(item) for item in value
+        )
         if not good or count not in (None, len(value)):
             wanted = "a list of texts" if count is None else f"a list of {count} texts"
             found = f"a list of {len(value)}" if isinstance(value, list) else type(value).__name__
@@ -70,7 +72,7 @@ class Record:
         return value
 
 
-def _encodable(text: str) -> bool:
+def _is_encodable(text: str) -> bool:
     # JSON can spell half a surrogate pair, which Arrow cannot store
     return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
 
@@ -83,7 +85,7 @@ def read_records(path: Path) -> list[Record]:
     return records
 
 
-def teacher_outputs(folder: Path, split: str, rows: int) -> list[str]:
+def read_teacher_outputs(folder: Path, split: str, rows: int) -> list[str]:
     """Read the raw teacher outputs of one split, in the order of its `rows` rows.
 
     They are in `<split>_CoT_<i>.json`, i = 0, 1, ... without a gap, each a JSON array of strings. Raises
@@ -101,7 +103,7 @@ def teacher_outputs(folder: Path, split: str, rows: int) -> list[str]:
         raise UserError(f"{folder / f'{split}_CoT_{expected}.json'}: no such file (batches found: {have})")
     outputs: list[str] = []
     for number in numbers:
-        outputs += _output_batch(folder / f"{split}_CoT_{number}.json")
+        outputs += _read_output_batch(folder / f"{split}_CoT_{number}.json")
     if len(outputs) != rows:
         last = numbers[-1]
         raise UserError(
@@ -111,31 +113,31 @@ def teacher_outputs(folder: Path, split: str, rows: int) -> list[str]:
     return outputs
 
 
-def named_option(text: str, options: Sequence[str]) -> str:
+def find_named_option(text: str, options: Sequence[str]) -> str:
     """Return the only option that `text` names; an empty string where it names none, or several.
 
     An option is named where its whole words occur in the text, in any case; a plural's ending on the last
     word is ignored ("clubs" names "club"), and an option within a longer named one does not count ("cup" in
     "coffee cup").
     """
-    padded = f" {_words(text)} "
-    named = [(option, words) for option in dict.fromkeys(options) if (words := _words(option))
+    padded = f" {_join_words(text)} "
+    named = [(option, words) for option in dict.fromkeys(options) if (words := _join_words(option))
              and any(f" {words}{ending} " in padded for ending in ("", "s", "es"))]  # fmt: skip
     longest = [option for option, words in named
                if not any(words != other and f" {words} " in f" {other} " for _, other in named)]  # fmt: skip
     return longest[0] if len(longest) == 1 else ""
 
 
-def _words(text: str) -> str:
+def _join_words(text: str) -> str:
     return " ".join(re.findall(r"[\w']+", text.lower()))
 
 
-def _output_batch(path: Path) -> list[str]:
+def _read_output_batch(path: Path) -> list[str]:
     batch = read_json(path)
     if not isinstance(batch, list):
         raise UserError(f"{path}: expected a JSON array of texts, found {type(batch).__name__}")
     for number, output in enumerate(batch):
-        if not isinstance(output, str) or not _encodable(output):
+        if not isinstance(output, str) or not _is_encodable(output):
             found = "half a surrogate pair" if isinstance(output, str) else type(output).__name__
             raise UserError(f"{path}: output {number} (from 0): expected text, found {found}")
     return batch
@@ -176,9 +178,9 @@ class Adapter(ABC):
 
         An empty string where it states none that can be read. `rationale` is generated text and may be
         anything; the time must be linear in its length. By default the only option that it names, see
-        `named_option`.
+        `find_named_option`.
         """
-        return named_option(rationale, options)
+        return find_named_option(rationale, options)
 
 
 class ReleaseAdapter(Adapter):
@@ -200,7 +202,7 @@ class ReleaseAdapter(Adapter):
         if not folder.is_dir():
             raise UserError(f"{folder}: no such folder; expected the data root to hold '{self.name}/'")
         records = read_records(folder / f"{self.name}_{split}.json")
-        outputs = teacher_outputs(folder / "llm", split, len(records))
+        outputs = read_teacher_outputs(folder / "llm", split, len(records))
         return [
             self._row(f"{self.name}-{split}-{record.index}", record, output)
             for record, output in zip(records, outputs, strict=True)

@@ -33,12 +33,12 @@ def evaluate_equation(text: object) -> float | None:
     if not isinstance(text, str) or len(text) > MAX_LENGTH:
         return None
     try:
-        return _value(_tokens(text))
+        return _evaluate(_tokenise(text))
     except (ValueError, ZeroDivisionError, OverflowError):
         return None
 
 
-def _tokens(text: str) -> list[str]:
+def _tokenise(text: str) -> list[str]:
     text = text.strip(" \t\r\n")
     tokens, position = [], 0
     while position < len(text):
@@ -50,7 +50,7 @@ def _tokens(text: str) -> list[str]:
     return tokens
 
 
-def _value(tokens: list[str]) -> float:
+def _evaluate(tokens: list[str]) -> float:
     # operator precedence with two explicit stacks: nesting costs list entries, not Python frames
     values: list[float] = []
     pending: list[str] = []
@@ -62,7 +62,7 @@ def _value(tokens: list[str]) -> float:
             elif token == "-":
                 pending.append(_NEGATE)
             elif token[0] in "0123456789.":
-                values.append(_finite(float(token)))
+                values.append(_check_finite(float(token)))
                 operand_next = False
             elif token != "+":  # a plus sign before an operand changes nothing
                 raise ValueError("an operand is missing")
@@ -100,10 +100,10 @@ def _apply(operator: str, values: list[float]) -> None:
         result = left * right
     else:
         result = left / right
-    values.append(_finite(result))
+    values.append(_check_finite(result))
 
 
-def _finite(value: float) -> float:
+def _check_finite(value: float) -> float:
     if not math.isfinite(value):
         raise OverflowError("not finite")
     return value

@@ -21,7 +21,7 @@ from cotdistill.common.files import (
     digest,
     file_sha256,
     read_sealed,
-    sealed,
+    seal,
     tree_sha256,
     write_json,
     write_text,
@@ -73,7 +73,7 @@ def write_prepared(
             "tokens": tokens,
             "files": tree_sha256(part),
         }
-        write_json(part / "manifest.json", sealed(manifest))
+        write_json(part / "manifest.json", seal(manifest))
         # apart from the manifest, which stays as it is where another key gives the same data
         write_text(part / KEY, key)
 
@@ -104,10 +104,10 @@ def _write(rows: Any, tokenizer: PreTrainedTokenizerBase, path: Path) -> dict[st
             arrays = {name: pa.array(values) for name, values in columns.items() if name != "options"}
             arrays["options"] = pa.array(columns["options"], pa.list_(pa.string()))
             for column in TOKENISED:
-                ids = _ids(tokenizer, columns[column])
+                ids = _tokenise(tokenizer, columns[column])
                 lengths[column] += [len(row) for row in ids]
                 arrays[f"{column}_ids"] = pa.array(ids, pa.list_(pa.int32()))
-            options = _option_ids(tokenizer, columns["options"])
+            options = _tokenise_options(tokenizer, columns["options"])
             arrays["options_ids"] = pa.array(options, pa.list_(pa.list_(pa.int32())))
             batch = pa.record_batch(arrays)
             writer = writer or pa.ipc.new_stream(handle, batch.schema)
@@ -117,16 +117,16 @@ def _write(rows: Any, tokenizer: PreTrainedTokenizerBase, path: Path) -> dict[st
     return {name: {"mean": float(np.mean(n or [0])), "max": max(n, default=0)} for name, n in lengths.items()}
 
 
-def _ids(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
+def _tokenise(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
     # an empty list is an error to the tokenizer, and long texts are cut when tasks are put together
     ids = tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"] if texts else []
     return ids
 
 
-def _option_ids(tokenizer: PreTrainedTokenizerBase, rows: list[list[str]]) -> list[list[list[int]]]:
+def _tokenise_options(tokenizer: PreTrainedTokenizerBase, rows: list[list[str]]) -> list[list[list[int]]]:
     """Return the token ids of every row's options; each distinct text is tokenised once."""
     texts = list(dict.fromkeys(text for row in rows for text in row))
-    ids = dict(zip(texts, _ids(tokenizer, texts), strict=True))
+    ids = dict(zip(texts, _tokenise(tokenizer, texts), strict=True))
     return [[ids[text] for text in row] for row in rows]
 
 
@@ -139,7 +139,7 @@ def check_joins(
     """
     for literal in literals:
         for text in inputs:
-            joined, *parts = _ids(tokenizer, [literal.rstrip() + " " + text, literal, text])
+            joined, *parts = _tokenise(tokenizer, [literal.rstrip() + " " + text, literal, text])
             if joined != parts[0] + parts[1]:
                 raise UserError(
                     f"tokenizer of '{tokenizer.name_or_path}': '{literal}' and the text after it are not "

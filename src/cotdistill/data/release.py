@@ -72,12 +72,12 @@ def fetch(
     unsafe names, links or absurd sizes.
     """
     folder = resolve_root(root)
-    if _present(folder, blob_id):
+    if _is_present(folder, blob_id):
         return folder
     if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
         raise UserError(f"{url}: expected an http or https address")
     part = folder / "datasets.zip.part"
-    with _writing(part):
+    with _name_write_errors(part):
         folder.mkdir(parents=True, exist_ok=True)
     # a part that is complete already (stopped while unpacking) needs no network
     if not part.is_file() or git_blob_id(part) != blob_id:
@@ -94,7 +94,7 @@ def fetch(
     return folder
 
 
-def _present(folder: Path, blob_id: str) -> bool:
+def _is_present(folder: Path, blob_id: str) -> bool:
     if all((folder / name / f"{name}_train.json").is_file() for name in DATASETS):
         return True
     with contextlib.suppress(UserError, AttributeError, TypeError):
@@ -114,7 +114,7 @@ def git_blob_id(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def _writing(target: Path) -> Iterator[None]:
+def _name_write_errors(target: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
@@ -158,12 +158,12 @@ def _transfer(url: str, part: Path) -> bool:
             have = 0
         length = response.headers.get("Content-Length", "")
         expected = have + int(length) if length.isascii() and length.isdigit() else None
-        with _opened(part, "ab" if have else "wb") as handle:
+        with _open_part(part, "ab" if have else "wb") as handle:
             while chunk := response.read(1 << 18):
                 have += len(chunk)
                 if have > MAX_DOWNLOAD:
                     break
-                with _writing(part):
+                with _name_write_errors(part):
                     handle.write(chunk)
     if have > MAX_DOWNLOAD:
         part.unlink()
@@ -172,13 +172,13 @@ def _transfer(url: str, part: Path) -> bool:
 
 
 @contextlib.contextmanager
-def _opened(part: Path, mode: str) -> Iterator[IO[Any]]:
-    with _writing(part):
+def _open_part(part: Path, mode: str) -> Iterator[IO[Any]]:
+    with _name_write_errors(part):
         handle = open(part, mode)  # noqa: SIM115  (closed below, where a full disk shows too)
     try:
         yield handle
     finally:
-        with _writing(part):
+        with _name_write_errors(part):
             handle.close()
 
 
@@ -186,7 +186,7 @@ def _unpack(archive: Path, folder: Path) -> list[str]:
     """Unpack what `folder` does not hold yet, one whole entry at a time; return the entries' names."""
     try:
         with zipfile.ZipFile(archive) as opened:
-            entries = _entries(opened, archive)
+            entries = _list_entries(opened, archive)
             for name, members in entries.items():
                 if (folder / name).exists():
                     continue
@@ -201,7 +201,7 @@ def _unpack(archive: Path, folder: Path) -> list[str]:
     return sorted(entries)
 
 
-def _entries(opened: zipfile.ZipFile, archive: Path) -> dict[str, Members]:
+def _list_entries(opened: zipfile.ZipFile, archive: Path) -> dict[str, Members]:
     """Return the archive's files by top-level name, without a leading `datasets/`, all checked.
 
     Raises UserError for sizes, names or kinds of files that the release does not have.
@@ -216,7 +216,7 @@ def _entries(opened: zipfile.ZipFile, archive: Path) -> dict[str, Members]:
         )
     files = []
     for info in infos:
-        path = _safe(info, archive)
+        path = _check_member(info, archive)
         # folders that macOS adds to archives
         if not info.is_dir() and path.parts[0] != "__MACOSX" and path.name != ".DS_Store":
             files.append((info, path))
@@ -230,7 +230,7 @@ def _entries(opened: zipfile.ZipFile, archive: Path) -> dict[str, Members]:
     return entries
 
 
-def _safe(info: zipfile.ZipInfo, archive: Path) -> PurePosixPath:
+def _check_member(info: zipfile.ZipInfo, archive: Path) -> PurePosixPath:
     """Return the member's path. Raises UserError if it leaves the folder or is no plain file or folder."""
     name = info.orig_filename
     path = PurePosixPath(name)

@@ -32,7 +32,7 @@ def cut_valid(n: int) -> tuple[list[int], list[int]]:
     return list(parts["train"]["row"]), list(parts["test"]["row"])
 
 
-def subset(n: int, fraction: float, seed: int, dataset: str) -> list[int]:
+def choose_subset(n: int, fraction: float, seed: int, dataset: str) -> list[int]:
     """Return the row numbers of the training subset: the first ceil(fraction * n) of a permutation of n rows.
 
     The permutation depends on `dataset` and `seed` alone, so smaller subsets are nested in larger ones and
@@ -63,7 +63,7 @@ class Accuracy(TypedDict):
     """outputs without a label; they count as wrong"""
 
 
-def teacher_accuracy(dataset: DatasetDict, answer: str) -> dict[str, Accuracy]:
+def measure_teacher(dataset: DatasetDict, answer: str) -> dict[str, Accuracy]:
     """Return how often the teacher's label is the gold one, by split. answer: the kind of answer.
 
     For train it is the number that the published code prints as "LLM Train Acc".
@@ -81,7 +81,7 @@ def teacher_accuracy(dataset: DatasetDict, answer: str) -> dict[str, Accuracy]:
     return result
 
 
-def data_checksum(dataset: DatasetDict) -> str:
+def compute_checksum(dataset: DatasetDict) -> str:
     """Return the SHA-256 (16 hex digits) over all rows of all splits in order."""
     total = hashlib.sha256()
     for split in sorted(dataset):

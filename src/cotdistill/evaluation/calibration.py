@@ -39,10 +39,10 @@ def measure(answers: Sequence[Answer], bins: int) -> dict[str, Any]:
     """
     confidence = np.array([answer.confidence for answer in answers])
     correct = np.array([answer.correct for answer in answers], dtype=bool)
-    found = {"sequence": _summary(confidence, correct, bins, brier(confidence, correct),
+    found = {"sequence": _summarise(confidence, correct, bins, brier(confidence, correct),
                                   nll(confidence, correct))}  # fmt: skip
     if answers and all(answer.option_probabilities for answer in answers):
-        found["options"] = _options(answers, bins)
+        found["options"] = _measure_options(answers, bins)
     return found
 
 
@@ -62,7 +62,7 @@ def ece(confidence: np.ndarray, correct: np.ndarray, bins: int, *, mass: bool = 
 
     confidence, correct: (n,) with n > 0.
     """
-    return _error(reliability(confidence, correct, bins, mass=mass))
+    return _average_gap(reliability(confidence, correct, bins, mass=mass))
 
 
 def reliability(
@@ -72,7 +72,7 @@ def reliability(
 
     mass: cut bins of equal mass, instead of equal width.
     """
-    edges = _mass_edges(confidence, bins) if mass else np.arange(1, bins + 1) / bins
+    edges = _compute_mass_edges(confidence, bins) if mass else np.arange(1, bins + 1) / bins
     place = np.searchsorted(edges, confidence, side="left")
     rows = []
     for number in np.unique(place):
@@ -85,18 +85,18 @@ def reliability(
     return rows
 
 
-def _mass_edges(confidence: np.ndarray, bins: int) -> np.ndarray:
+def _compute_mass_edges(confidence: np.ndarray, bins: int) -> np.ndarray:
     """Return the bins' upper edges: the last confidence of each of `bins` parts of the sorted ones."""
     parts = np.array_split(np.sort(confidence), bins)
     return np.unique([part[-1] for part in parts if len(part)])
 
 
-def _error(rows: list[dict[str, float]]) -> float:
+def _average_gap(rows: list[dict[str, float]]) -> float:
     n = sum(row["n"] for row in rows)
     return sum(row["n"] * abs(row["accuracy"] - row["confidence"]) for row in rows) / n
 
 
-def _options(answers: Sequence[Answer], bins: int) -> dict[str, Any]:
+def _measure_options(answers: Sequence[Answer], bins: int) -> dict[str, Any]:
     confidence, correct, square, surprise = [], [], [], []
     for answer in answers:
         probabilities = np.array(answer.option_probabilities)
@@ -107,10 +107,10 @@ def _options(answers: Sequence[Answer], bins: int) -> dict[str, Any]:
         square.append(((probabilities - gold) ** 2).sum())
         surprise.append(-np.log(max(float(probabilities @ gold), SMALLEST)))
     arrays = [np.array(values) for values in (confidence, correct, square, surprise)]
-    return _summary(arrays[0], arrays[1], bins, arrays[2], arrays[3])
+    return _summarise(arrays[0], arrays[1], bins, arrays[2], arrays[3])
 
 
-def _summary(
+def _summarise(
     confidence: np.ndarray, correct: np.ndarray, bins: int, square: np.ndarray, surprise: np.ndarray
 ) -> dict[str, Any]:
     n = len(confidence)
@@ -121,6 +121,6 @@ def _summary(
     mass = reliability(confidence, correct, bins, mass=True)
     return {
         "n": n, "bins": bins, "accuracy": float(correct.mean()), "mean_confidence": float(confidence.mean()),
-        "ece_width": _error(width), "ece_mass": _error(mass), "brier": float(square.mean()),
+        "ece_width": _average_gap(width), "ece_mass": _average_gap(mass), "brier": float(square.mean()),
         "nll": float(surprise.mean()), "reliability": width, "reliability_mass": mass,
     }  # fmt: skip

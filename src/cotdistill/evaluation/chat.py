@@ -19,11 +19,11 @@ PAUSE = 60.0
 """longest pause between two tries, in seconds, whatever the server asks for"""
 
 
-class Unanswered(Exception):
+class NoAnswer(Exception):
     """The server gave no usable answer, for all tries."""
 
 
-class Temporary(Exception):
+class TemporaryFailure(Exception):
     """A failed try that may be repeated. pause: seconds that the server asks to wait, if it does."""
 
     def __init__(self, message: str, pause: float | None = None) -> None:
@@ -46,19 +46,19 @@ class Chat:
     def ask(self, messages: list[dict[str, str]]) -> str | None:
         """Return the text of the answer, whatever it says; None for a reply that is no chat answer.
 
-        messages: role and content of each. Raises Unanswered when the server cannot be reached, is late or
+        messages: role and content of each. Raises NoAnswer when the server cannot be reached, is late or
         fails for all tries (or as many as are left); UserError when it refuses the request, which no other
         try would change.
         """
         import tenacity
 
         tries = tenacity.Retrying(
-            stop=self._stop, wait=_pause, retry=tenacity.retry_if_exception_type(Temporary), reraise=True
+            stop=self._stop, wait=_choose_pause, retry=tenacity.retry_if_exception_type(TemporaryFailure), reraise=True
         )
         try:
             return tries(self._try, messages)
-        except Temporary as error:
-            raise Unanswered(str(error)) from error
+        except TemporaryFailure as error:
+            raise NoAnswer(str(error)) from error
 
     def _stop(self, state: Any) -> bool:
         return state.attempt_number > self.settings.retries or self.left <= 0
@@ -73,29 +73,29 @@ class Chat:
         deadline = time.monotonic() + self.settings.timeout_s
         try:
             with requests.post(
-                f"{self.settings.url.rstrip('/')}/chat/completions", json=body, auth=_authorise,
+                f"{self.settings.url.rstrip('/')}/chat/completions", json=body, auth=_add_key,
                 timeout=self.settings.timeout_s, stream=True, allow_redirects=False,
                 headers={"Accept-Encoding": "identity"},
             ) as response:  # fmt: skip
                 self._check(response)
-                return _text(_read(response, deadline))
+                return _extract_text(_read_body(response, deadline))
         except (requests.exceptions.Timeout, TimeoutError) as error:
-            raise Temporary(f"no answer within {self.settings.timeout_s:g} s") from error
+            raise TemporaryFailure(f"no answer within {self.settings.timeout_s:g} s") from error
         except (requests.exceptions.RequestException, HTTPError, OSError) as error:
-            raise Temporary(f"connection failed: {type(error).__name__}") from error
+            raise TemporaryFailure(f"connection failed: {type(error).__name__}") from error
 
     def _check(self, response: Any) -> None:
-        """Raise Temporary for a status that may pass, UserError for one that will not."""
+        """Raise TemporaryFailure for a status that may pass, UserError for one that will not."""
         status = response.status_code
         if status == 200:
             return
         if status in (408, 409, 425, 429) or status >= 500:
-            raise Temporary(f"HTTP {status}", _seconds(response.headers.get("Retry-After")))
+            raise TemporaryFailure(f"HTTP {status}", _parse_retry_after(response.headers.get("Retry-After")))
         hint = f"; the key is read from {KEY}" if status in (401, 403) else ""
         raise UserError(f"judge at {self.settings.url}: request refused with HTTP {status}{hint}")
 
 
-def _authorise(request: Any) -> Any:
+def _add_key(request: Any) -> Any:
     """Add the key to a request. An auth function, because requests would else use a password of ~/.netrc."""
     key = os.environ.get(KEY, "").strip()
     if key:
@@ -105,14 +105,14 @@ def _authorise(request: Any) -> Any:
     return request
 
 
-def _pause(state: Any) -> float:
+def _choose_pause(state: Any) -> float:
     """Return the seconds until the next try: what the server asks for, else 1, 2, 4, ...; at most `PAUSE`."""
     error = state.outcome.exception()
-    asked = error.pause if isinstance(error, Temporary) else None
+    asked = error.pause if isinstance(error, TemporaryFailure) else None
     return min(PAUSE, 2.0 ** (state.attempt_number - 1) if asked is None else asked)
 
 
-def _seconds(header: str | None) -> float | None:
+def _parse_retry_after(header: str | None) -> float | None:
     """Return the seconds that a Retry-After header asks for, as a number or a date; None for anything else.
     """
     if header is None:
@@ -125,10 +125,10 @@ def _seconds(header: str | None) -> float | None:
         return None
 
 
-def _read(response: Any, deadline: float) -> bytes:
+def _read_body(response: Any, deadline: float) -> bytes:
     """Return the body, at most `LARGEST` bytes.
 
-    Raises Temporary for a longer one, and at the deadline, also where a server sends its bytes one by one.
+    Raises TemporaryFailure for a longer one, and at the deadline, also where a server sends its bytes one by one.
     """
     body = b""
     while len(body) <= LARGEST:
@@ -137,11 +137,11 @@ def _read(response: Any, deadline: float) -> bytes:
             return body
         body += piece
         if time.monotonic() > deadline:
-            raise Temporary("no complete answer in time")
-    raise Temporary(f"an answer of more than {LARGEST} bytes")
+            raise TemporaryFailure("no complete answer in time")
+    raise TemporaryFailure(f"an answer of more than {LARGEST} bytes")
 
 
-def _text(body: bytes) -> str | None:
+def _extract_text(body: bytes) -> str | None:
     """Return the answer's text, its first 1000 characters; None where the body is anything else."""
     try:
         text = json.loads(body)["choices"][0]["message"]["content"]

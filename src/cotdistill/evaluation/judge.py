@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from cotdistill.common.errors import UserError
-from cotdistill.common.files import digest, read_json, read_jsonl, read_sealed, sealed, write_json
+from cotdistill.common.files import digest, read_json, read_jsonl, read_sealed, seal, write_json
 from cotdistill.common.seeds import derive
 from cotdistill.config.models import Experiment, Judge
-from cotdistill.evaluation.chat import Chat, Unanswered
+from cotdistill.evaluation.chat import Chat, NoAnswer
 from cotdistill.runs.grid import Run, expand
 
 SYSTEM = (
@@ -45,19 +45,19 @@ def judge(experiment: Experiment) -> Path:
     if settings is None:
         raise UserError("'evaluation.judge': no judge is set; expected its url and model")
     folder = Path(experiment.results, experiment.experiment)
-    bench = Bench(settings, folder / "judge")
+    cached = CachedJudge(settings, folder / "judge")
     runs = {}
     for run in expand(experiment):
-        rows = _rationales(run)
+        rows = _read_rationales(run)
         if rows:
-            runs[run.id] = bench.rate(chosen(rows, run.dataset.name, settings.examples))
+            runs[run.id] = cached.rate(choose_rows(rows, run.dataset.name, settings.examples))
     about = {"url": settings.url, "model": settings.model, "examples": settings.examples}
     path = folder / "judge.json"
-    write_json(path, sealed({"judge": about, "requests": bench.chat.sent, "runs": runs}))
+    write_json(path, seal({"judge": about, "requests": cached.chat.sent, "runs": runs}))
     return path
 
 
-def read(experiment: Experiment) -> dict[str, dict[str, float | None]]:
+def read_ratings(experiment: Experiment) -> dict[str, dict[str, float | None]]:
     """Read the ratings by run id that `judge` wrote; {} where there are none. Raises UserError when corrupt.
     """
     path = Path(experiment.results, experiment.experiment, "judge.json")
@@ -67,25 +67,25 @@ def read(experiment: Experiment) -> dict[str, dict[str, float | None]]:
     return runs
 
 
-def chosen(rows: Sequence[Mapping[str, Any]], dataset: str, count: int) -> list[Mapping[str, Any]]:
+def choose_rows(rows: Sequence[Mapping[str, Any]], dataset: str, count: int) -> list[Mapping[str, Any]]:
     """Return `count` rows, the same examples for every run of a dataset, whatever the order of rows."""
     order = {row["id"]: derive("judge", dataset=dataset, example=row["id"]) for row in rows}
     return sorted(rows, key=lambda row: (order[row["id"]], row["id"]))[:count]
 
 
-def messages(row: Mapping[str, Any]) -> list[dict[str, str]]:
+def make_messages(row: Mapping[str, Any]) -> list[dict[str, str]]:
     """Return the conversation that asks for the rating of one prediction."""
     asked = f"Question:\n{row['input']}\n\nCorrect answer:\n{row['gold']}\n\nExplanation:\n{row['rationale']}"
     return [{"role": "system", "content": SYSTEM}, {"role": "user", "content": asked}]
 
 
-def rating(answer: str) -> int | None:
+def read_rating(answer: str) -> int | None:
     """Return the grade in an answer such as "4", "4/5" or "Rating: 4."; None for anything else."""
     match = _RATING.fullmatch(answer.strip()) if len(answer) < 100 else None
     return int(match[1]) if match else None
 
 
-class Bench:
+class CachedJudge:
     """A judge with its cache of answers."""
 
     def __init__(self, settings: Judge, cache: Path) -> None:
@@ -95,25 +95,25 @@ class Bench:
 
     def rate(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
         """Return the ratings of one run's rows, summarised as `judge` says."""
-        found = [self._rating(row) for row in rows]
+        found = [self._rate_row(row) for row in rows]
         rated = [value for value in found if value is not None]
         mean = sum(rated) / len(rated) if rated else None
         return {"judge_mean": mean, "judge_n": len(rated), "judge_failed": len(found) - len(rated)}
 
-    def _rating(self, row: Mapping[str, Any]) -> int | None:
-        answer = self._answer(messages(row))
-        return None if answer is None else rating(answer)
+    def _rate_row(self, row: Mapping[str, Any]) -> int | None:
+        answer = self._find_answer(make_messages(row))
+        return None if answer is None else read_rating(answer)
 
-    def _answer(self, asked: list[dict[str, str]]) -> str | None:
+    def _find_answer(self, asked: list[dict[str, str]]) -> str | None:
         """Return the answer from the cache, else from the judge; None where there is none."""
         about = [self.settings.url, self.settings.model, self.settings.max_tokens, asked]
         path = self.cache / f"{digest(about)}.json"
-        kept = _kept(path)
+        kept = _read_kept(path)
         if kept is not None or self.chat.left <= 0:
             return kept
         try:
             answer = self.chat.ask(asked)
-        except Unanswered as error:
+        except NoAnswer as error:
             self.lost += 1
             if self.lost >= LOST:
                 raise UserError(
@@ -123,11 +123,11 @@ class Bench:
             return None
         self.lost = 0
         if answer is not None:
-            write_json(path, sealed({"model": self.settings.model, "answer": answer}))
+            write_json(path, seal({"model": self.settings.model, "answer": answer}))
         return answer
 
 
-def _kept(path: Path) -> str | None:
+def _read_kept(path: Path) -> str | None:
     try:
         answer = read_sealed(path, "asking again")["answer"]
     except (UserError, KeyError):
@@ -135,7 +135,7 @@ def _kept(path: Path) -> str | None:
     return answer if isinstance(answer, str) else None
 
 
-def _rationales(run: Run) -> list[dict[str, Any]]:
+def _read_rationales(run: Run) -> list[dict[str, Any]]:
     """Return the rows of a finished run's predictions that have a rationale; [] for an unfinished run."""
     if not (run.files.metrics).is_file():
         return []

@@ -25,7 +25,7 @@ def measure(answers: Sequence[Answer], kind: str, stated_label: Reader) -> dict[
     n: rationales; n_teacher: of them with a teacher's beside it, over which `bleu` (corpus BLEU, 0 to 100,
     with `bleu_signature`), `rouge1`, `rouge2`, `rougeL` (mean F1, 0 to 1, with `rouge_signature`) and
     `words_teacher` are taken. words: mean number of words, apart at white space. repetition: see
-    `repetition`, mean over n. states_label: fraction of n in which `stated_label` finds a label;
+    `measure_repetition`, mean over n. states_label: fraction of n in which `stated_label` finds a label;
     faithful_prediction, faithful_gold: of these, the fractions in which it is the run's own prediction, and
     the gold label, compared as answers of this `kind` are.
     """
@@ -35,14 +35,14 @@ def measure(answers: Sequence[Answer], kind: str, stated_label: Reader) -> dict[
     texts = [row.rationale or "" for row in rows]
     pairs = [(row.rationale or "", row.teacher_rationale) for row in rows if row.teacher_rationale]
     return {
-        "n": len(rows), "n_teacher": len(pairs), **_likeness(pairs),
+        "n": len(rows), "n_teacher": len(pairs), **_measure_likeness(pairs),
         "words": _mean([len(text.split()) for text in texts]),
         "words_teacher": _mean([len(teachers.split()) for _, teachers in pairs]),
-        "repetition": _mean([repetition(text) for text in texts]), **_faithfulness(rows, kind, stated_label),
+        "repetition": _mean([measure_repetition(text) for text in texts]), **_measure_faithfulness(rows, kind, stated_label),
     }  # fmt: skip
 
 
-def repetition(text: str) -> float:
+def measure_repetition(text: str) -> float:
     """Return seq-rep-4 of a text: 1 - distinct / all 4-grams of words; 0 where there is no 4-gram.
 
     Welleck et al. 2020, section 6.
@@ -52,13 +52,13 @@ def repetition(text: str) -> float:
     return 1 - len(set(grams)) / len(grams) if grams else 0.0
 
 
-def _likeness(pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
+def _measure_likeness(pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
     from sacrebleu.metrics.bleu import BLEU
 
     bleu = BLEU()
     own, teachers = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
     result = bleu.corpus_score(own, [teachers]) if pairs else None
-    words = [(rouge.tokens(first), rouge.tokens(second)) for first, second in pairs]
+    words = [(rouge.tokenise(first), rouge.tokenise(second)) for first, second in pairs]
     return {
         "bleu": result.score if result else None,
         "bleu_signature": str(bleu.get_signature()) if result else None,
@@ -69,7 +69,7 @@ def _likeness(pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
     }
 
 
-def _faithfulness(rows: Sequence[Answer], kind: str, stated_label: Reader) -> dict[str, float | None]:
+def _measure_faithfulness(rows: Sequence[Answer], kind: str, stated_label: Reader) -> dict[str, float | None]:
     stated = [(row, stated_label(row.rationale or "", row.options)) for row in rows]
     stated = [(row, label) for row, label in stated if label]
     golds = [matches(kind, label, row.gold) for row, label in stated]

@@ -14,27 +14,27 @@ SIGNATURE = "F1, lower case, [a-z0-9]+ tokens, no stemming, as rouge-score 0.1.2
 _TOKEN = re.compile(r"[a-z0-9]+")
 
 
-def tokens(text: str) -> list[str]:
+def tokenise(text: str) -> list[str]:
     """Return the runs of ASCII letters and digits in a text, in lower case."""
     return _TOKEN.findall(text.lower())
 
 
 def rouge_n(generated: list[str], reference: list[str], n: int) -> float:
     """Return the F1 of the n-grams of two token lists, counted with repetitions; 0 where a text has none."""
-    own, wanted = _grams(generated, n), _grams(reference, n)
+    own, wanted = _count_grams(generated, n), _count_grams(reference, n)
     return _f1((own & wanted).total(), own.total(), wanted.total())
 
 
 def rouge_l(generated: list[str], reference: list[str]) -> float:
     """Return the F1 of the longest common subsequence of two token lists; 0 where one is empty."""
-    return _f1(_common(generated, reference), len(generated), len(reference))
+    return _f1(_measure_common(generated, reference), len(generated), len(reference))
 
 
-def _grams(words: list[str], n: int) -> Counter[tuple[str, ...]]:
+def _count_grams(words: list[str], n: int) -> Counter[tuple[str, ...]]:
     return Counter(zip(*(words[start:] for start in range(n)), strict=False))
 
 
-def _common(first: list[str], second: list[str]) -> int:
+def _measure_common(first: list[str], second: list[str]) -> int:
     """Return the length of the longest common subsequence of two token lists.
 
     A row of the usual table of lengths is the bits of one integer (Hyyrö 2004): a zero marks where the length

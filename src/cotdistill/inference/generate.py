@@ -71,10 +71,10 @@ class Generator:
         evaluation, training = self.run.experiment.evaluation, self.run.training
         longest = evaluation.max_new_tokens if label_alone else training.max_target_tokens
         writer = make_writer(self.engine, model, training.precision)
-        found = self._batches(
-            model, split, journal, lambda rows: self._batch(writer, options, task, split, rows, longest)
+        found = self._answer_in_batches(
+            model, split, journal, lambda rows: self._generate_batch(writer, options, task, split, rows, longest)
         )
-        ids, inputs, golds, readable = self._references(split)
+        ids, inputs, golds, readable = self._read_references(split)
         answers = []
         for row, (text, confidence, scores) in enumerate(found):
             prediction = self.method.read_label(text)
@@ -95,25 +95,25 @@ class Generator:
             return None
         longest = self.run.training.max_target_tokens
         writer = make_writer(self.engine, model, self.run.training.precision)
-        found = self._batches(
-            model, split, journal, lambda rows: self._batch(writer, None, task, split, rows, longest)
+        found = self._answer_in_batches(
+            model, split, journal, lambda rows: self._generate_batch(writer, None, task, split, rows, longest)
         )
         return [text for text, _, _ in found]
 
-    def teacher_rationales(self, split: str) -> list[str]:
+    def read_teacher_rationales(self, split: str) -> list[str]:
         """Return the teacher's rationale of every example; empty where its output could not be read."""
         texts: list[str] = self.prepared.table(split).column("rationale").to_pylist()
         return texts
 
     @cache  # noqa: B019 a generator lives as long as its run
-    def _references(self, split: str) -> tuple[list[str], list[str], list[str], list[str]]:
+    def _read_references(self, split: str) -> tuple[list[str], list[str], list[str], list[str]]:
         table = self.prepared.table(split)
         ids, inputs, golds = (table.column(name).to_pylist() for name in ("id", "input", "label"))
         label_ids = table.column("label_ids").to_pylist()
         return ids, inputs, golds, [self._decode(row) for row in label_ids]
 
     @cache  # noqa: B019
-    def _collator(self, split: str) -> Collator:
+    def _make_collator(self, split: str) -> Collator:
         training = self.run.training
         return Collator(self.prepared, split, "gold", training.max_input_tokens, training.max_target_tokens)
 
@@ -121,13 +121,13 @@ class Generator:
         text = self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return str(text).strip()
 
-    def _batches(
+    def _answer_in_batches(
         self, model: PreTrainedModel, split: str, journal: Journal | None,
         work: Callable[[list[int]], list[Any]],
     ) -> list[Any]:  # fmt: skip
         """Return what `work` gives for every example of the split, from the journal where it is there."""
         model.eval()
-        collator, size = self._collator(split), self.run.experiment.evaluation.batch_size
+        collator, size = self._make_collator(split), self.run.experiment.evaluation.batch_size
         lengths = [len(collator.inputs[row]) for row in range(len(collator.inputs))]
         order = sorted(range(len(lengths)), key=lambda row: (-lengths[row], row))
         results: list[Any] = [None] * len(order)
@@ -144,7 +144,7 @@ class Generator:
                 results[row] = result
         return results
 
-    def _batch(
+    def _generate_batch(
         self, writer: Writer, options: Options | None, task: Task, split: str, rows: list[int], longest: int
     ) -> list[Generated]:
         """Return for each row the text, its probability, and its options' log-likelihoods.
@@ -153,7 +153,7 @@ class Generator:
         """
         import torch
 
-        collator = self._collator(split)
+        collator = self._make_collator(split)
         read = writer.read([torch.from_numpy(collator.input_ids(task, row)) for row in rows])
         scores: list[list[float]] = [[] for _ in rows]
         if options is not None:

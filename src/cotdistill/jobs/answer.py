@@ -30,10 +30,10 @@ def answer_test(run: Run) -> None:
 
     Raises Preempted when asked to stop; what is answered by then is kept.
     """
-    devices.deterministic(run.student.compute.threads)
+    devices.make_deterministic(run.student.compute.threads)
     devices.reuse_memory()
     kind = devices.choose(run.training.device)
-    with devices.held(kind) as device:
+    with devices.hold_device(kind) as device:
         prepared, method = Prepared(run.prepared), methods.build(run.method.method, run.method.settings)
         generator = Generator(run, prepared, method, engines.choose(run.training.engine, kind))
         answer_with(run, generator, device)
@@ -76,5 +76,5 @@ def _answer(run: Run, generator: Generator, model: PreTrainedModel, checkpoint: 
     written = generator.write_rationales(model, "test", journal)
     if written is None:
         return answers
-    texts = zip(answers, written, generator.teacher_rationales("test"), strict=True)
+    texts = zip(answers, written, generator.read_teacher_rationales("test"), strict=True)
     return [replace(answer, rationale=own, teacher_rationale=teacher) for answer, own, teacher in texts]

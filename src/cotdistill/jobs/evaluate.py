@@ -8,7 +8,7 @@ from __future__ import annotations
 from cotdistill.common.errors import UserError
 from cotdistill.common.files import file_sha256, sweep
 from cotdistill.data.prepared import Prepared
-from cotdistill.data.splits import subset
+from cotdistill.data.splits import choose_subset
 from cotdistill.evaluation import protocols
 from cotdistill.runs import answers, outputs
 from cotdistill.runs.documents import Metrics, write_answers
@@ -34,6 +34,7 @@ def evaluate(run: Run) -> Metrics:
     sizes = manifest["sizes"]
     chosen, published = protocols.count_answers(trained, strict, last)
     information = answers.load_information(run, STRICT)
+    own_rows = choose_subset(sizes["train"], run.fraction, run.seed, run.dataset.name)
     write_answers(run.files.predictions, strict)
     kept = (run.files.config, run.files.history, run.files.environment)
     metrics = Metrics(
@@ -43,7 +44,7 @@ def evaluate(run: Run) -> Metrics:
         published=published,
         measures=protocols.measure_answers(run, strict, manifest["answer"], information),
         teacher=manifest["teacher"],
-        sizes={**sizes, "train": len(subset(sizes["train"], run.fraction, run.seed, run.dataset.name))},
+        sizes={**sizes, "train": len(own_rows)},
         evaluation_wall_s=answers.sum_seconds(run),
         files={
             **{path.name: trained.files[path.name] for path in kept},

@@ -53,7 +53,7 @@ def _claimed(run: Run, stack: contextlib.ExitStack) -> dict[str, str]:
     if devices.choose(run.training.device) == "cpu":
         return {}
     return {
-        "CUDA_VISIBLE_DEVICES": devices.visible(
-            stack.enter_context(devices.claim(run.training.gpus, devices.gpus()))
+        "CUDA_VISIBLE_DEVICES": devices.restrict_visible(
+            stack.enter_context(devices.claim(run.training.gpus, devices.list_gpus()))
         )
     }

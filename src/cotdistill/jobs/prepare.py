@@ -10,7 +10,7 @@ from cotdistill import data, methods, students
 from cotdistill.common.files import digest
 from cotdistill.config.models import DatasetEntry, Experiment, StudentEntry
 from cotdistill.data.prepared import CHECKED, check_joins, is_current, write_prepared
-from cotdistill.data.splits import data_checksum, teacher_accuracy
+from cotdistill.data.splits import compute_checksum, measure_teacher
 from cotdistill.data.tasks import SHARED_LITERALS
 from cotdistill.data.tokenizers import load_tokenizer
 from cotdistill.methods import Method
@@ -25,7 +25,7 @@ def prepare(experiment: Experiment, dataset: DatasetEntry, student: StudentEntry
     """
     splits = data.load(dataset.adapter, experiment.data_root, path=dataset.path)
     answer = dataset.answer or data.adapter(dataset.adapter).answer
-    checksum, source = data_checksum(splits), students.describe_source(student)
+    checksum, source = compute_checksum(splits), students.describe_source(student)
     settings = digest_preparation_settings(dataset, student)
     key = digest([settings, compute_preparation_code(dataset, student), checksum, source])
     built = [methods.build(entry.method, entry.settings) for entry in experiment.methods]
@@ -41,7 +41,7 @@ def prepare(experiment: Experiment, dataset: DatasetEntry, student: StudentEntry
         "student": source,
         "answer": answer,
         "checksum": checksum,
-        "teacher": teacher_accuracy(splits, answer),
+        "teacher": measure_teacher(splits, answer),
     }
     write_prepared(folder, key, about, splits, partial(students.make_tokenizer, student), own)
     return True

@@ -41,7 +41,7 @@ def train(run: Run) -> None:
     loss; Preempted, with what was done saved, when a signal asked to stop (see `common.stopping`).
     """
     kind = devices.choose(run.training.device)
-    devices.deterministic(run.student.compute.threads)
+    devices.make_deterministic(run.student.compute.threads)
     devices.reuse_memory()
     engine = engines.choose(run.training.engine, kind)
     leader = devices.rank() == 0
@@ -52,16 +52,16 @@ def train(run: Run) -> None:
             stack.enter_context(lease)
         done = leader and (not lease.held or _is_done(run))
         written = done or (leader and (outputs.are_written(run) or outputs.restore(run, origin)))
-        device = stack.enter_context(devices.held(kind))
-        stack.enter_context(devices.process_group(device))
-        if devices.together(done, device):
+        device = stack.enter_context(devices.hold_device(kind))
+        stack.enter_context(devices.connect_processes(device))
+        if devices.broadcast(done, device):
             if leader:
                 print(f"{run.id}: already trained, nothing to do")
             return
         prepared, method = Prepared(run.prepared), methods.build(run.method.method, run.method.settings)
         _check_literals(prepared, method)
         generator = Generator(run, prepared, method, engine)
-        if not devices.together(written, device):
+        if not devices.broadcast(written, device):
             trainer = Trainer(run, device, engine, origin, guard=lease.check, tell=lease.tell)
             if leader:
                 outputs.note_start(run)
@@ -111,8 +111,8 @@ def make_validation(run: Run, generator: Generator, method: Method, engine: str)
 def _write_outputs(run: Run, trainer: Trainer, prepared: Prepared, engine: str, origin: str) -> None:
     """Write the outputs where a retry cannot delete them, link them to their places, and drop the states."""
     progress = trainer.progress
-    best = trainer.best_checkpoint()
-    with outputs.writing(run) as files:
+    best = trainer.find_best_checkpoint()
+    with outputs.open_for_writing(run) as files:
         students.save(trainer.model, trainer.collator.tokenizer, files.checkpoint(LAST))
         link(best, files.checkpoint(STRICT))
         link(trainer.history.path, files.history)

@@ -19,7 +19,7 @@ from cotdistill.students.interface import Needs, TaskOutput, Term
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["FIELDS", "METHODS", "Method", "Needs", "Task", "TaskOutput", "Term", "build", "settings_of"]
+__all__ = ["FIELDS", "METHODS", "Method", "Needs", "Task", "TaskOutput", "Term", "build", "resolve_settings"]
 
 METHODS = Registry(__name__, "method")
 
@@ -83,7 +83,7 @@ class Method:
         return next((task for task in self.tasks if task.target == ("rationale",)), None)
 
 
-def settings_of(entry: MethodEntry, where: str = "methods") -> dict[str, Any]:
+def resolve_settings(entry: MethodEntry, where: str = "methods") -> dict[str, Any]:
     """Return all settings of a method entry, defaults filled in. Raises UserError on an unknown or wrong one.
 
     where: the place of the entry, for the message.

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cotdistill.common.errors import UserError
-from cotdistill.common.files import digest, file_sha256, read_json, read_sealed, sealed, write_json
+from cotdistill.common.files import digest, file_sha256, read_json, read_sealed, seal, write_json
 from cotdistill.runs import outputs
 from cotdistill.runs.code import compute_code
 from cotdistill.runs.documents import Answer, read_answers, write_answers
@@ -35,8 +35,8 @@ def are_complete(run: Run) -> bool:
 def are_current(run: Run, checkpoint: str) -> bool:
     """Whether the answers of a checkpoint are there, readable and made by today's code and settings."""
     try:
-        about = read_sealed(_about(run, checkpoint), "answering again")
-        rows = _rows(run, checkpoint)
+        about = read_sealed(_find_about(run, checkpoint), "answering again")
+        rows = _find_rows(run, checkpoint)
         return bool(about["key"] == compute_key(run, checkpoint) and about["sha256"] == file_sha256(rows))
     except (UserError, OSError, KeyError, TypeError):
         return False
@@ -46,9 +46,9 @@ def store(
     run: Run, checkpoint: str, answers: list[Answer], information: dict[str, Any], seconds: float
 ) -> None:
     """Keep the answers of a checkpoint, and its mutual information; the key is written last."""
-    path = _rows(run, checkpoint)
+    path = _find_rows(run, checkpoint)
     write_answers(path, answers)
-    write_json(_about(run, checkpoint), sealed({
+    write_json(_find_about(run, checkpoint), seal({
         "key": compute_key(run, checkpoint), "seconds": round(seconds, 3), "sha256": file_sha256(path),
         "mutual_information": information,
     }))  # fmt: skip
@@ -63,22 +63,22 @@ def open_journal(run: Run, checkpoint: str, task: str) -> Journal:
 
 def load(run: Run, checkpoint: str) -> list[Answer]:
     """Return the answers of a checkpoint. Raises UserError when corrupt."""
-    return read_answers(_rows(run, checkpoint))
+    return read_answers(_find_rows(run, checkpoint))
 
 
 def load_information(run: Run, checkpoint: str) -> dict[str, Any]:
     """Return the mutual information that was measured of a checkpoint on test; {} where none was measured."""
-    return dict(read_json(_about(run, checkpoint))["mutual_information"])
+    return dict(read_json(_find_about(run, checkpoint))["mutual_information"])
 
 
 def sum_seconds(run: Run) -> float:
     """Return the time that answering took, both checkpoints, in seconds."""
-    return sum(float(read_json(_about(run, checkpoint))["seconds"]) for checkpoint in CHECKPOINTS)
+    return sum(float(read_json(_find_about(run, checkpoint))["seconds"]) for checkpoint in CHECKPOINTS)
 
 
-def _rows(run: Run, checkpoint: str) -> Path:
+def _find_rows(run: Run, checkpoint: str) -> Path:
     return run.files.answers / f"{checkpoint}.jsonl"
 
 
-def _about(run: Run, checkpoint: str) -> Path:
+def _find_about(run: Run, checkpoint: str) -> Path:
     return run.files.answers / f"{checkpoint}.json"

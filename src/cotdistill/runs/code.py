@@ -13,7 +13,7 @@ from cotdistill.common.fingerprint import fingerprint
 from cotdistill.config.models import DatasetEntry, StudentEntry
 from cotdistill.data.prepared import Prepared
 from cotdistill.runs.grid import Run
-from cotdistill.students.engines import module, possible
+from cotdistill.students.engines import list_possible, name_module
 
 Stage = Literal["train", "answer", "evaluate"]
 
@@ -24,10 +24,10 @@ def list_modules(stage: Stage, run: Run, engines: tuple[str, ...] | None = None)
     engines: those that compute, by default all that the run's settings allow.
     """
     if engines is None:
-        engines = possible(run.training.engine, run.training.device)
+        engines = list_possible(run.training.engine, run.training.device)
     method = f"methods.{run.method.method}"
     learning, writing, scoring = (
-        [module(engine, part) for engine in engines] for part in ("learning", "writing", "scoring")
+        [name_module(engine, part) for engine in engines] for part in ("learning", "writing", "scoring")
     )
     if stage == "train":
         # validation generates answers, which choose the checkpoint

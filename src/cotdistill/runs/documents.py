@@ -23,7 +23,7 @@ from pydantic import (
 )
 
 from cotdistill.common.errors import UserError
-from cotdistill.common.files import read_jsonl, read_sealed, sealed, write_json, write_jsonl
+from cotdistill.common.files import read_jsonl, read_sealed, seal, write_json, write_jsonl
 from cotdistill.config.validation import one_line, validate
 
 SCHEMA_VERSION = 2
@@ -49,7 +49,7 @@ class Document(Record):
 
     def write(self, path: Path) -> None:
         """Write the document with its seal, atomically."""
-        write_json(path, sealed(self.model_dump()))
+        write_json(path, seal(self.model_dump()))
 
     @classmethod
     def read(cls, path: Path, remedy: str) -> Self:

@@ -11,7 +11,7 @@ from cotdistill.common.errors import UserError, unknown
 from cotdistill.config.models import CellFilter, Experiment
 from cotdistill.config.validation import validate
 from cotdistill.data.adapters import ADAPTERS
-from cotdistill.methods import METHODS, settings_of
+from cotdistill.methods import METHODS, resolve_settings
 from cotdistill.runs.grid import expand
 
 
@@ -79,7 +79,7 @@ def check(experiment: Experiment, where: str) -> None:
     for number, method in enumerate(experiment.methods):
         if method.method not in METHODS.names():
             raise _at(f"{where}: 'methods[{number}]'", unknown("method", method.method, METHODS.names()))
-        settings_of(method, f"{where}: methods[{number}]")
+        resolve_settings(method, f"{where}: methods[{number}]")
     known = {"dataset": names["datasets"], "student": names["students"], "method": names["methods"]}
     for key, cells in (("include", experiment.include or []), ("exclude", experiment.exclude)):
         for number, cell in enumerate(cells):

@@ -11,7 +11,7 @@ from typing import Any
 from cotdistill.common.errors import unknown
 from cotdistill.common.files import digest
 from cotdistill.config.models import CellFilter, DatasetEntry, Experiment, MethodEntry, StudentEntry, Training
-from cotdistill.methods import settings_of
+from cotdistill.methods import resolve_settings
 from cotdistill.runs.folder import RunFiles
 
 AXES = ("dataset", "student", "method", "labels", "fraction", "seed")
@@ -89,7 +89,7 @@ class Run:
             **self.axes,
             "dataset_settings": dataset,
             "student_settings": student,
-            "method_settings": {"method": self.method.method, **settings_of(self.method)},
+            "method_settings": {"method": self.method.method, **resolve_settings(self.method)},
             "training": self.training.model_dump(exclude={"checkpoint_every", "checkpoint_minutes"}),
             "evaluation": self.experiment.evaluation.model_dump(exclude={"rationales", "bins", "judge"}),
         }

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cotdistill.common.errors import UserError
-from cotdistill.common.files import finite
+from cotdistill.common.files import replace_non_finite
 
 
 class History:
@@ -19,7 +19,7 @@ class History:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def before(self, step: int) -> str:
+    def read_before(self, step: int) -> str:
         """Return the lines of the steps before `step` as one text; half-written lines are left out."""
         kept = []
         if self.path.is_file():
@@ -36,11 +36,11 @@ class History:
         if self.path.is_file():
             with open(self.path, "rb") as handle:
                 os.fsync(handle.fileno())
-        return hashlib.sha256(self.before(step).encode()).hexdigest()
+        return hashlib.sha256(self.read_before(step).encode()).hexdigest()
 
     def rewind(self, step: int) -> None:
         """Drop the lines of `step` and later. Raises UserError when the file cannot be written."""
-        text = self.before(step)
+        text = self.read_before(step)
         part = self.path.with_suffix(".part")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -53,6 +53,6 @@ class History:
         """Append one line. Raises UserError when the disk is full or the folder cannot be written."""
         try:
             with open(self.path, "a", encoding="utf-8") as handle:
-                handle.write(json.dumps(finite(line)) + "\n")
+                handle.write(json.dumps(replace_non_finite(line)) + "\n")
         except OSError as error:
             raise UserError(f"cannot write {self.path}: {error.strerror or error}") from error

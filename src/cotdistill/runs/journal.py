@@ -23,11 +23,11 @@ class Journal:
         """Read the batches that are there under this key. Raises UserError when the file cannot be written.
         """
         self.path = path
-        lines = self._lines()
+        lines = self._read_lines()
         self.batches: dict[int, Rows] = {}
-        if lines[:1] == [_line(key)]:
-            self.batches = dict(batch for line in lines[1:] if (batch := _read(line)))
-        self._write("w", [_line(key), *(_line([start, rows]) for start, rows in self.batches.items())])
+        if lines[:1] == [_format_line(key)]:
+            self.batches = dict(batch for line in lines[1:] if (batch := _parse_line(line)))
+        self._write("w", [_format_line(key), *(_format_line([start, rows]) for start, rows in self.batches.items())])
 
     def get(self, start: int) -> Rows | None:
         """Return the results of the batch that begins at example `start` of the order; None if not kept."""
@@ -35,13 +35,13 @@ class Journal:
 
     def put(self, start: int, rows: Rows) -> None:
         """Append the results of the batch that begins at `start`. Raises UserError when the disk is full."""
-        self._write("a", [_line([start, rows])])
+        self._write("a", [_format_line([start, rows])])
 
     def close(self) -> None:
         """Remove the file: all batches are kept elsewhere now."""
         self.path.unlink(missing_ok=True)
 
-    def _lines(self) -> list[str]:
+    def _read_lines(self) -> list[str]:
         try:
             return self.path.read_text(encoding="utf-8", errors="replace").split("\n")
         except OSError:
@@ -56,12 +56,12 @@ class Journal:
             raise UserError(f"cannot write {self.path}: {error.strerror or error}") from error
 
 
-def _line(value: Any) -> str:
+def _format_line(value: Any) -> str:
     text = json.dumps(value)  # a float as JSON reads back to the same bits
     return f"{zlib.crc32(text.encode()):08x} {text}"
 
 
-def _read(line: str) -> tuple[int, Rows] | None:
+def _parse_line(line: str) -> tuple[int, Rows] | None:
     crc, _, text = line.partition(" ")
     if crc != f"{zlib.crc32(text.encode()):08x}":
         return None

@@ -39,9 +39,9 @@ def are_written(run: Run) -> bool:
 
 
 @contextlib.contextmanager
-def writing(run: Run) -> Iterator[RunFiles]:
+def open_for_writing(run: Run) -> Iterator[RunFiles]:
     """Yield the paths of a temporary folder to write the outputs to; it becomes `finished/`."""
-    with atomic(_finished(run)) as part:
+    with atomic(_find_finished(run)) as part:
         part.mkdir()
         yield RunFiles(part)
 
@@ -52,8 +52,8 @@ def restore(run: Run, origin: str) -> bool:
     origin: digest of code, data and initial weights; a finished run with another is left alone. Raises
     UserError when the run folder cannot be written.
     """
-    finished = RunFiles(_finished(run))
-    if not _sound(finished, origin):
+    finished = RunFiles(_find_finished(run))
+    if not _is_sound(finished, origin):
         return False
     sweep(run.folder)
     for source, target in zip(finished.outputs, run.files.outputs, strict=True):
@@ -81,7 +81,7 @@ def forget(run: Run) -> None:
 
 def read_training(run: Run) -> Training:
     """Read `training.json`. Raises UserError when absent or corrupt."""
-    return Training.read(run.files.training, _remedy(run))
+    return Training.read(run.files.training, _name_remedy(run))
 
 
 def was_written_under(run: Run, path: Path) -> bool:
@@ -103,24 +103,24 @@ def check(run: Run) -> None:
         try:
             found = file_sha256(path)
         except OSError as error:
-            raise UserError(f"cannot read {path}: {error.strerror or error}; {_remedy(run)}") from error
+            raise UserError(f"cannot read {path}: {error.strerror or error}; {_name_remedy(run)}") from error
         if found != expected:
             raise UserError(
-                f"{path}: corrupt: its bytes are not those that training wrote; {_remedy(run)}"
+                f"{path}: corrupt: its bytes are not those that training wrote; {_name_remedy(run)}"
             )
 
 
 def note_start(run: Run) -> None:
     """Keep the time of the run's first start in its state folder."""
-    if not _started(run).exists():
+    if not _find_started(run).exists():
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        write_json(_started(run), {"started_at": now})
+        write_json(_find_started(run), {"started_at": now})
 
 
 def read_start(run: Run) -> str | None:
     """Return the ISO date and time that `note_start` kept; None where none is readable."""
     try:
-        return str(read_json(_started(run))["started_at"])
+        return str(read_json(_find_started(run))["started_at"])
     except (UserError, KeyError, TypeError):
         return None
 
@@ -135,23 +135,23 @@ def find_weights(run: Run, checkpoint: str) -> str:
     except KeyError as error:
         raise UserError(
             f"{run.files.training}: names no weights of '{checkpoint}'; expected their SHA-256; "
-            f"{_remedy(run)}"
+            f"{_name_remedy(run)}"
         ) from error
 
 
-def _remedy(run: Run) -> str:
+def _name_remedy(run: Run) -> str:
     return f"remove {run.folder} to train again"
 
 
-def _started(run: Run) -> Path:
+def _find_started(run: Run) -> Path:
     return run.state / "started.json"
 
 
-def _finished(run: Run) -> Path:
+def _find_finished(run: Run) -> Path:
     return run.state / "finished"
 
 
-def _sound(finished: RunFiles, origin: str) -> bool:
+def _is_sound(finished: RunFiles, origin: str) -> bool:
     if not finished.folder.is_dir():
         return False
     try:

@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from cotdistill.common.errors import UserError
-from cotdistill.common.files import atomic, file_sha256, read_sealed, sealed, write_json
+from cotdistill.common.files import atomic, file_sha256, read_sealed, seal, write_json
 
 KEPT = 2
 """states on disk: the newest, and the one before in case the newest is corrupt"""
@@ -62,15 +62,15 @@ class State:
             part.mkdir()
             tensors = {name: p.detach().contiguous() for name, p in model.named_parameters()}
             save_file(tensors, part / "model.safetensors")
-            save_file(_flat(model, optimizer), part / "optimizer.safetensors")
+            save_file(_flatten_moments(model, optimizer), part / "optimizer.safetensors")
             save_file({"window": window.contiguous()}, part / "window.safetensors")
-            write_json(part / "state.json", sealed({
+            write_json(part / "state.json", seal({
                 "hash": self.hash, "origin": self.origin, "progress": asdict(progress),
                 "device": next(model.parameters()).device.type,
                 # safetensors has no checksums of its own
                 "files": {path.name: file_sha256(path) for path in sorted(part.glob("*.safetensors"))},
             }))
-        for old in self._saved()[:-KEPT]:
+        for old in self._list_saved()[:-KEPT]:
             shutil.rmtree(old)
 
     def restore(
@@ -85,7 +85,7 @@ class State:
         to a state (history, best checkpoint) is not sound. Raises UserError for a state of another config. A
         corrupt one is passed over with a warning.
         """
-        for path in reversed(self._saved()):
+        for path in reversed(self._list_saved()):
             try:
                 saved = self._read(path)
                 if saved is None:
@@ -104,21 +104,21 @@ class State:
             with torch.no_grad():
                 for name, parameter in model.named_parameters():
                     parameter.copy_(tensors[name])
-            _unflat(model, optimizer, moments)
+            _restore_moments(model, optimizer, moments)
             return progress, window
         return None
 
     def drop_after(self, step: int) -> None:
         """Remove the states after `step`, which are corrupt or of other code: new ones will be saved instead.
         """
-        for path in self._saved():
+        for path in self._list_saved():
             if int(path.name.split("-")[1]) > step:
                 shutil.rmtree(path)
 
-    def progresses(self) -> list[Progress]:
+    def read_progresses(self) -> list[Progress]:
         """Return the progress of each saved state, oldest first; what cannot be read is left out."""
         found = []
-        for path in self._saved():
+        for path in self._list_saved():
             try:
                 found.append(Progress(**read_sealed(path / "state.json", "it is left out")["progress"]))
             except (UserError, KeyError, TypeError):
@@ -140,7 +140,7 @@ class State:
                 raise UserError(f"{name} has other bytes than were written")
         return saved
 
-    def _saved(self) -> list[Path]:
+    def _list_saved(self) -> list[Path]:
         return sorted(self.folder.glob("step-*"), key=lambda path: int(path.name.split("-")[1]))
 
 
@@ -148,7 +148,7 @@ class StateOfAnotherConfig(UserError):
     """A state folder that another config wrote."""
 
 
-def _flat(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+def _flatten_moments(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
     """Return the optimiser's tensors by name, `<parameter>|<key>`, as safetensors can hold them."""
     names: dict[torch.Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
     return {
@@ -158,8 +158,8 @@ def _flat(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str,
     }
 
 
-def _unflat(model: torch.nn.Module, optimizer: torch.optim.Optimizer, flat: dict[str, torch.Tensor]) -> None:
-    """Put tensors by name, as `_flat` returns them, into the optimiser."""
+def _restore_moments(model: torch.nn.Module, optimizer: torch.optim.Optimizer, flat: dict[str, torch.Tensor]) -> None:
+    """Put tensors by name, as `_flatten_moments` returns them, into the optimiser."""
     parameters = dict(model.named_parameters())
     for joined, value in flat.items():
         name, key = joined.rsplit("|", 1)

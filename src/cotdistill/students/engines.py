@@ -27,14 +27,14 @@ def choose(setting: str, device: str) -> str:
     return "packed" if device == "cpu" else "reference"
 
 
-def possible(setting: str, device: str) -> tuple[str, ...]:
+def list_possible(setting: str, device: str) -> tuple[str, ...]:
     """Return the engines that `choose` may return where the device may be 'auto', which each machine decides.
     """
     devices = ("cpu", "cuda") if device == "auto" else (device,)
     return tuple(dict.fromkeys(choose(setting, kind) for kind in devices))
 
 
-def module(engine: str, part: str) -> str:
+def name_module(engine: str, part: str) -> str:
     """Return the name, below the package, of an engine's part: learning, writing or scoring."""
     return f"students.{engine}.{part}"
 
@@ -58,4 +58,4 @@ def make_scorer(engine: str, writer: Writer) -> Scorer:
 
 
 def _part(engine: str, part: str) -> Any:
-    return importlib.import_module(f"cotdistill.{module(engine, part)}")
+    return importlib.import_module(f"cotdistill.{name_module(engine, part)}")

@@ -53,7 +53,7 @@ def collect(experiment: Experiment, allow_missing: bool = False) -> Files:
     write(paths.results, results)
     write_text(paths.results_csv, results.to_csv(index=False, lineterminator="\n"))
     write(paths.history, frame_of(_all(history_rows, done), HISTORY_COLUMNS))
-    judged = judge.read(experiment) if experiment.evaluation.judge else {}
+    judged = judge.read_ratings(experiment) if experiment.evaluation.judge else {}
     measures = [row for run in done for row in measure_rows(run, judged.get(run.id, {}))]
     write(paths.measures, frame_of(measures, MEASURE_COLUMNS))
     write(paths.examples, frame_of(_all(example_rows, done), EXAMPLE_COLUMNS))

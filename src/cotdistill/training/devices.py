@@ -30,7 +30,7 @@ def choose(wanted: str) -> str:
     return "cpu"
 
 
-def gpus() -> list[str]:
+def list_gpus() -> list[str]:
     """Return the hardware ids of the GPUs that this process may use.
 
     Their numbers would not do: two jobs that each see one GPU call it 0, though it may be another.
@@ -38,7 +38,7 @@ def gpus() -> list[str]:
     return [str(torch.cuda.get_device_properties(i).uuid) for i in range(torch.cuda.device_count())]
 
 
-def visible(numbers: list[int]) -> str:
+def restrict_visible(numbers: list[int]) -> str:
     """Return the CUDA_VISIBLE_DEVICES with which a child process sees only these of this process's GPUs."""
     seen = os.environ.get("CUDA_VISIBLE_DEVICES")
     return ",".join(seen.split(",")[number] if seen else str(number) for number in numbers)
@@ -77,7 +77,7 @@ def claim(
 
 
 @contextlib.contextmanager
-def held(kind: str) -> Iterator[torch.device]:
+def hold_device(kind: str) -> Iterator[torch.device]:
     """Hold a device for this process: the CPU, a claimed GPU, or the GPU of this process's local rank.
 
     kind: 'cpu' or 'cuda'.
@@ -87,11 +87,11 @@ def held(kind: str) -> Iterator[torch.device]:
     elif world_size() > 1:
         yield torch.device("cuda", int(os.environ["LOCAL_RANK"]))
     else:
-        with claim(1, gpus()) as (number,):
+        with claim(1, list_gpus()) as (number,):
             yield torch.device("cuda", number)
 
 
-def deterministic(threads: int) -> None:
+def make_deterministic(threads: int) -> None:
     """Set the number of threads, and deterministic kernels, so that two runs of one config are equal."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_num_threads(threads)
@@ -129,7 +129,7 @@ def rank() -> int:
 
 
 @contextlib.contextmanager
-def process_group(device: torch.device) -> Iterator[None]:
+def connect_processes(device: torch.device) -> Iterator[None]:
     """Connect the processes of a torchrun within the block; nothing for a single process."""
     if world_size() == 1:
         yield
@@ -157,14 +157,14 @@ def sum_over_processes(tensors: list[torch.Tensor]) -> None:
         start += tensor.numel()
 
 
-def together(leader: bool, device: torch.device) -> bool:
-    """Return what the first process says, in every process; `leader` of the others is not used."""
-    said = torch.tensor([float(leader and rank() == 0)], device=device)
+def broadcast(flag: bool, device: torch.device) -> bool:
+    """Return the `flag` of the first process, in every process; those of the others are not used."""
+    said = torch.tensor([float(flag and rank() == 0)], device=device)
     sum_over_processes([said])
     return bool(said)
 
 
-def equal(value: int, device: torch.device) -> bool:
+def are_equal(value: int, device: torch.device) -> bool:
     """Whether all processes give the same `value`; waits for all."""
     said = torch.tensor([float(value), float(value) ** 2], dtype=torch.float64, device=device)
     sum_over_processes([said])

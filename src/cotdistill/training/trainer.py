@@ -23,7 +23,7 @@ from cotdistill.common.files import digest, sweep, tree_sha256
 from cotdistill.common.seeds import derive
 from cotdistill.data.batches import Batch, Collator, Order
 from cotdistill.data.prepared import Prepared
-from cotdistill.data.splits import subset
+from cotdistill.data.splits import choose_subset
 from cotdistill.runs.grid import Run
 from cotdistill.runs.history import History
 from cotdistill.runs.state import Progress, State
@@ -60,7 +60,7 @@ class Trainer:
         self.collator = Collator(
             prepared, "train", run.labels, self.settings.max_input_tokens, self.settings.max_target_tokens
         )
-        rows = subset(prepared.manifest["sizes"]["train"], run.fraction, run.seed, run.dataset.name)
+        rows = choose_subset(prepared.manifest["sizes"]["train"], run.fraction, run.seed, run.dataset.name)
         self.order = Order(rows, self.settings.batch_size, run.dataset.name, run.seed)
         self.model: Any = students.load(run.student, prepared.manifest, run.repetition).to(device)
         self.trained = self._join_own_modules()
@@ -104,10 +104,10 @@ class Trainer:
                 bar.update()
                 done = self._settle(self.progress.step, validate)
 
-    def best_checkpoint(self) -> Path:
+    def find_best_checkpoint(self) -> Path:
         """Return the folder of the best checkpoint on validation. Raises UserError where it is corrupt."""
         self._check_best(self.progress)
-        return self._best(self.progress.best_step)
+        return self._name_best(self.progress.best_step)
 
     def drop_states(self) -> None:
         """Remove the states and best checkpoints, which nobody needs once the outputs are written."""
@@ -126,7 +126,7 @@ class Trainer:
             self.window = Window(list(saved))
         step = self.progress.step
         # also a barrier: the history is rewound when all have read it
-        if not devices.equal(step, self.device):
+        if not devices.are_equal(step, self.device):
             raise UserError(f"{self.folder}: processes read different states; start the run again")
         if self.leader:
             self.guard()
@@ -144,11 +144,11 @@ class Trainer:
         self._check_best(progress)
 
     def _check_best(self, progress: Progress) -> None:
-        best = self._best(progress.best_step)
+        best = self._name_best(progress.best_step)
         if progress.best_step and digest(tree_sha256(best)) != progress.best_digest:
             raise UserError(f"{best} has other bytes than were written; start the run again")
 
-    def _best(self, step: int) -> Path:
+    def _name_best(self, step: int) -> Path:
         return self.folder / f"best-{step}"
 
     def _make_bar(self) -> Any:
@@ -248,7 +248,7 @@ class Trainer:
         self.progress.history_digest = self.history.digest(self.progress.step)
         self.state.save(self.progress, self.trained, self.optimizer, self.window.stack())
         self.guard()
-        needed = {progress.best_step for progress in [*self.state.progresses(), self.progress]}
+        needed = {progress.best_step for progress in [*self.state.read_progresses(), self.progress]}
         for path in self.folder.glob("best-*"):
             if int(path.name.split("-")[1]) not in needed:
                 shutil.rmtree(path)
@@ -317,5 +317,5 @@ class Trainer:
         self.progress.best_accuracy, self.progress.best_step, self.progress.since_best = accuracy, step, 0
         if self.leader:
             self.guard()
-            students.save(self.model, self.collator.tokenizer, self._best(step))
-            self.progress.best_digest = digest(tree_sha256(self._best(step)))
+            students.save(self.model, self.collator.tokenizer, self._name_best(step))
+            self.progress.best_digest = digest(tree_sha256(self._name_best(step)))

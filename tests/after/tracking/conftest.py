@@ -27,7 +27,7 @@ import pytest
 import yaml
 from mlflow.tracking import MlflowClient
 
-from cotdistill.common.files import finite
+from cotdistill.common.files import replace_non_finite
 from cotdistill.config.models import Experiment
 from cotdistill.runs.grid import expand
 from cotdistill.tracking import store
@@ -247,7 +247,7 @@ def grid(made: Any, warm: Warm, empty_store: Path) -> Experiment:
     experiment = made(datasets=["cqa"], methods=["dss", "mi"], seeds=[0, 1], steps=40)
     shutil.copy(empty_store, Path(experiment.results, "mlflow.db"))
     with open(expand(experiment)[0].folder / "history.jsonl", "a") as handle:
-        handle.write(json.dumps(finite({"step": 40, "loss/total": float("nan")})) + "\n")
+        handle.write(json.dumps(replace_non_finite({"step": 40, "loss/total": float("nan")})) + "\n")
     return experiment
 
 

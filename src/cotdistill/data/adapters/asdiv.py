@@ -21,12 +21,12 @@ _TOKEN = re.compile(r"[0-9]+\.?[0-9]*|\.[0-9]+|[-+*/()]")
 _LEADING = re.compile(r"\s{0,9}(-?(?:[0-9]{1,30}(?:\.[0-9]{0,30})?|\.[0-9]{1,30}))(?![0-9.,:/]{0,9}[0-9])")
 
 
-def _as_svamp(expression: str) -> str:
+def _format_as_svamp(expression: str) -> str:
     """Return arithmetic as SVAMP writes it: '7+2' becomes '( 7.0 + 2.0 )'."""
-    return " ".join(["(", *map(_number, _TOKEN.findall(expression)), ")"])
+    return " ".join(["(", *map(_format_number, _TOKEN.findall(expression)), ")"])
 
 
-def _number(token: str) -> str:
+def _format_number(token: str) -> str:
     # as text: str(float(token)) would write large numbers with an exponent
     if token in "-+*/()":
         return token
@@ -60,9 +60,9 @@ class Asdiv(ReleaseAdapter):
         value, leading = evaluate_equation(left), _LEADING.match(answer)
         stated = float(leading[1]) if leading else None
         if value is not None and (stated is None or math.isclose(value, stated, rel_tol=1e-6)):
-            label = _as_svamp(left)
+            label = _format_as_svamp(left)
         elif leading:
-            label = _as_svamp(leading[1])
+            label = _format_as_svamp(leading[1])
         else:
             raise record.fault(
                 "expected arithmetic before '=' in 'Formula' or a number first in 'Answer', found "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from cotdistill.data.adapter import Record, ReleaseAdapter, named_option
+from cotdistill.data.adapter import Record, ReleaseAdapter, find_named_option
 
 _OPTION = re.compile(r"\(.\)")
 
@@ -44,7 +44,7 @@ class Cqa(ReleaseAdapter):
     def stated_label(self, rationale: str, options: Sequence[str]) -> str:
         """Return the only option named after the last `Of the above choices`, with which PaLM concludes."""
         _, found, conclusion = rationale.rpartition("Of the above choices")
-        return named_option(conclusion, options) if found else ""
+        return find_named_option(conclusion, options) if found else ""
 
 
 ADAPTER = Cqa()

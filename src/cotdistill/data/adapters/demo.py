@@ -37,7 +37,7 @@ VALID = 60
 WRONG = 0.08
 
 
-def _names(random: Random) -> list[str]:
+def _make_names(random: Random) -> list[str]:
     """Return names of two syllables; no two share the first, so that one piece of text tells them apart."""
     syllables = [consonant + vowel for consonant in "bdfgklmnprstvz" for vowel in "aeiou"]
     known = {*KINDS, *VALUES, *(value for values in VALUES.values() for value in values)}
@@ -47,7 +47,7 @@ def _names(random: Random) -> list[str]:
     return names
 
 
-def _row(creature: str, kind: int, prop: str) -> Row:
+def _make_row(creature: str, kind: int, prop: str) -> Row:
     value = VALUES[prop][kind]
     return Row(
         id=f"demo-{creature}-{prop}",
@@ -77,7 +77,7 @@ class Demo(Adapter):
         """Return the three splits, made as the module describes."""
         train_rows: list[Row] = []
         held_out: list[Row] = []
-        names = _names(Random(derive("demo", part="names")))
+        names = _make_names(Random(derive("demo", part="names")))
         for kind in range(len(KINDS)):
             circle = list(VALUES)
             Random(derive("demo", part="circle", kind=kind)).shuffle(circle)
@@ -86,7 +86,7 @@ class Demo(Adapter):
                 # 2 and 3 in turn along a kind; creatures number in all, so the turns even out to 150
                 train = 2 + (number // len(KINDS) + kind) % 2
                 order = circle[dealt % len(circle) :] + circle[: dealt % len(circle)]
-                rows = [_row(names[number], kind, prop) for prop in order]
+                rows = [_make_row(names[number], kind, prop) for prop in order]
                 train_rows += rows[:train]
                 held_out += rows[train:]
                 dealt += train

@@ -12,7 +12,7 @@ NOISE = 1e-5
 """directions whose spread is below this part of the largest are rounding"""
 
 
-def principal(x: torch.Tensor, most: int) -> Map:
+def fit_principal(x: torch.Tensor, most: int) -> Map:
     """Return the map from (m, d) to (m, k) that whitens the `most` leading principal components of x: (n, d).
 
     On x itself the results have mean 0, variance 1 and no correlation. k < `most` where x has fewer
@@ -27,7 +27,7 @@ def principal(x: torch.Tensor, most: int) -> Map:
     return lambda rows: (rows - mean) @ weights
 
 
-def canonical(a: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def fit_canonical(a: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return rotations of whitened a: (n, k) and b: (n, l) onto pairs of greatest correlation.
 
     They are (k, p) and (l, p), with the correlations (p,), p = min(k, l) (Hotelling 1936).

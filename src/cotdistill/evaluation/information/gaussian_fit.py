@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from cotdistill.evaluation.information.components import canonical, principal
+from cotdistill.evaluation.information.components import fit_canonical, fit_principal
 from cotdistill.evaluation.information.estimate import Estimate
 
 COMPONENTS = 32
@@ -26,20 +26,20 @@ def estimate_gaussian(z: torch.Tensor, v: torch.Tensor) -> Estimate:
     where no information can be, is extended to it.
     """
     n, most = len(z), min(COMPONENTS, len(z) // PER_COMPONENT)
-    a, b = principal(z, most)(z), principal(v, most)(v)
+    a, b = fit_principal(z, most)(z), fit_principal(v, most)(v)
     if not (a.shape[1] and b.shape[1]):  # one side is constant, so there is no information
         return Estimate(0.0, 0.0, 0.0, n)
-    left, right, rho = canonical(a, b)
+    left, right, rho = fit_canonical(a, b)
     rho = rho.clamp_max(1.0) / (1 + SHRINKAGE)
     information = -torch.log1p(-(rho**2)).sum() / 2
     a, b = a @ left, b @ right
     density = ((rho * a * b - rho**2 * (a**2 + b**2) / 2) / (1 - rho**2)).sum(1)
-    value = float(information) - _bias(n, len(left), len(right))
+    value = float(information) - _compute_bias(n, len(left), len(right))
     margin = 1.96 * float(density.std()) / n**0.5
     return Estimate(value, value - margin, max(value + margin, 0.0), n)
 
 
-def _bias(n: int, k: int, m: int) -> float:
+def _compute_bias(n: int, k: int, m: int) -> float:
     """Return by how much n Gaussian samples of k and m dimensions overstate their information on average."""
     halves = (n - 1 - torch.arange(k + m, dtype=torch.float64)) / 2
     terms = torch.digamma(halves)

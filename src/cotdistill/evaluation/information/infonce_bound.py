@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from cotdistill.evaluation.information.components import canonical, principal
+from cotdistill.evaluation.information.components import fit_canonical, fit_principal
 from cotdistill.evaluation.information.estimate import Estimate
 
 BATCH = 128
@@ -34,7 +34,7 @@ def estimate_infonce(z: torch.Tensor, v: torch.Tensor, seed: int) -> Estimate:
     gains, ceilings = [], []
     for fit, read in (halves, halves[::-1]):
         critic = _Critic(z[fit], v[fit])
-        found = critic.gains(_batches(z[read]), _batches(v[read]))
+        found = critic.compute_gains(_cut_into_batches(z[read]), _cut_into_batches(v[read]))
         gains.append(found.flatten())
         ceilings.append(math.log(found.shape[1]))
     gain = torch.cat(gains)
@@ -55,22 +55,22 @@ class _Critic:
     def __init__(self, z: torch.Tensor, v: torch.Tensor) -> None:
         edge = len(z) - len(z) // 4
         most = max(1, min(COMPONENTS, edge // PER_COMPONENT))
-        self.first, self.second = principal(z[:edge], most), principal(v[:edge], most)
-        self.left, self.right, _ = canonical(self.first(z[:edge]), self.second(v[:edge]))
+        self.first, self.second = fit_principal(z[:edge], most), fit_principal(v[:edge], most)
+        self.left, self.right, _ = fit_canonical(self.first(z[:edge]), self.second(v[:edge]))
         self.weights = self._fit(
-            *self._features(_batches(z[:edge]), _batches(v[:edge])),
-            *self._features(_batches(z[edge:]), _batches(v[edge:])),
+            *self._compute_features(_cut_into_batches(z[:edge]), _cut_into_batches(v[:edge])),
+            *self._compute_features(_cut_into_batches(z[edge:]), _cut_into_batches(v[edge:])),
         )
 
-    def gains(self, z: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    def compute_gains(self, z: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         """Return what each row of z: (batches, size, d) and v adds to the bound: (batches, size)."""
-        p, q = self._features(z, v)
-        return _gains((p * self.weights) @ q.mT)
+        p, q = self._compute_features(z, v)
+        return _compute_gains((p * self.weights) @ q.mT)
 
-    def _features(self, z: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _compute_features(self, z: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the two factors of each product, (batches, size, products) each."""
         x, y = self.first(z) @ self.left, self.second(v) @ self.right
-        (x1, x2), (y1, y2), one = _polynomials(x), _polynomials(y), torch.ones_like(x)
+        (x1, x2), (y1, y2), one = _compute_polynomials(x), _compute_polynomials(y), torch.ones_like(x)
         return torch.cat([x1, x1, x2, x2, one, one], -1), torch.cat([y1, y2, y1, y2, y1, y2], -1)
 
     @staticmethod
@@ -83,7 +83,7 @@ class _Critic:
             gradient = (p * (wrong @ q)).sum((0, 1)) / (p.shape[0] * p.shape[1])
             before, weights = weights, ahead - RATE * gradient
             ahead = weights + step / (step + 3) * (weights - before)  # Nesterov 1983
-            bound = float(_gains((check_p * weights) @ check_q.mT).mean())
+            bound = float(_compute_gains((check_p * weights) @ check_q.mT).mean())
             if bound > best:
                 best, best_step, best_weights = bound, step, weights
             elif step - best_step >= PATIENCE:
@@ -91,17 +91,17 @@ class _Critic:
         return best_weights
 
 
-def _polynomials(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _compute_polynomials(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     x = x.clamp(-EXTREME, EXTREME)
     return x, (x**2 - 1) / 2**0.5
 
 
-def _gains(scores: torch.Tensor) -> torch.Tensor:
+def _compute_gains(scores: torch.Tensor) -> torch.Tensor:
     """Return each row's part of the bound (batches, size), from scores of all pairs (batches, size, size)."""
     return scores.log_softmax(2).diagonal(dim1=1, dim2=2) + math.log(scores.shape[2])
 
 
-def _batches(rows: torch.Tensor) -> torch.Tensor:
+def _cut_into_batches(rows: torch.Tensor) -> torch.Tensor:
     """Return rows (n, k) as (batches, size, k), size at most BATCH; the few rows that are over are left out.
     """
     count = -(-len(rows) // BATCH)

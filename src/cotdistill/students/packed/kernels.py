@@ -35,14 +35,15 @@ class Dropout:
         if device.type != "cpu":
             self._stream = torch.Generator(device).manual_seed(seed)
 
-    def mask(self, *shape: int) -> torch.Tensor | None:
+    def draw_mask(self, *shape: int) -> torch.Tensor | None:
         """Draw a bool tensor of this shape, true where a value is kept; None where nothing is dropped."""
         if not self.dropped:
             return None
         size = math.prod(shape)
-        return (self._words(-(-size // WORDS)).view(torch.int16)[:size] >= self.dropped - 2**15).view(shape)
+        bits = self._draw_words(-(-size // WORDS)).view(torch.int16)[:size]
+        return (bits >= self.dropped - 2**15).view(shape)
 
-    def _words(self, count: int) -> torch.Tensor:
+    def _draw_words(self, count: int) -> torch.Tensor:
         if isinstance(self._stream, torch.Generator):
             words = torch.empty(count, dtype=torch.int64, device=self.device)
             return words.random_(torch.iinfo(torch.int64).min, None, generator=self._stream)
@@ -52,11 +53,11 @@ class Dropout:
 
 def drop(x: torch.Tensor, dropout: Dropout) -> torch.Tensor:
     """Apply dropout to x, of any shape."""
-    mask = dropout.mask(*x.shape)
-    return x if mask is None else _Dropped.apply(x, mask, dropout.scale)
+    mask = dropout.draw_mask(*x.shape)
+    return x if mask is None else _DropFunction.apply(x, mask, dropout.scale)
 
 
-class _Dropped(torch.autograd.Function):
+class _DropFunction(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, mask: torch.Tensor, scale: float) -> torch.Tensor:
         ctx.mask, ctx.scale = mask, scale
@@ -69,11 +70,11 @@ class _Dropped(torch.autograd.Function):
 
 def add_residual(x: torch.Tensor, y: torch.Tensor, dropout: Dropout) -> torch.Tensor:
     """Return x + dropout(y), in the type of x: the end of a sublayer."""
-    mask = dropout.mask(*y.shape)
-    return x + y if mask is None else _Added.apply(x, y, mask, dropout.scale)
+    mask = dropout.draw_mask(*y.shape)
+    return x + y if mask is None else _AddFunction.apply(x, y, mask, dropout.scale)
 
 
-class _Added(torch.autograd.Function):
+class _AddFunction(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, x: torch.Tensor, y: torch.Tensor, mask: torch.Tensor, scale: float
@@ -88,11 +89,11 @@ class _Added(torch.autograd.Function):
 
 def normalise(x: torch.Tensor, weight: torch.Tensor, epsilon: float, dtype: torch.dtype) -> torch.Tensor:
     """Return T5's layer norm of (N, d), x / sqrt(mean of squares + epsilon) * weight, in `dtype`."""
-    result: torch.Tensor = _Normed.apply(x, weight, epsilon, dtype)
+    result: torch.Tensor = _NormFunction.apply(x, weight, epsilon, dtype)
     return result
 
 
-class _Normed(torch.autograd.Function):
+class _NormFunction(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, x: torch.Tensor, weight: torch.Tensor, epsilon: float, dtype: torch.dtype
@@ -115,11 +116,11 @@ class _Normed(torch.autograd.Function):
 
 def gate_and_drop(gate: torch.Tensor, linear: torch.Tensor, dropout: Dropout) -> torch.Tensor:
     """Return dropout(gelu(gate) * linear), GELU in its tanh form: the middle of v1.1's feed-forward layer."""
-    result: torch.Tensor = _Gated.apply(gate, linear, dropout.mask(*gate.shape), dropout.scale)
+    result: torch.Tensor = _GateFunction.apply(gate, linear, dropout.draw_mask(*gate.shape), dropout.scale)
     return result
 
 
-class _Gated(torch.autograd.Function):
+class _GateFunction(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, gate: torch.Tensor, linear: torch.Tensor, mask: torch.Tensor | None, scale: float
@@ -150,16 +151,16 @@ def attend(
     padded, each group of a layout to its own longest. The result is (N, heads * d_kv).
     """
     masks = [
-        dropout.mask(q.rows, heads, q.longest, k.longest)
+        dropout.draw_mask(q.rows, heads, q.longest, k.longest)
         for q, k in zip(queries.groups, keys.groups, strict=True)
     ]
-    result: torch.Tensor = _Attended.apply(
+    result: torch.Tensor = _AttendFunction.apply(
         query, key, value, bias, queries, keys, heads, masks, dropout.scale
     )
     return result
 
 
-class _Attended(torch.autograd.Function):
+class _AttendFunction(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bias: torch.Tensor | None,

@@ -10,7 +10,7 @@ GROUP = 32
 """sequences that attention pads to the longest of them"""
 
 
-def groups_of(count: int) -> list[int]:
+def size_groups(count: int) -> list[int]:
     """Return how many sequences each group holds, where `count` sequences are cut into groups in their order.
     """
     return [min(GROUP, count - start) for start in range(0, count, GROUP)]
@@ -90,7 +90,7 @@ class Layout:
             self.groups.append(Group(part, start, device))
             start += int(part.sum())
 
-    def of(self, rows: Sequence[int]) -> tuple[torch.Tensor, list[int]]:
+    def find_tokens(self, rows: Sequence[int]) -> tuple[torch.Tensor, list[int]]:
         """Return the places of the tokens of some of the sequences among all, and those sequences' lengths.
         """
         starts = torch.tensor([0, *self.lengths]).cumsum(0).tolist()

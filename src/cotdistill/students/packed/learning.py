@@ -17,7 +17,7 @@ from cotdistill.data.batches import IGNORED, Batch
 from cotdistill.students.interface import Needs, Objective, TaskOutput, Whole, total
 from cotdistill.students.packed import passes
 from cotdistill.students.packed.kernels import Dropout
-from cotdistill.students.packed.layout import Layout, groups_of
+from cotdistill.students.packed.layout import Layout, size_groups
 from cotdistill.students.packed.output import OutputLayer
 from cotdistill.students.packed.output_chunk import OutputChunk
 
@@ -146,7 +146,7 @@ class Piece:
         """(M,) the token that each decoder position is to predict; IGNORED where it is padding"""
         config: Any = model.config
         before = [_shift(row, config.decoder_start_token_id, config.pad_token_id) for row in targets]
-        groups = groups_of(self.count) * len(self.tasks)
+        groups = size_groups(self.count) * len(self.tasks)
         self.sequences = passes.Sequences(
             torch.cat(inputs).to(device), torch.cat(before).to(device),
             Layout([len(row) for row in inputs], groups, device), Layout(self.lengths, groups, device),

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from cotdistill.students.packed.products import FixedWeight, product
+from cotdistill.students.packed.products import FixedWeight, multiply
 
 
 class OutputLayer:
@@ -23,9 +23,9 @@ class OutputLayer:
         self.scale = config.d_model**-0.5 if config.scale_decoder_outputs else 1.0
         self.dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         self._cast = self.weight.detach().to(self.dtype)
-        self._product = FixedWeight(self._cast) if fixed else partial(product, weight=self._cast)
+        self._product = FixedWeight(self._cast) if fixed else partial(multiply, weight=self._cast)
 
-    def logits(self, states: torch.Tensor) -> torch.Tensor:
+    def compute_logits(self, states: torch.Tensor) -> torch.Tensor:
         """Return the logits (n, V), float32, of states (n, d_model)."""
         return self._product((states * self.scale).to(self.dtype)).float()
 
@@ -38,7 +38,7 @@ class OutputLayer:
             self.weight.grad.addmm_(grad.T, scaled)
         else:
             self.weight.grad.add_(grad.T @ scaled)
-        return product(grad, self._cast.T).float().mul_(self.scale)
+        return multiply(grad, self._cast.T).float().mul_(self.scale)
 
 
 def exponentiate(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

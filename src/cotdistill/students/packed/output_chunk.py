@@ -32,7 +32,7 @@ class OutputChunk:
         self.real = labels != IGNORED
         self.targets = labels.clamp(min=0)[:, None]
         self.tokens = tokens
-        logits = layer.logits(states)
+        logits = layer.compute_logits(states)
         self.logits = _as_leaf(self._pad(logits)) if needs.logits else None
         target_logits = logits.gather(1, self.targets)
         highest, self.sums = exponentiate(logits)

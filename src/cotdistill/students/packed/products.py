@@ -21,9 +21,9 @@ LEAST_WEIGHT = 2**17
 """numbers in a weight that stays, below which it does not pay either"""
 
 
-def product(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+def multiply(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """Return x @ weight.T, (n, k) and (m, k) to (n, m); weight may be a transposed view. No gradient."""
-    if len(x) * weight.numel() < LEAST or x.dtype != torch.float32 or not _onednn(x.device.type):
+    if len(x) * weight.numel() < LEAST or x.dtype != torch.float32 or not _has_fast_onednn(x.device.type):
         return F.linear(x, weight)
     return operators.multiply_by_onednn(x, weight)
 
@@ -33,8 +33,8 @@ def linear(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     if torch.is_autocast_enabled(x.device.type) or x.dtype != torch.float32:
         return F.linear(x, weight)
     if not torch.is_grad_enabled():
-        return product(x, weight)
-    result: torch.Tensor = _Linear.apply(x, weight)
+        return multiply(x, weight)
+    result: torch.Tensor = _LinearFunction.apply(x, weight)
     return result
 
 
@@ -53,7 +53,7 @@ class FixedWeight:
         """
         self.weight, self.gelu = weight.detach(), gelu
         large = weight.numel() >= LEAST_WEIGHT
-        self.laid_out = large and weight.dtype == torch.float32 and _onednn(weight.device.type)
+        self.laid_out = large and weight.dtype == torch.float32 and _has_fast_onednn(weight.device.type)
         if self.laid_out:
             self.weight = operators.lay_out_for_onednn(self.weight)
 
@@ -65,20 +65,20 @@ class FixedWeight:
         return operators.multiply_by_onednn(x, self.weight, self.gelu)
 
 
-class _Linear(torch.autograd.Function):
+class _LinearFunction(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         ctx.save_for_backward(x, weight)
-        return product(x, weight)
+        return multiply(x, weight)
 
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         x, weight = ctx.saved_tensors
-        return product(grad, weight.T), grad.T @ x
+        return multiply(grad, weight.T), grad.T @ x
 
 
 @cache
-def _onednn(device: str) -> bool:
+def _has_fast_onednn(device: str) -> bool:
     """Whether oneDNN multiplies float32 here, in float32 arithmetic; False where that was not measured."""
     return (
         device == "cpu"

@@ -35,7 +35,7 @@ class Scorer:
         device = self.output.weight.device
         # attention takes groups of the same inputs on both sides, so inputs without targets are left out
         rows = [row for row, own in enumerate(targets) if own]
-        places, lengths = read.layout.of(rows)
+        places, lengths = read.layout.find_tokens(rows)
         keys_values = read.keys_values
         if len(rows) < len(targets):
             places = places.to(device)
@@ -50,7 +50,7 @@ class Scorer:
             keys_values, Layout(lengths, [len(lengths)], device), shared,
         )  # fmt: skip
         tokens = torch.tensor([token for row in rows for ids in targets[row] for token in ids], device=device)
-        logs = _log_probabilities(self.output, states, shared.places, tokens)
+        logs = _compute_log_probabilities(self.output, states, shared.places, tokens)
         left = iter(each.sum().item() for each in logs.split(shared.layout.lengths))
         return [[next(left) for _ in own] for own in targets]
 
@@ -88,13 +88,13 @@ def _join(trees: Sequence[_Tree], device: torch.device) -> Shared:
     return Shared(torch.tensor(places, device=device), first, layout)
 
 
-def _log_probabilities(
+def _compute_log_probabilities(
     layer: OutputLayer, states: torch.Tensor, places: torch.Tensor, targets: torch.Tensor
 ) -> torch.Tensor:
     """Return (L,) float64, log p(target) at each position, whose state is that of its place."""
     logs = torch.zeros(len(places), dtype=torch.float64, device=states.device)
     for start in range(0, len(states), MOST):
-        logits = layer.logits(states[start : start + MOST])
+        logits = layer.compute_logits(states[start : start + MOST])
         own = ((places >= start) & (places < start + len(logits))).nonzero()[:, 0]
         nodes = places[own] - start
         chosen = logits[nodes, targets[own]]

@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional as F
 
 from cotdistill.students.packed.kernels import Dropout, normalise
-from cotdistill.students.packed.layout import Layout, groups_of
+from cotdistill.students.packed.layout import Layout, size_groups
 from cotdistill.students.packed.output import OutputLayer, choose_likeliest
 from cotdistill.students.packed.passes import KeysValues, Passes
 from cotdistill.students.packed.products import FixedWeight
@@ -53,7 +53,7 @@ class Writer:
     def read(self, inputs: Sequence[torch.Tensor]) -> Reading:
         """Encode R inputs; see `students.interface.Writer`."""
         device = self.output.weight.device
-        layout = Layout([len(ids) for ids in inputs], groups_of(len(inputs)), device)
+        layout = Layout([len(ids) for ids in inputs], size_groups(len(inputs)), device)
         encoded = self.passes.encode(self.passes.embed(torch.cat(list(inputs)).to(device)), layout)
         return Reading(self.passes.project_inputs(encoded), layout)
 
@@ -94,7 +94,7 @@ class Writer:
         x = F.embedding(tokens, self.model.shared.weight)
         for layer in self.layers:
             x = layer.step(x, bias, self.unseen, position)
-        return self.output.logits(_normalise(self.norm, x, torch.float32))
+        return self.output.compute_logits(_normalise(self.norm, x, torch.float32))
 
     def _keep(self, rows: torch.Tensor) -> None:
         """Keep these rows of the caches alone: the other sequences have ended."""
