@@ -10,7 +10,7 @@ import torch
 
 from cotdistill.data.batches import IGNORED
 
-MEMORY = {"cpu": 2**32, "cuda": 2**34}
+MEMORY = {"cpu": 2**31, "cuda": 2**34}
 """bytes, about, that the passes of a group of examples may keep for their gradient: what is kept is less"""
 
 
