@@ -1,8 +1,9 @@
 """Measure this package against the published way: `python -m benchmarks.speed` from the root (`make bench`).
 
-Prints a Markdown table a part. Both ways alternate in one run, so that what slows the machine slows both;
-each cell has a process of its own. Without choices of cells a selection is measured, within `--minutes`; any
-choice (`--shapes`, `--methods`, ...) measures all combinations of it. See benchmarks/README.md.
+Prints a Markdown table a part: this package with either engine, and the published way. They take turns in one
+run, so that what slows the machine slows all; each has a process of its own. Without choices of cells a
+selection is measured, within `--minutes`; any choice (`--shapes`, `--methods`, ...) measures all combinations
+of it. See benchmarks/README.md.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any
 
 from benchmarks.speed import children, processes, table
 from benchmarks.speed.children import Found, told
-from benchmarks.speed.students import DATA, ENDS, METHODS, SHAPES, Cell
+from benchmarks.speed.students import DATA, ENDS, ENGINES, METHODS, SHAPES, Cell
 
 PARTS = ("steps", "memory", "evaluation", "start", "prepare", "workflow")
 NOT_MEASURED = "not measured"
@@ -60,9 +61,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--precision", nargs="+", choices=["fp32", "bf16"])
     add("--published-precision", choices=["fp32", "bf16"],
         help="of the published way in the part steps, where it is to differ from the cell's")
-    add("--rounds", type=int, default=5, help="pairs of steps a cell, at most (default: %(default)s)")
-    add("--seconds", type=float, default=45, help="after which a cell measures no further pair (%(default)s)")
-    add("--memory-rounds", type=int, default=1, help="pairs of processes a cell (default: %(default)s)")
+    add("--rounds", type=int, default=5, help="steps of each way a cell, at most (default: %(default)s)")
+    add("--seconds", type=float, default=45, help="after which a cell begins no further round (%(default)s)")
+    add("--memory-rounds", type=int, default=1, help="processes of each way a cell (default: %(default)s)")
     add("--minutes", type=float, default=30,
         help="after which the parts steps and memory each begin no further cell (default: %(default)s)")
     add("--start-rounds", type=int, default=5, help="default: %(default)s")
@@ -127,17 +128,15 @@ def _steps(folder: Path, cells: list[Cell], options: argparse.Namespace) -> list
 
 
 def _memory(folder: Path, cells: list[Cell], options: argparse.Namespace) -> list[Found]:
-    def pair(cell: Cell) -> Found:
-        made: Found = {"cell": cell.dump(), "ours": [], "published": []}
+    def one(cell: Cell) -> Found:
+        peaks: dict[str, list[Found]] = {way: [] for way in ("published", *ENGINES)}
         for number in range(options.memory_rounds):
-            for way in ("published", "ours"):
+            for way, found in peaks.items():
                 order = {"work": "memory", "cell": cell.dump(), "way": way, "start": number}
-                made[way].append(told(f"{table.label(cell.dump())}, {way}", order, folder))
-        return made
+                found.append(told(f"{table.label(cell.dump())}, {way}", order, folder))
+        return {"cell": cell.dump(), "peaks": peaks}
 
-    found = _within(options.minutes, cells, pair)
-    skipped = [{"error": NOT_MEASURED}]
-    return [{"ours": skipped, "published": skipped, **item} if "error" in item else item for item in found]
+    return _within(options.minutes, cells, one)
 
 
 def _evaluation(folder: Path, cells: list[Cell], options: argparse.Namespace) -> list[Found]:

@@ -16,7 +16,7 @@ import torch
 from benchmarks import published
 from benchmarks.speed import children, ways
 from benchmarks.speed.children import Child, Gone
-from benchmarks.speed.students import Cell, rows_of, run_of
+from benchmarks.speed.students import ENGINES, Cell, rows_of, run_of
 
 GENERATE, SCORE = "generate", "score"
 
@@ -27,32 +27,32 @@ def measure(
 ) -> dict[str, Any]:  # fmt: skip
     """Seconds of each way's pass over the test set, in turns, after `steps` steps at learning rate `rate`.
 
-    ends: one of ENDS.
-    `published` generates, computes the loss and decodes; `published options` scores every example's options,
-    which the published codes do not do, as one would with the same library; `ours` generates and compares;
-    `ours with options` scores the options too.
+    ends: one of ENDS. `published` generates, computes the loss and decodes; `published options` scores every
+    example's options, which the published codes do not do, as one would with the same library; an engine
+    generates and compares; `<engine> with options` scores the options too.
     """
     order = {"work": "evaluation", "cell": cell.dump(), "steps": steps, "rate": rate,
              "ends": ends}  # fmt: skip
-    times: dict[str, list[float]] = {
-        name: [] for name in ("published", "published options", "ours", "ours with options")
-    }
     with contextlib.ExitStack() as stack:
 
-        def start(way: str) -> Child:
-            child = Child(f"{what}, {way}", {**order, "way": way}, folder)
+        def start(way: str, trains: bool = False) -> Child:
+            child = Child(f"{what}, {way}", {**order, "way": way, "trains": trains}, folder)
             stack.callback(child.end)
             child.told()  # it is ready
             return child
 
         try:
-            ours = start("ours")
-            theirs = start("published")  # reads the model that ours has trained
-            turns = {"published": (theirs, GENERATE), "ours": (ours, GENERATE),
-                     "published options": (theirs, SCORE), "ours with options": (ours, SCORE)}  # fmt: skip
+            first, *others = ENGINES
+            made = {first: start(first, trains=True)}  # the others read the model that it has trained
+            made |= {way: start(way) for way in (*others, "published")}
+            theirs = made["published"]
+            turns = {"published": (theirs, GENERATE), "published options": (theirs, SCORE)}
+            for engine in ENGINES:
+                turns |= {engine: (made[engine], GENERATE), f"{engine} with options": (made[engine], SCORE)}
+            times: dict[str, list[float]] = {name: [] for name in turns}
             began = time.perf_counter()
-            while len(times["ours"]) < rounds and (
-                len(times["ours"]) < 2 or time.perf_counter() - began < seconds
+            while len(times[first]) < rounds and (
+                len(times[first]) < 2 or time.perf_counter() - began < seconds
             ):
                 found = {name: child.turn(work) for name, (child, work) in turns.items()}
                 for name, told in found.items():
@@ -60,11 +60,16 @@ def measure(
         except Gone as gone:
             return gone.found
     answers, theirs_chosen = found["published"]["answers"], found["published options"]["chosen"]
+    different = {
+        engine: {
+            "answers": _different(answers, found[engine]["answers"]),
+            "options": _different(theirs_chosen, found[f"{engine} with options"]["chosen"]),
+        }
+        for engine in ENGINES
+    }
     return {
         "cell": cell.dump(), "ends": ends, "seconds": times, "examples": len(answers),
-        "training_steps": steps,
-        "different": _different(answers, found["ours"]["answers"]),
-        "different_options": _different(theirs_chosen, found["ours with options"]["chosen"]),
+        "training_steps": steps, "different": different,
         "mean_answer_tokens": found["published"]["tokens"] / len(answers),
     }  # fmt: skip
 
@@ -81,29 +86,44 @@ def serve(folder: Path, order: dict[str, Any], cell: Cell, threads: int) -> None
         rate=order["rate"],
     )  # fmt: skip
     saved = folder / "evaluated"
-    if order["way"] == "ours":
-        _ours(run, saved, order["steps"], order["ends"])
-    else:
+    if order["way"] not in ENGINES:
         _published(run, cell, saved)
+        return
+    if order["trains"]:
+        _train(run, order["way"], saved, order["steps"], order["ends"])
+    _ours(run, order["way"], saved)
 
 
-def _ours(run: Any, saved: Path, steps: int, ends: str) -> None:
+def _train(run: Any, engine: str, saved: Path, steps: int, ends: str) -> None:
+    """Train a student for a few steps and save it."""
     from cotdistill import students
 
-    ours = ways.Ours(run)
+    ours = ways.Ours(run, engine)
     for number in range(1, steps + 1):
         ours.step(number)
-    generator, model = ours.trainer.generator, ours.model
+    tokenizer = ours.prepared.tokenizer()
     if ends == "never":
-        model.lm_head.weight.data[generator.tokenizer.eos_token_id] *= -1
-    students.save(model, generator.tokenizer, saved)
-    # training is over: evaluation is measured in the memory that it needs itself
-    ours.trainer.optimizer.zero_grad()
+        ours.model.lm_head.weight.data[tokenizer.eos_token_id] *= -1
+    students.save(ours.model, tokenizer, saved)
+
+
+def _ours(run: Any, engine: str, saved: Path) -> None:
+    from cotdistill import students
+    from cotdistill.data.prepared import Prepared
+    from cotdistill.inference.options import OptionScorer
+    from cotdistill.training import devices
+
+    devices.reuse_memory()
+    prepared = Prepared(run.prepared)
+    model = students.load_saved(saved).to(ways.device())
+    generator = ways.make_generator(run, prepared, engine)
+    end, longest = int(generator.tokenizer.eos_token_id), run.training.max_target_tokens
     children.tell({"ready": True})
     for work in children.turns():
         start = ways.synchronised()
         with ways.deterministic():
-            answers = generator.answers(model, "test", scored=work == SCORE)
+            options = OptionScorer(prepared, "test", engine, end, longest) if work == SCORE else None
+            answers = generator.answer(model, "test", None, options)
         told = {"seconds": ways.synchronised() - start, "answers": [each.prediction for each in answers]}
         if work == SCORE:
             told["chosen"] = [_best(each.options, each.option_probabilities) for each in answers]

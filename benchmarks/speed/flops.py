@@ -42,3 +42,13 @@ def step(config: Any, tasks: Iterable[tuple[Sequence[int], Sequence[int]]], padd
             inputs, targets = [max(inputs)] * len(inputs), [max(targets)] * len(targets)
         total += sum(forward(config, s, t) for s, t in zip(inputs, targets, strict=True))
     return 3 * total
+
+
+def positions(steps: Iterable[Sequence[tuple[Sequence[int], Sequence[int]]]], padded: bool) -> dict[str, int]:
+    """Positions of the encoder and of the decoder in training steps; tasks and padded as in `step`."""
+    found = {"encoder": 0, "decoder": 0}
+    for tasks in steps:
+        for sides in tasks:
+            for name, lengths in zip(found, sides, strict=True):
+                found[name] += max(lengths) * len(lengths) if padded else sum(lengths)
+    return found

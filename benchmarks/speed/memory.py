@@ -23,17 +23,17 @@ def measure(folder: Path, cell: Cell, way: str, start: int, threads: int) -> dic
     """
     torch.set_num_threads(threads)
     run = run_of(folder, cell, threads=threads, device=ways.device().type)
-    work = _ours if way == "ours" else _published
     try:
-        return {"cell": cell.dump(), "way": way, "start": start, **work(run, cell, start)}
+        peaks = _published(run, start) if way == "published" else _ours(run, cell, way, start)
+        return {"cell": cell.dump(), "way": way, "start": start, **peaks}
     except (RuntimeError, MemoryError) as error:
         if not children.ran_out(1, f"{type(error).__name__}: {error}"):
             raise
         return {"error": children.OUT_OF_MEMORY, "at_least": ways.peak_memory()}
 
 
-def _ours(run: Any, cell: Cell, start: int) -> dict[str, float]:
-    ours = ways.Ours(run)
+def _ours(run: Any, cell: Cell, engine: str, start: int) -> dict[str, float]:
+    ours = ways.Ours(run, engine)
     peaks = {"setup": ways.peak_memory()}
     for number in ways.full_steps(ours.trainer.order, cell.batch, start + STEPS)[start:]:
         ours.step(number)
@@ -41,7 +41,7 @@ def _ours(run: Any, cell: Cell, start: int) -> dict[str, float]:
     return {**peaks, "steps": ways.peak_memory()}
 
 
-def _published(run: Any, cell: Cell, start: int) -> dict[str, float]:
+def _published(run: Any, start: int) -> dict[str, float]:
     from cotdistill.data.prepared import Prepared
 
     prepared = Prepared(run.prepared)

@@ -20,7 +20,7 @@ MODULE = [sys.executable, "-m", "cotdistill"]
 FIRST_STEP = """
 import sys, time
 from cotdistill import cli
-from cotdistill.training import batches, loop
+from cotdistill.data import batches
 whole = batches.Order.batch
 def batch(order, step):
     print(f"first step {time.time()}", flush=True)

@@ -1,10 +1,11 @@
-"""Part `steps`: examples per second of both ways, a step of one and a step of the other in turns."""
+"""Part `steps`: examples per second of each way, a step of one and a step of the next in turns."""
 
 from __future__ import annotations
 
 import contextlib
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,49 +13,54 @@ import torch
 
 from benchmarks.speed import children, flops, ways
 from benchmarks.speed.children import Child, Gone
-from benchmarks.speed.students import Cell, run_of
+from benchmarks.speed.students import ENGINES, Cell, run_of
 
 WARM = 2
 """steps of each way before those that are measured: memory finds its places, and the first is counted"""
 LEAST = {"base": 2}
 """rounds that are measured whatever the time, 3 for other shapes"""
+PUBLISHED, GROUPED = "published", "published, grouped by length"
+WAYS = (PUBLISHED, GROUPED, *ENGINES)
 
 
 def measure(
     what: str, folder: Path, cell: Cell, rounds: int, seconds: float, published: str | None = None
 ) -> dict[str, Any]:
-    """Seconds of each way's steps on equal batches from equal weights, and what they computed.
+    """Seconds of each way's steps from equal weights, and what they computed.
 
-    The first steps of each are warm-up: what the very first computes is counted. Ends after `rounds`
-    rounds more, or once `seconds` are spent and `LEAST` rounds are done. published: its precision, where it
-    is not the cell's.
+    The engines and the published way see equal batches. Grouped by length its batches are others, so it is
+    compared by the time of all its examples; one process takes a step of each. The first steps of each
+    process are warm-up: what the very first computes is counted. Ends after `rounds` rounds more, or once
+    `seconds` are spent and `LEAST` rounds are done. published: its precision, where it is not the cell's.
     """
     least = LEAST.get(cell.shape, 3)
     order = {"work": "steps", "cell": cell.dump(), "published": published, "rounds": max(rounds, least)}
-    times: dict[str, list[float]] = {"published": [], "ours": []}
+    times: dict[str, list[float]] = {way: [] for way in WAYS}
     with contextlib.ExitStack() as stack:
         made: dict[str, Child] = {}
         try:
-            for way in times:  # one after the other, so that neither is disturbed
+            for way in (PUBLISHED, *ENGINES):  # one after the other, so that none is disturbed
                 made[way] = Child(f"{what}, {way}", {**order, "way": way}, folder)
                 stack.callback(made[way].end)
                 made[way].told()  # it is ready
             for child in made.values():
                 for _ in range(WARM):
                     child.turn()
+            made[GROUPED] = made[PUBLISHED]
             until = time.perf_counter() + seconds
-            while len(times["ours"]) < rounds and (
-                len(times["ours"]) < least or time.perf_counter() < until
-            ):
-                for way, child in made.items():
-                    times[way].append(child.turn()["seconds"])
-            ours, theirs = made["ours"].last(), made["published"].last()
+            done = 0
+            while done < rounds and (done < least or time.perf_counter() < until):
+                for way in WAYS:
+                    times[way].append(made[way].turn()["seconds"])
+                done += 1
+            last = {way: made[way].last() for way in (PUBLISHED, *ENGINES)}
         except Gone as gone:
             return gone.found
+    facts = {way: found for each in last.values() for way, found in each["facts"].items()}
+    rates = [rate for engine in ENGINES for rate in last[engine]["matrix_flops"]]
     return {
-        "cell": cell.dump(), "published": published or cell.precision, "seconds": times, **ours["facts"],
-        "first_flops": {"ours": ours["flops"], "published": theirs["flops"]},
-        "first_positions": {"ours": ours["positions"], "published": theirs["positions"]},
+        "cell": cell.dump(), "published": published or cell.precision, "seconds": times, "facts": facts,
+        "matrix_flops": rates, "threads": last[PUBLISHED]["threads"], "device": last[PUBLISHED]["device"],
     }  # fmt: skip
 
 
@@ -62,14 +68,14 @@ def serve(folder: Path, order: dict[str, Any], cell: Cell, threads: int) -> None
     """In a child: one way's steps, a step a turn; then what its first step computed."""
     torch.set_num_threads(threads)
     run = run_of(folder, cell, threads=threads, device=ways.device().type)
-    if order["way"] == "ours":
-        _ours(run, cell, order["rounds"])
+    if order["way"] in ENGINES:
+        _ours(run, cell, order["way"], order["rounds"])
     else:
-        _published(run, cell, order["rounds"], order["published"])
+        _published(run, order["rounds"], order["published"])
 
 
-def _ours(run: Any, cell: Cell, rounds: int) -> None:
-    ours = ways.Ours(run)
+def _ours(run: Any, cell: Cell, engine: str, rounds: int) -> None:
+    ours = ways.Ours(run, engine)
     numbers = ways.full_steps(ours.trainer.order, cell.batch, WARM + rounds)
     rate = ways.matrix_rate(cell.precision)
     computed = ways.Computed(ours.model)
@@ -84,40 +90,37 @@ def _ours(run: Any, cell: Cell, rounds: int) -> None:
             ours.step(numbers[done])
             children.tell({"seconds": ways.synchronised() - start})
         done += 1
-    # the step that was counted, and those that were measured
-    tasks = [ours.lengths(number) for number in [numbers[0], *numbers[WARM:done]]]
-    config = ours.model.config
-    facts = {
-        "threads": torch.get_num_threads(), "device": _name(),
-        "matrix_flops": [rate, ways.matrix_rate(cell.precision)],
-        "real_flops": [flops.step(config, task, padded=False) for task in tasks],
-        "padded_flops": [flops.step(config, task, padded=True) for task in tasks],
-        "first_tokens": _real(tasks[0]),
-    }  # fmt: skip
-    children.tell({"facts": facts, "flops": computed.flops, "positions": computed.positions})
+    batches = [ours.trainer.order.batch(number) for number in [numbers[0], *numbers[WARM:done]]]
+    facts = {engine: _describe(run, ours.prepared, ours.model.config, batches, computed)}
+    children.tell({"facts": facts, "matrix_flops": [rate, ways.matrix_rate(cell.precision)]})
 
 
-def _published(run: Any, cell: Cell, rounds: int, precision: str | None) -> None:
+def _published(run: Any, rounds: int, precision: str | None) -> None:
     """The trainer's own loop, its data loading included, which waits for its turn after each step."""
     from cotdistill.data.prepared import Prepared
 
     prepared = Prepared(run.prepared)
-    rows = ways.rows_of_steps(run, prepared, 0, WARM + rounds)
-    work, computed, mark = children.turns(), None, 0.0
+    batch = run.training.batch_size
+    plain = ways.rows_of_steps(run, prepared, 0, WARM + rounds)
+    grouped = ways.grouped_by_length(run, prepared, rounds)
+    rows = plain[: WARM * batch]
+    for number in range(rounds):  # a step of each
+        rows += plain[(WARM + number) * batch : (WARM + number + 1) * batch] + grouped[number]
+    work, computed, mark, done = children.turns(), None, 0.0, 0
 
     def after(number: int) -> bool:
-        nonlocal mark
+        nonlocal mark, done
         if computed is not None and number == 0:
             computed.__exit__(None, None, None)
         children.tell({"seconds": ways.synchronised() - mark})
+        done = number + 1
         more = next(work, None) is not None
         mark = ways.synchronised()
         return more
 
     with tempfile.TemporaryDirectory() as temporary:
-        trainer = ways.published_trainer(
-            run, prepared, Path(temporary), rows, WARM + rounds, precision=precision
-        )
+        steps = WARM + 2 * rounds
+        trainer = ways.published_trainer(run, prepared, Path(temporary), rows, steps, precision=precision)
         trainer.add_callback(ways.Steps(after))
         computed = ways.Computed(trainer.model)
         children.tell({"ready": True})
@@ -125,15 +128,37 @@ def _published(run: Any, cell: Cell, rounds: int, precision: str | None) -> None
         mark = ways.synchronised()
         computed.__enter__()
         trainer.train()
-    children.tell({"flops": computed.flops, "positions": computed.positions})
+    measured = (done - WARM) // 2
+    config = trainer.model.config
+    batches = [plain[start : start + batch] for start in range(0, (WARM + measured) * batch, batch)]
+    children.tell({
+        "facts": {
+            PUBLISHED: _describe(run, prepared, config, [batches[0], *batches[WARM:]], computed),
+            GROUPED: _describe(run, prepared, config, [grouped[0], *grouped[:measured]], None),
+        },
+        "threads": torch.get_num_threads(), "device": _name(),
+    })  # fmt: skip
 
 
-def _real(tasks: list[tuple[list[int], list[int]]]) -> dict[str, int]:
-    """Real tokens of the step whose positions were counted."""
-    return {
-        "encoder": sum(sum(inputs) for inputs, _ in tasks),
-        "decoder": sum(sum(targets) for _, targets in tasks),
-    }
+def _describe(
+    run: Any, prepared: Any, config: Any, batches: Sequence[Sequence[int]], computed: ways.Computed | None
+) -> dict[str, Any]:
+    """What the measured steps needed, and what was computed for it.
+
+    batches: examples of the step that was counted, then of those that were measured. computed: what was
+    counted; without, what padding to the longest makes of all measured steps.
+    """
+    measure = ways.Measure(run, prepared)
+    first, *measured = [measure.lengths(rows) for rows in batches]
+    real = [flops.step(config, tasks, padded=False) for tasks in measured]
+    if computed is not None:
+        more = computed.flops / flops.step(config, first, padded=False)
+        positions, tokens = computed.positions, flops.positions([first], padded=False)
+    else:
+        more = sum(flops.step(config, tasks, padded=True) for tasks in measured) / sum(real)
+        positions, tokens = (flops.positions(measured, padded) for padded in (True, False))
+    padding = {side: 1 - tokens[side] / count if count else None for side, count in positions.items()}
+    return {"real_flops": real, "computed": more, "padding": padding}
 
 
 def _name() -> str:

@@ -23,6 +23,8 @@ METHODS: dict[str, dict[str, Any]] = {
     "mi-paper": {"method": "mi", "variant": "paper", "beta": 0.1},
 }
 DATA = ("cqa", "svamp")
+ENGINES = ("packed", "reference")
+"""ours, with either engine"""
 ENDS = ("at once", "never")
 """when the answers end: so short a training teaches a student from random weights to write the end token
 alone; with that token's output weights negated it writes all 64 tokens. Trained students lie between."""

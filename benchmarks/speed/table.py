@@ -35,14 +35,21 @@ def label(cell: dict[str, Any]) -> str:
     return f"T5-{cell['shape']}, {cell['method']}, {cell['data']}, {cell['batch']}, {cell['precision']}"
 
 
+GROUPED = "published, grouped by length"
+"""the way whose batches are not those of the others: compared by the time of all of them"""
+
+
 def steps(found: list[dict[str, Any]]) -> str:
-    """Part `steps`."""
-    head = [CELL, "ratio (min-max)", "rounds", "ours ex/s", "published ex/s",
-            "padding enc/dec %, published", "ours", "useful GFLOP/s, published", "ours",
-            "of peak %, published", "ours", "computed, published", "ours"]  # fmt: skip
-    rows = [[_against(item), *_step(item)] for item in found]
-    width = len(head) - 1
-    return markdown(head, [[row[0], *row[1:], *[""] * (width - len(row) + 1)] for row in rows])
+    """Part `steps`: a row for each way in each cell."""
+    head = [CELL, "way", "ratio (min-max)", "rounds", "ex/s", "padding enc/dec %", "useful GFLOP/s",
+            "of peak %", "computed, of peak %"]  # fmt: skip
+    rows: list[list[str]] = []
+    for item in found:
+        if "error" in item:
+            rows.append([_against(item), "", item["error"], *[""] * (len(head) - 3)])
+            continue
+        rows += [[_against(item), way, *_step(item, way)] for way in item["seconds"]]
+    return markdown(head, rows)
 
 
 def _against(item: dict[str, Any]) -> str:
@@ -50,51 +57,46 @@ def _against(item: dict[str, Any]) -> str:
     return label(item["cell"]) + ("" if other == item["cell"]["precision"] else f" against {other}")
 
 
-def _step(item: dict[str, Any]) -> list[str]:
-    if "error" in item:
-        return [item["error"]]
-    batch, seconds = item["cell"]["batch"], item["seconds"]
-    ratios = [b / a for a, b in zip(seconds["ours"], seconds["published"], strict=True)]
-    speeds = [f"{batch / statistics.median(seconds[way]):.2f}" for way in ("ours", "published")]
-    achieved, shares, computed = [], [], []
-    peak = statistics.median(item["matrix_flops"])
-    for way in ("published", "ours"):
-        time = sum(seconds[way])
-        useful = sum(item["real_flops"][1:]) / time
-        # what the first step computed beyond its real tokens, the later ones did too
-        more = item["first_flops"][way] / item["real_flops"][0]
-        achieved.append(f"{useful / 1e9:.1f}")
-        shares.append(f"{100 * useful / peak:.0f}")
-        computed.append(f"{100 * more * useful / peak:.0f}")
-    padding = [_padding(item, way) for way in ("published", "ours")]
-    return [spread(ratios), str(len(ratios)), *speeds, *padding, *achieved, *shares, *computed]
-
-
-def _padding(item: dict[str, Any], way: str) -> str:
-    """Part of the computed positions that held no token, percent: encoder/decoder."""
-    parts = []
-    for side in ("encoder", "decoder"):
-        positions = item["first_positions"][way][side]
-        tokens = item["first_tokens"][side]
-        parts.append(f"{100 * (1 - tokens / positions):.0f}" if positions else "?")
-    return "/".join(parts)
+def _step(item: dict[str, Any], way: str) -> list[str]:
+    """What a way's row says: ratio to the published way, rounds, speed, padding, and arithmetic by time."""
+    batch, seconds, facts = item["cell"]["batch"], item["seconds"][way], item["facts"][way]
+    theirs = item["seconds"]["published"]
+    useful = sum(facts["real_flops"]) / sum(seconds)
+    share = 100 * useful / statistics.median(item["matrix_flops"])
+    if way == GROUPED:
+        ratio, speed = f"{sum(theirs) / sum(seconds):.2f} in all", batch * len(seconds) / sum(seconds)
+    else:
+        ratio = spread([b / a for a, b in zip(seconds, theirs, strict=True)]) if way != "published" else "1"
+        speed = batch / statistics.median(seconds)
+    padding = ["?" if part is None else f"{100 * part:.0f}" for part in facts["padding"].values()]
+    return [ratio, str(len(seconds)), f"{speed:.2f}", "/".join(padding), f"{useful / 1e9:.1f}",
+            f"{share:.0f}", f"{facts['computed'] * share:.0f}"]  # fmt: skip
 
 
 def memory(found: list[dict[str, Any]]) -> str:
-    """Part `memory`: one row a cell, of the runs of each way."""
-    head = [CELL, "peak ratio (min-max)", "rounds", "ours GB", "published GB",
+    """Part `memory`: a row for each engine in each cell, beside the published way."""
+    head = [CELL, "engine", "peak ratio (min-max)", "rounds", "ours GB", "published GB",
             "above setup: ratio", "ours GB", "published GB"]  # fmt: skip
-    rows = []
+    rows: list[list[object]] = []
     for item in found:
-        ours, theirs = item["ours"], item["published"]
-        pairs = [(a, b) for a, b in zip(ours, theirs, strict=True) if "error" not in a and "error" not in b]
-        ratio = _bound(ours, theirs) or spread([a["steps"] / b["steps"] for a, b in pairs])
-        above = spread([_above(a) / _above(b) for a, b in pairs])
-        rows.append([
-            label(item["cell"]), ratio, len(pairs), _most(ours), _most(theirs), above,
-            _most(ours, above=True), _most(theirs, above=True),
-        ])  # fmt: skip
+        if "error" in item:
+            rows.append([label(item["cell"]), "", item["error"], *[""] * (len(head) - 3)])
+            continue
+        theirs = item["peaks"]["published"]
+        rows += [
+            [label(item["cell"]), engine, *_compare_peaks(ours, theirs)]
+            for engine, ours in item["peaks"].items()
+            if engine != "published"
+        ]
     return markdown(head, rows)
+
+
+def _compare_peaks(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> list[object]:
+    pairs = [(a, b) for a, b in zip(ours, theirs, strict=True) if "error" not in a and "error" not in b]
+    ratio = _bound(ours, theirs) or spread([a["steps"] / b["steps"] for a, b in pairs])
+    above = spread([_above(a) / _above(b) for a, b in pairs])
+    most = [_most(each, above=own) for own in (False, True) for each in (ours, theirs)]
+    return [ratio, len(pairs), *most[:2], above, *most[2:]]
 
 
 def _bound(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> str:
@@ -119,26 +121,27 @@ def _most(rounds: list[dict[str, Any]], above: bool = False) -> str:
 
 
 def evaluation(found: list[dict[str, Any]]) -> str:
-    """Part `evaluation`: a row for each comparison of the two ways."""
-    head = [CELL, "ratio (min-max)", "rounds", "ours ex/s", "published ex/s", "different"]
+    """Part `evaluation`: a row for each comparison of an engine with the published way."""
+    head = [CELL, "engine", "ratio (min-max)", "rounds", "ours ex/s", "published ex/s", "different"]
     rows: list[list[object]] = []
     for item in found:
         if "error" in item:
-            rows.append([label(item["cell"]), item["error"], *[""] * (len(head) - 2)])
+            rows.append([label(item["cell"]), "", item["error"], *[""] * (len(head) - 3)])
             continue
         seconds, count = item["seconds"], item["examples"]
-        both = [sum(pair) for pair in zip(seconds["published"], seconds["published options"], strict=True)]
-        plain, scored = seconds["ours"], seconds["ours with options"]
-        answers, chosen = (f"{item[name]} of {count}" for name in ("different", "different_options"))
-        for name, ours, theirs, different in (
-            ("generation", plain, seconds["published"], answers),
-            ("generation and option scores", scored, both, chosen),
-            ("generation and option scores, against generation", scored, seconds["published"], ""),
-        ):
-            ratios = [b / a for a, b in zip(ours, theirs, strict=True)]
-            speeds = [f"{count / statistics.median(each):.1f}" for each in (ours, theirs)]
-            what = f"{label(item['cell'])}, ends {item['ends']}: {name}"
-            rows.append([what, spread(ratios), len(ratios), *speeds, different])
+        theirs = seconds["published"]
+        both = [sum(pair) for pair in zip(theirs, seconds["published options"], strict=True)]
+        for engine, different in item["different"].items():
+            plain, scored = seconds[engine], seconds[f"{engine} with options"]
+            for name, ours, other, differ in (
+                ("generation", plain, theirs, f"{different['answers']} of {count}"),
+                ("generation and option scores", scored, both, f"{different['options']} of {count}"),
+                ("generation and option scores, against generation", scored, theirs, ""),
+            ):
+                ratios = [b / a for a, b in zip(ours, other, strict=True)]
+                speeds = [f"{count / statistics.median(each):.1f}" for each in (ours, other)]
+                what = f"{label(item['cell'])}, ends {item['ends']}: {name}"
+                rows.append([what, engine, spread(ratios), len(ratios), *speeds, differ])
     return markdown(head, rows)
 
 
@@ -155,7 +158,7 @@ def prepare(found: dict[str, Any]) -> str:
     return markdown(["`cotdistill`", "seconds", "texts tokenised"], rows)
 
 
-WAYS = ("ours", "bare")
+SNAKEFILES = ("ours", "bare")
 
 
 def workflow(found: dict[str, Any]) -> str:
@@ -169,7 +172,9 @@ def workflow(found: dict[str, Any]) -> str:
     text = markdown(["jobs", "planned, ours / bare", "ours s", "bare s", "ratio (min-max)", "rounds"], rows)
     if len(found) > 1:
         (few, first), (many, last) = list(found.items())[0], list(found.items())[-1]
-        medians = [{way: statistics.median(item["seconds"][way]) for way in WAYS} for item in (first, last)]
-        grown = [f"{medians[1][way] / medians[0][way]:.2f} ({way})" for way in WAYS]
+        medians = [
+            {way: statistics.median(item["seconds"][way]) for way in SNAKEFILES} for item in (first, last)
+        ]
+        grown = [f"{medians[1][way] / medians[0][way]:.2f} ({way})" for way in SNAKEFILES]
         text += f"\n\n{int(many) / int(few):.1f} times the jobs take {' and '.join(grown)} times the time."
     return text

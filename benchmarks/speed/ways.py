@@ -1,4 +1,4 @@
-"""The two ways to train a step, ours and the published, and what is read off the machine around them."""
+"""The ways to train a step, ours with either engine and the published, and what is read off the machine."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,28 +34,55 @@ def synchronised() -> float:
 class Ours:
     """This package's trainer, driven a step at a time: the one place that knows how it is called."""
 
-    def __init__(self, run: Any) -> None:
+    def __init__(self, run: Any, engine: str) -> None:
+        from cotdistill.data.prepared import Prepared
         from cotdistill.training import devices
         from cotdistill.training.trainer import Trainer
 
         devices.reuse_memory()
         logging.getLogger("transformers").setLevel(logging.ERROR)
-        self.trainer = Trainer(run, device())
+        self.run, self.engine, self.prepared = run, engine, Prepared(run.prepared)
+        self.trainer = Trainer(run, device(), engine)
         self.model = self.trainer.model
         self.model.train()
 
     def step(self, number: int) -> torch.Tensor:
-        """Optimiser step `number` (from 1) with its data. Returns the loss, its terms, the gradient norm."""
+        """Take optimiser step `number` (from 1); return the loss, its terms and the gradient norm."""
         with deterministic():
-            return self.trainer._step(number)
+            return self.trainer.take_step(number)
 
-    def lengths(self, number: int) -> list[tuple[list[int], list[int]]]:
-        """Tokens of each example's input and target in that step, for each task."""
+
+def make_generator(run: Any, prepared: Any, engine: str) -> Any:
+    """Return what answers a split as evaluation does."""
+    from cotdistill import methods
+    from cotdistill.inference.generate import Generator
+
+    return Generator(run, prepared, methods.build(run.method.method, run.method.settings), engine)
+
+
+Lengths = list[tuple[list[int], list[int]]]
+"""tokens of each example's input and target, for each task"""
+
+
+class Measure:
+    """Tells how long the training examples of a run are."""
+
+    def __init__(self, run: Any, prepared: Any) -> None:
+        from cotdistill import methods
+        from cotdistill.data.batches import Collator
+
+        training = run.training
+        self.tasks = methods.build(run.method.method, run.method.settings).tasks
+        self.collator = Collator(
+            prepared, "train", run.labels, training.max_input_tokens, training.max_target_tokens
+        )
+
+    def lengths(self, rows: Sequence[int]) -> Lengths:
+        """Return the tokens of these examples."""
         made = []
-        for task in self.trainer.method.tasks:
-            collator, rows = self.trainer.collator, self.trainer.order.batch(number)
-            inputs = [len(collator.input_ids(task, row)) for row in rows]
-            made.append((inputs, [len(collator.target_ids(task, row)) for row in rows]))
+        for task in self.tasks:
+            inputs = [len(self.collator.input_ids(task, row)) for row in rows]
+            made.append((inputs, [len(self.collator.target_ids(task, row)) for row in rows]))
         return made
 
 
@@ -103,6 +130,25 @@ def rows_of_steps(run: Any, prepared: Any, start: int, count: int) -> list[int]:
     size = prepared.manifest["sizes"]["train"]
     order = Order(choose_subset(size, run.fraction, run.seed, name), batch, name, run.seed)
     return [int(row) for step in full_steps(order, batch, start + count)[start:] for row in order.batch(step)]
+
+
+MEGABATCH = 50
+"""batches whose examples transformers sorts by length when it groups by length"""
+
+
+def grouped_by_length(run: Any, prepared: Any, count: int) -> list[list[int]]:
+    """Batches as transformers' `group_by_length` makes them, some of a megabatch that stand for all of it.
+
+    A megabatch is sorted by the length of the inputs and cut. Its first batches have the longest examples, so
+    batches are picked all over it: the k-th at the k-th multiple of the golden ratio.
+    """
+    batch = run.training.batch_size
+    rows = rows_of_steps(run, prepared, 0, MEGABATCH)
+    (inputs, _), *_ = Measure(run, prepared).lengths(rows)
+    order = sorted(range(len(rows)), key=lambda place: (-inputs[place], place))
+    golden = (5**0.5 - 1) / 2
+    numbers = [int((0.5 + k * golden) % 1 * MEGABATCH) for k in range(count)]
+    return [[rows[place] for place in order[n * batch : (n + 1) * batch]] for n in numbers]
 
 
 def published_trainer(

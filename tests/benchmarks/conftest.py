@@ -21,8 +21,9 @@ def student(tiny: Any, once: Callable[..., Path]) -> Path:
     def make(folder: Path) -> None:
         from benchmarks.speed.students import SHAPES, build
         from cotdistill import students
+        from cotdistill.data.tokenizers import load_tokenizer
 
-        tokenizer = students.load_tokenizer(tiny.prepared / "tokenizer")
+        tokenizer = load_tokenizer(tiny.prepared / "tokenizer")
         shape = {**SHAPES["tiny"], "d_model": 16}
         students.save(build(shape, len(tokenizer) + 7, dropout=0.0), tokenizer, folder / "student")
 
@@ -33,11 +34,14 @@ def student(tiny: Any, once: Callable[..., Path]) -> Path:
 def run_of(tiny: Any, student: Path, tmp_path: Path) -> Callable[..., Any]:
     """A run of one of the benchmark's methods with that student and the published cuts."""
     from benchmarks.speed.students import METHODS
+    from cotdistill.jobs.prepare import prepare
 
     def make(method: str, **training: Any) -> Any:
         settings = {"name": method, **METHODS[method]}
         more = {"max_input_tokens": 1024, "max_target_tokens": 256, "learning_rate": 1e-3, **training}
         entry = {"name": "small", "pretrained": str(student)}
-        return tiny.run(tmp_path / method, method, settings, student=entry, **more)
+        run = tiny.run(tmp_path / method, method, settings, student=entry, **more)
+        prepare(run.experiment, run.dataset, run.student, run.prepared)
+        return run
 
     return make

@@ -47,15 +47,17 @@ def test_the_papers_term_is_the_bound_without_padding() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("engine", ["packed", "reference"])
 @pytest.mark.parametrize("method", ["finetune", "dss", "mi-released", "mi-paper"])
-def test_twenty_steps_of_ours_follow_the_published_trainer(run_of: Any, tmp_path: Path, method: str) -> None:
+def test_twenty_steps_of_ours_follow_the_published_trainer(
+    run_of: Any, tmp_path: Path, method: str, engine: str
+) -> None:
     from benchmarks.speed.ways import Ours, published_trainer
 
     run = run_of(method, batch_size=13, steps=20)
-    ours = Ours(run)
+    ours = Ours(run, engine)
     order = [int(row) for number in range(1, 21) for row in ours.trainer.order.batch(number)]
-    prepared = ours.trainer.generator.prepared
-    theirs = published_trainer(run, prepared, tmp_path / "published", order, 20, log=True)
+    theirs = published_trainer(run, ours.prepared, tmp_path / "published", order, 20, log=True)
     theirs.train()
     lines = [line for line in theirs.state.log_history if "loss" in line]
     values = [ours.step(number).tolist() for number in range(1, 21)]
@@ -81,25 +83,28 @@ def test_both_ways_read_the_same_tokens(run_of: Any) -> None:
     theirs = published.TwoTaskCollator(prepared.tokenizer())([data[row] for row in rows])
     for task, name in zip(methods.build("dss").tasks, ("pred", "expl"), strict=True):
         batch = collator.batch(task, rows)
-        assert torch.equal(theirs[name]["input_ids"], batch.input_ids)
-        assert torch.equal(theirs[name]["labels"], batch.labels)
-        assert torch.equal(theirs[name]["attention_mask"], batch.attention_mask)
+        ids, mask, labels = batch.pad()
+        assert torch.equal(theirs[name]["input_ids"], ids)
+        assert torch.equal(theirs[name]["labels"], labels)
+        assert torch.equal(theirs[name]["attention_mask"], mask)
 
 
 @pytest.mark.slow
-def test_both_ways_answer_alike(run_of: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("engine", ["packed", "reference"])
+def test_both_ways_answer_alike(run_of: Any, tmp_path: Path, engine: str) -> None:
     from benchmarks import published
     from benchmarks.speed.students import rows_of
-    from benchmarks.speed.ways import Ours
+    from benchmarks.speed.ways import Ours, make_generator
 
-    ours = Ours(run_of("dss", steps=1))
-    generator, prepared = ours.trainer.generator, ours.trainer.generator.prepared
+    run = run_of("dss", steps=1)
+    ours = Ours(run, engine)
+    generator, prepared = make_generator(run, ours.prepared, engine), ours.prepared
     tokenizer = prepared.tokenizer()
     data = published.tokenise(rows_of(prepared, "test"), tokenizer, "dss")
     trainer = published.trainer(ours.model, tokenizer, data, "dss", tmp_path, batch=8, steps=1)
     theirs = trainer.predict(data, max_new_tokens=14, num_beams=1, do_sample=False).predictions
     texts = [text.strip() for text in tokenizer.batch_decode(theirs, skip_special_tokens=True)]
-    assert [answer.prediction for answer in generator.answers(ours.model, "test")] == texts
+    assert [answer.prediction for answer in generator.answer(ours.model, "test")] == texts
 
 
 @pytest.mark.slow
@@ -109,8 +114,8 @@ def test_published_option_scores_are_those_of_one_pass_an_option(run_of: Any, tm
     from benchmarks.speed.students import rows_of
     from benchmarks.speed.ways import Ours
 
-    ours = Ours(run_of("finetune", steps=1))
-    prepared = ours.trainer.generator.prepared
+    ours = Ours(run_of("finetune", steps=1), "packed")
+    prepared = ours.prepared
     tokenizer, texts = prepared.tokenizer(), rows_of(prepared, "test")
     data = published.tokenise(texts, tokenizer, "finetune")
     trainer = published.trainer(ours.model, tokenizer, data, "finetune", tmp_path, batch=8, steps=1)
@@ -123,3 +128,19 @@ def test_published_option_scores_are_those_of_one_pass_an_option(run_of: Any, tm
             labels = torch.tensor([tokenizer(option)["input_ids"]])
             loss = ours.model(input_ids=ids, labels=labels).loss
             assert score == pytest.approx(-float(loss) * labels.shape[1], rel=1e-4)
+
+
+def test_batches_grouped_by_length_are_all_over_a_megabatch(run_of: Any, monkeypatch: Any) -> None:
+    from benchmarks.speed import ways
+    from cotdistill.data.prepared import Prepared
+
+    monkeypatch.setattr(ways, "MEGABATCH", 5)
+    run = run_of("dss", batch_size=4)
+    prepared = Prepared(run.prepared)
+    rows = ways.rows_of_steps(run, prepared, 0, 5)
+    found = ways.grouped_by_length(run, prepared, 5)
+    assert sorted(row for batch in found for row in batch) == sorted(rows), "each batch of it once"
+    lengths = [ways.Measure(run, prepared).lengths(batch)[0][0] for batch in found]
+    ranges = sorted((min(batch), max(batch)) for batch in lengths)
+    assert all(a[1] <= b[0] for a, b in zip(ranges, ranges[1:], strict=False)), "sorted by length, then cut"
+    assert sum(lengths[0]) == sorted(map(sum, lengths))[2], "the first is of middling length"

@@ -88,18 +88,26 @@ def test_a_process_without_memory_is_told_from_other_faults() -> None:
     assert not ran_out(0, "a warning about: out of memory")
 
 
-TOKENS = {"encoder": 30, "decoder": 10}
 CELL = {"shape": "small", "method": "dss", "data": "cqa", "batch": 10, "precision": "fp32"}
 
 
 def found() -> dict[str, Any]:
-    """A cell as a child reports it."""
+    """A cell as its children report it."""
+
+    def facts(computed: float, encoder: float, decoder: float | None) -> dict[str, Any]:
+        padding = {"encoder": encoder, "decoder": decoder}
+        return {"real_flops": [4e9] * 3, "computed": computed, "padding": padding}
+
     return {
-        "cell": CELL, "seconds": {"published": [2.0, 6.0, 4.0], "ours": [1.0, 2.0, 1.0]},
-        "matrix_flops": [2e9, 2e9], "real_flops": [4e9] * 4, "padded_flops": [8e9] * 4,
-        "first_flops": {"published": 8e9, "ours": 4e9},
-        "first_positions": {"published": {"encoder": 40, "decoder": 20}, "ours": TOKENS},
-        "first_tokens": TOKENS,
+        "cell": CELL, "matrix_flops": [2e9, 2e9],
+        "seconds": {
+            "published": [2.0, 6.0, 4.0], "published, grouped by length": [2.0, 3.0, 1.0],
+            "packed": [1.0, 2.0, 1.0], "reference": [2.0, 3.0, 1.0],
+        },
+        "facts": {
+            "published": facts(2.0, 0.25, 0.5), "published, grouped by length": facts(1.5, 0.0, 0.4),
+            "packed": facts(1.0, 0.0, 0.0), "reference": facts(1.5, 0.1, None),
+        },
     }  # fmt: skip
 
 
@@ -111,45 +119,68 @@ def test_the_table_of_steps_holds_paired_ratios_and_shares() -> None:
     from benchmarks.speed import table
 
     text = table.steps([found(), {"cell": CELL, "error": "out of memory"}])
-    row = cells_of(text, 2)
-    assert row[0] == "T5-small, dss, cqa, 10, fp32"
-    assert row[1] == "3.00 (2.00-4.00)"
-    assert row[2:5] == ["3", "10.00", "2.50"]
-    assert row[5:7] == ["25/50", "0/0"]
-    assert row[7:9] == ["1.0", "3.0"]  # 12 GFLOP of real tokens in 12 s, and in 4 s
-    assert row[9:] == ["50", "150", "100", "150"]
-    assert cells_of(text, 3)[1] == "out of memory"
+    rows = {cells_of(text, number)[1]: cells_of(text, number) for number in range(2, 6)}
+    assert {row[0] for row in rows.values()} == {"T5-small, dss, cqa, 10, fp32"}
+    assert rows["published"][2:5] == ["1", "3", "2.50"]
+    assert rows["packed"][2:5] == ["3.00 (2.00-4.00)", "3", "10.00"]
+    assert rows["reference"][2:5] == ["2.00 (1.00-4.00)", "3", "5.00"]
+    # of other batches than the published way's: all their examples by all their time
+    assert rows["published, grouped by length"][2:5] == ["2.00 in all", "3", "5.00"]
+    assert [row[5] for row in rows.values()] == ["25/50", "0/40", "0/0", "10/?"]
+    # 12 GFLOP of real tokens in 12 s, and in 4 s
+    assert rows["published"][6:] == ["1.0", "50", "100"]
+    assert rows["packed"][6:] == ["3.0", "150", "150"]
+    assert cells_of(text, 6)[2] == "out of memory"
     assert len({line.count("|") for line in text.splitlines()}) == 1
+
+
+def test_padding_and_work_of_measured_steps_follow_from_their_lengths() -> None:
+    from benchmarks.speed import flops
+
+    steps = [[([3, 7], [2, 5]), ([4, 4], [1, 1])], [([1], [6])]]
+    assert flops.positions(steps, padded=False) == {"encoder": 19, "decoder": 15}
+    assert flops.positions(steps, padded=True) == {"encoder": 23, "decoder": 18}
 
 
 def test_the_table_of_memory_names_whatran_out() -> None:
     from benchmarks.speed import table
 
     peaks = {"setup": 1000.0, "warm": 1500.0, "steps": 2000.0}
-    item = {"cell": CELL, "ours": [peaks], "published": [{**peaks, "steps": 5000.0}]}
-    gone = {"cell": CELL, "ours": [peaks], "published": [{"error": "out of memory"}]}
-    text = table.memory([item, gone])
+
+    def of(theirs: dict[str, Any]) -> dict[str, Any]:
+        more = {**peaks, "steps": 3000.0}
+        return {"cell": CELL, "peaks": {"published": [theirs], "packed": [peaks], "reference": [more]}}
+
+    text = table.memory([of({**peaks, "steps": 5000.0}), of({"error": "out of memory"})])
     row = cells_of(text, 2)
-    assert row[1:5] == ["0.40 (0.40-0.40)", "1", "2.00", "5.00"]
-    assert row[5:] == ["0.25 (0.25-0.25)", "1.00", "4.00"]
-    assert cells_of(text, 3)[1:5] == ["not measured", "0", "2.00", "out of memory"]
-    held = {"cell": CELL, "ours": [peaks], "published": [{"error": "out of memory", "at_least": 8000.0}]}
-    assert cells_of(table.memory([held]), 2)[1:5] == ["below 0.25", "0", "2.00", "out of memory at 8.00"]
+    assert row[1:6] == ["packed", "0.40 (0.40-0.40)", "1", "2.00", "5.00"]
+    assert row[6:] == ["0.25 (0.25-0.25)", "1.00", "4.00"]
+    assert cells_of(text, 3)[1:6] == ["reference", "0.60 (0.60-0.60)", "1", "3.00", "5.00"]
+    assert cells_of(text, 4)[1:6] == ["packed", "not measured", "0", "2.00", "out of memory"]
+    held = of({"error": "out of memory", "at_least": 8000.0})
+    assert cells_of(table.memory([held]), 2)[1:6] == [
+        "packed", "below 0.25", "0", "2.00", "out of memory at 8.00"
+    ]  # fmt: skip
+    skipped = cells_of(table.memory([{"cell": CELL, "error": "not measured"}]), 2)
+    assert skipped[:3] == ["T5-small, dss, cqa, 10, fp32", "", "not measured"]
 
 
 def test_the_table_of_evaluation_compares_like_with_like() -> None:
     from benchmarks.speed import table
 
-    seconds = {"published": [60.0, 40.0], "published options": [30.0, 20.0], "ours": [20.0, 10.0],
-               "ours with options": [30.0, 20.0]}  # fmt: skip
-    item = {"cell": CELL, "ends": "never", "seconds": seconds, "examples": 100, "different": 0,
-            "different_options": 1}  # fmt: skip
+    seconds = {"published": [60.0, 40.0], "published options": [30.0, 20.0], "packed": [20.0, 10.0],
+               "packed with options": [30.0, 20.0], "reference": [60.0, 40.0],
+               "reference with options": [60.0, 60.0]}  # fmt: skip
+    different = {"packed": {"answers": 0, "options": 1}, "reference": {"answers": 2, "options": 3}}
+    item = {"cell": CELL, "ends": "never", "seconds": seconds, "examples": 100, "different": different}
     text = table.evaluation([item, {"cell": CELL, "error": "out of memory"}])
     assert cells_of(text, 2)[0] == "T5-small, dss, cqa, 10, fp32, ends never: generation"
-    assert cells_of(text, 2)[1:] == ["3.50 (3.00-4.00)", "2", "6.7", "2.0", "0 of 100"]
-    assert cells_of(text, 3)[1:] == ["3.00 (3.00-3.00)", "2", "4.0", "1.3", "1 of 100"]
-    assert cells_of(text, 4)[1] == "2.00 (2.00-2.00)"
-    assert cells_of(text, 5)[1] == "out of memory"
+    assert cells_of(text, 2)[1:] == ["packed", "3.50 (3.00-4.00)", "2", "6.7", "2.0", "0 of 100"]
+    assert cells_of(text, 3)[1:] == ["packed", "3.00 (3.00-3.00)", "2", "4.0", "1.3", "1 of 100"]
+    assert cells_of(text, 4)[2] == "2.00 (2.00-2.00)"
+    assert cells_of(text, 5)[1:] == ["reference", "1.00 (1.00-1.00)", "2", "2.0", "2.0", "2 of 100"]
+    assert cells_of(text, 6)[1:] == ["reference", "1.25 (1.00-1.50)", "2", "1.7", "1.3", "3 of 100"]
+    assert cells_of(text, 8)[2] == "out of memory"
 
 
 def test_the_table_of_dry_runs_says_how_time_grows() -> None:

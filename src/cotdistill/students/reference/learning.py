@@ -30,14 +30,14 @@ class Learner:
         first = next(iter(batches.values()))
         whole = whole or Whole(len(first), {name: batch.tokens for name, batch in batches.items()})
         lengths = measure(batches, objective.needs)
-        rows = sorted(range(len(first)), key=lambda row: (-sum(lengths[row]), row))
+        order = sorted(range(len(first)), key=lambda row: (-sum(lengths[row]), row))
         # terms that compare examples with each other need them all at once
         most = None if objective.contrastive else self.passes.most_positions
         sums: dict[str, torch.Tensor] = {}
         with self.passes.draw_dropout(seed):
-            for group in cut_by_padding([lengths[row] for row in rows], most):
+            for group in cut_by_padding([lengths[row] for row in order], most):
                 outputs = {
-                    name: self._pass_through(batch.take(rows[group]), objective.needs, whole, name)
+                    name: self._pass_through(batch.take(order[group]), objective.needs, whole, name)
                     for name, batch in batches.items()
                 }
                 terms = objective.terms(outputs)

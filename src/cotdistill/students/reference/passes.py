@@ -8,7 +8,9 @@ from typing import Any
 
 import torch
 
-MEMORY = {"cpu": 2**32, "cuda": 2**34}
+from cotdistill.data.batches import IGNORED
+
+MEMORY = {"cpu": 2**31, "cuda": 2**34}
 """bytes, about, that the passes of a group of examples may keep for their gradient: what is kept is less"""
 
 
@@ -24,14 +26,18 @@ class Passes:
         numbers = sum(each.in_features + each.out_features for each in linear) + 4 * len(weight)
         self.most_positions = MEMORY[self.device.type] // (4 * numbers)
         """positions of inputs and targets, padding included, that a group of examples may have"""
-        self.pad_token = int(model.config.get_text_config(decoder=True).pad_token_id or 0)
+        decoder = model.config.get_text_config(decoder=True)
+        start = getattr(model.config, "decoder_start_token_id", None)
+        self.start_token: int = decoder.bos_token_id if start is None else start
+        self.pad_token: int = decoder.pad_token_id or 0
 
     def compute(self, labels: torch.Tensor, **inputs: Any) -> Any:
         """Return the model's output, `logits` (B, T, V) among it, for `labels` (B, T) as targets.
 
         inputs: as the model's `forward` takes them: `attention_mask`, and `input_ids` or `encoder_outputs`.
         """
-        before = self.model.prepare_decoder_input_ids_from_labels(labels)
+        before = torch.nn.functional.pad(labels[:, :-1], (1, 0), value=self.start_token)
+        before = before.masked_fill(before == IGNORED, self.pad_token)
         with self.autocast():
             return self.model(**inputs, decoder_input_ids=before, use_cache=False)
 

@@ -44,11 +44,9 @@ class Writer:
     def write(self, read: Reading, longest: int, end: int) -> list[tuple[list[int], float]]:
         """Generate; see `students.interface.Writer`."""
         model, recorder = self.passes.model, Recorder()
-        # the decoder starts as in training
-        start = model.prepare_decoder_input_ids_from_labels(torch.tensor([[end]], device=self.passes.device))
         greedy = GenerationConfig(
             do_sample=False, num_beams=1, max_new_tokens=longest, eos_token_id=end,
-            pad_token_id=self.passes.pad_token, decoder_start_token_id=int(start[0, 0]),
+            pad_token_id=self.passes.pad_token, decoder_start_token_id=self.passes.start_token,
         )  # fmt: skip
         # `generate` takes what is not given from the checkpoint's own settings, such as forbidden repetitions
         checkpoint, model.generation_config = model.generation_config, greedy
