@@ -163,7 +163,9 @@ def refused(work: Path, cotdistill: Callable[..., Outcome]) -> Callable[..., str
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A work folder with one trained and evaluated run; shared between processes, so copy it."""
-    shared = tmp_path_factory.getbasetemp().parent / "cli-finished"
+    base = tmp_path_factory.getbasetemp()
+    # without workers the parent is the folder of all sessions: an older one's run would be taken
+    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "cli-finished"
     with filelock.FileLock(f"{shared}.lock"), pytest.MonkeyPatch.context() as patch:
         if not shared.exists():
             making = tmp_path_factory.mktemp("making")

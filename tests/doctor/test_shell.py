@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cotdistill.common.errors import listed
 from cotdistill.orchestration.doctor import shell
-from cotdistill.orchestration.doctor.finding import Finding, printable, some
+from cotdistill.orchestration.doctor.finding import Finding, printable
 from cotdistill.orchestration.doctor.shell import run
 
 Fake = Callable[..., Path]
@@ -92,4 +93,4 @@ def test_what_a_terminal_acts_on_is_taken_out() -> None:
 
 
 def test_long_lists_are_counted_not_printed() -> None:
-    assert some(["a", "b"], 2) == "a, b" and some(["a", "b", "c", "d"], 2) == "a, b and 2 more"
+    assert listed(["a", "b"], 2) == "a, b" and listed(["a", "b", "c", "d"], 2) == "a, b and 2 more"

@@ -8,6 +8,8 @@ import json
 import re
 import shutil
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -129,18 +131,31 @@ def test_changed_setting_of_a_method_redoes_its_runs(
     assert trained == {"demo/mini/mi/gold/1/0", "demo/mini/mi/gold/1/1"}
 
 
+EVALUATED = {"evaluate": 4, **AFTER_RUNS}
+
 # what is edited in the package, and what that redoes
 EDITS = {
     "a loss": ("methods/mi.py", "value * outputs", "2 * value * outputs", again(2)),
     "what a loss computes with": (
         "mutual_information/__init__.py", "import torch\n", "import math\n    import torch\n", again(2)
     ),
-    "the training loop": ("training/loop.py", "class Trainer", "EDITED = 1\n\n\nclass Trainer", again(4)),
+    "the training loop": ("training/trainer.py", "class Trainer", "EDITED = 1\n\n\nclass Trainer", again(4)),
     "the protocols": (
-        "evaluation/protocols.py", "def evaluate", "EDITED = 1\n\n\ndef evaluate",
-        {"evaluate": 4, **AFTER_RUNS},
+        "evaluation/protocols.py", "def count_answers", "EDITED = 1\n\n\ndef count_answers", EVALUATED,
     ),
-    "a figure": ("figures/accuracy.py", "def draw", "EDITED = 1\n\n\ndef draw", {"figures": 1, "track": 1}),
+    "option scoring": (
+        "inference/options.py", "class OptionScorer", "EDITED = 1\n\n\nclass OptionScorer", EVALUATED,
+    ),
+    "calibration": ("evaluation/calibration.py", "def measure", "EDITED = 1\n\n\ndef measure", EVALUATED),
+    "an estimator": (
+        "evaluation/information/estimators.py", "annotations\n", "annotations\n\nimport cmath\n", EVALUATED,
+    ),
+    "a figure": (
+        "report/figures/accuracy.py", "def draw", "EDITED = 1\n\n\ndef draw", {"figures": 1, "track": 1},
+    ),
+    "the style of figures": (
+        "report/figures/_style.py", "import", "import cmath\nimport", {"figures": 1, "track": 1},
+    ),
     "the store": ("tracking/mlflow_store.py", "import math", "import math, cmath", {"track": 1}),
     "an adapter": ("data/adapters/demo.py", "WRONG = 0.08", "WRONG = 0.09", {"prepare": 1, **again(4)}),
 }  # fmt: skip
@@ -155,11 +170,40 @@ def test_edited_code_redoes(module: str, old: str, new: str, expected: dict[str,
 def test_edits_that_change_no_number_redo_nothing(grid: Any) -> None:
     grid.edit("methods/mi.py", "from __future__", "# a comment\nfrom __future__")
     grid.edit("methods/mi.py", '"""DSS plus', '"""In other words: DSS plus')
-    grid.edit("training/loop.py", '    """The whole run', '    """In other words: the whole run')
+    grid.edit("training/trainer.py", '"""Optimise one run', '"""In other words: optimise one run')
     grid.edit("cli/__init__.py", "FAILED = 1", "FAILED = 1\nEDITED = 1")
     grid.edit("data/adapters/cqa.py", "ADAPTER = Cqa()", "ADAPTER = Cqa()\nEDITED = 1")  # not in this grid
     grid.edit("methods/finetune.py", "METHOD = ", "EDITED = 1\nMETHOD = ")
     assert grid.plan() == {}
+
+
+def test_a_new_method_redoes_nothing(grid: Any) -> None:
+    package = grid.root / "lib" / "cotdistill"
+    text = (package / "methods" / "finetune.py").read_text()
+    (package / "methods" / "own.py").write_text(text.replace('prefix="', 'prefix="own '))
+    assert grid.plan() == {}
+
+
+# what the rule `evaluate` of the copied package asks for, and which runs have no current answers
+ASKED = """
+import json, yaml
+from cotdistill.orchestration.workflow import Workflow
+grid = Workflow(yaml.safe_load(open("tiny.yaml")), "tiny.yaml")
+memory = grid.request(grid.count_mem_mb_to_evaluate)
+print(json.dumps([memory if isinstance(memory, int) else "a function", sorted(grid.unanswered)]))
+"""
+
+
+def test_evaluation_asks_for_little_unless_it_answers_anew(grid: Any) -> None:
+    def asked() -> list[Any]:
+        command = [sys.executable, "-c", ASKED]
+        return json.loads(subprocess.check_output(command, cwd=grid.root, env=grid.environment()))
+
+    assert asked() == [1300, []], "of a finished grid"
+    (grid.root / "results/tiny/runs" / RUN / "answers/model.jsonl").unlink()
+    assert asked() == ["a function", [RUN]]
+    grid.edit("inference/options.py", "class OptionScorer", "EDITED = 1\n\n\nclass OptionScorer")
+    assert asked() == ["a function", sorted(run.id for run in grid.runs())]
 
 
 # --- redone for real
@@ -203,7 +247,7 @@ def test_every_file_of_a_run_is_snakemakes_to_delete(grid: Any) -> None:
 
 def test_garbage_is_collected_while_jobs_run(grid: Any) -> None:
     with open(grid.root / "Snakefile", "a") as snakefile:
-        snakefile.write('\nonsuccess:\n    print("collected:", gc.isenabled())\n')
+        snakefile.write('\nonsuccess:\n    import gc\n    print("collected:", gc.isenabled())\n')
     (grid.root / "results/tiny/tables/verdict.txt").unlink()
     found = grid.snakemake("--cores", "1", "compare")
     assert found.returncode == 0, found.stdout

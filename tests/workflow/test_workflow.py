@@ -277,7 +277,7 @@ def test_data_settings_follow_what_prepared_data_depend_on() -> None:
 
 def test_prepared_data_depend_on_no_method() -> None:
     for students in ([STUDENT], [{"name": "mini", "pretrained": "google/t5-v1_1-small"}]):
-        one, other = (workflow(students=students, methods=methods) for methods in (["dss"], ["mi", "finetune"]))
+        one, other = (workflow(students=students, methods=names) for names in (["dss"], ["mi", "finetune"]))
         for grid in (one, other):
             assert grid.digest_data_settings(wildcards()) == one.digest_data_settings(wildcards())
             assert grid.fingerprint_preparation(wildcards()) == one.fingerprint_preparation(wildcards())

@@ -1,4 +1,4 @@
-"""The command line. Each command is a thin call of one stage; stages are imported when they run."""
+"""Read the command line. Each command is a thin call of one stage; stages are imported when they run."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    """All commands and their options."""
+    """Return the parser of all commands and their options."""
     from cotdistill.cli import commands
 
     top = argparse.ArgumentParser(

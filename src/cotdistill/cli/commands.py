@@ -1,4 +1,4 @@
-"""One function a command, and its options beside `--config`."""
+"""Define a function for each command, and its options beside `--config`."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from cotdistill import jobs
 from cotdistill.common.errors import UserError, unknown
 from cotdistill.common.files import write_json
+from cotdistill.jobs.manners import guard
 from cotdistill.runs.experiment import load
 
 Options = argparse.Namespace
@@ -59,7 +59,7 @@ def train(options: Options) -> int:
     from cotdistill.jobs.launch import launch
 
     run = _run(options)
-    with jobs.of(run):
+    with guard(run):
         if run.training.gpus > 1 and "RANK" not in os.environ:
             return launch(run)
         _offline()
@@ -72,7 +72,7 @@ def train(options: Options) -> int:
 def evaluate(options: Options) -> None:
     """Evaluate a trained run on test, by the strict and the published protocol."""
     run = _run(options)
-    with jobs.of(run):
+    with guard(run):
         _offline()
         from cotdistill.jobs.evaluate import evaluate as run_evaluation
 
@@ -97,7 +97,7 @@ def collect(options: Options) -> None:
 
 
 def partial(options: Options) -> None:
-    """Tables and figures of the finished runs alone, naming the missing: what a failed grid leaves."""
+    """Write tables and figures of the finished runs alone, naming the missing: what a failed grid leaves."""
     from cotdistill.orchestration.partial import partial as run
 
     _print(run(load(options.config)))
@@ -171,13 +171,13 @@ def _run(options: Options) -> Any:
 
 
 def _offline() -> None:
-    """Training and evaluation read prepared data and cached checkpoints; cluster nodes have no network."""
+    """Keep from the network: training and evaluation read what is prepared; cluster nodes have none."""
     os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
 def _seconds(text: str) -> float:
-    """A time to wait: a number above 0."""
+    """Parse a time to wait: a number above 0."""
     value = float(text)
     if not 0 < value <= 86400:
         raise ValueError

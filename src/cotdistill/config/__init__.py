@@ -1,1 +1,1 @@
-"""Settings: typed models, reading and checking a config file, and expanding it to a grid of runs."""
+"""Define the settings of an experiment as typed models, and name a fault in one line."""

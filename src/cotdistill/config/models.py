@@ -1,4 +1,4 @@
-"""The settings of an experiment: the one source of truth for names, types, defaults and meaning.
+"""Define the settings of an experiment: the one source of names, types, defaults and meaning.
 
 The commented defaults (`config/defaults.yaml`) and the JSON schema (`workflow/schema/`) are
 generated from these models by `cotdistill schema`; a test catches drift.

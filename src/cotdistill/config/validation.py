@@ -12,7 +12,7 @@ T = TypeVar("T", bound=BaseModel)
 
 
 def validate(model: type[T], value: Any, where: str, prefix: str = "") -> T:
-    """`model` filled from `value`. Raises UserError with the first fault in one line."""
+    """Return `model` filled from `value`. Raises UserError with the first fault in one line."""
     try:
         return model.model_validate(value)
     except ValidationError as error:
@@ -20,7 +20,7 @@ def validate(model: type[T], value: Any, where: str, prefix: str = "") -> T:
 
 
 def one_line(model: type, error: ValidationError, where: str, prefix: str = "") -> str:
-    """The first fault of a failed validation: where it is, what was expected and found, the near key.
+    """Return the first fault of a failed validation: where it is, what was expected and found, the near key.
 
     model: a pydantic model, or a dataclass that a TypeAdapter checks.
     """
@@ -55,7 +55,7 @@ def _fields(model: Any) -> dict[str, Any]:
 
 
 def _owner(model: type, location: tuple[int | str, ...]) -> type | None:
-    """The model that holds the key at `location`, for listing the keys it knows."""
+    """Return the model that holds the key at `location`, for listing the keys it knows."""
     current: Any = model
     for part in location:
         if isinstance(part, int):

@@ -1,4 +1,4 @@
-"""One job, several processes: torchrun starts one a GPU (or CPU process) and passes on signals."""
+"""Run one job as several processes: torchrun starts one a GPU (or CPU process) and passes on signals."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What runs a grid: the workflow, plan, progress, local jobs and checks of a site."""
+"""Run a grid: the workflow, plan, progress, local jobs and checks of a site."""

@@ -1,4 +1,4 @@
-"""What a grid will cost, before it runs."""
+"""Tell what a grid will cost, before it runs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ RUN_FOLDERS = "*/runs/*/*/*/*/*/*"
 
 
 def describe(experiment: Experiment) -> str:
-    """The grid as text: one line a cell (all its seeds), totals, and estimated hours where known."""
+    """Return the grid as text: a line a cell (all its seeds), totals, and estimated hours where known."""
     seconds = measured(Path(experiment.results))
     cells: dict[tuple[str, ...], list[Run]] = defaultdict(list)
     for run in expand(experiment):
@@ -50,7 +50,7 @@ def _totals(cells: list[list[Run]], seconds: dict[str, float]) -> str:
 
 
 def minutes(experiment: Experiment, seconds: dict[str, float]) -> float | None:
-    """Of the whole grid on this machine's cores, by what its jobs took before; None where unknown.
+    """Estimate minutes of the whole grid on this machine, by what its jobs took before; None: unknown.
 
     A run's time is that of its steps and what its jobs took beside them; the stages before and after
     the runs add up.
@@ -76,7 +76,7 @@ def _cores() -> int:
 
 
 def _beside(run: Run, times: Path) -> float | None:
-    """Seconds that a finished run's two jobs took beside its steps."""
+    """Return the seconds that a finished run's two jobs took beside its steps."""
     jobs = [_job_seconds(Path(times, stage, f"{run.id}.tsv")) for stage in ("train", "evaluate")]
     try:
         wall = float(read_json(run.files.environment)["wall_s"])
@@ -87,7 +87,7 @@ def _beside(run: Run, times: Path) -> float | None:
 
 
 def _job_seconds(path: Path) -> float | None:
-    """What Snakemake measured of a job."""
+    """Return the seconds that Snakemake measured of a job."""
     try:
         return float(path.read_text(encoding="utf-8").splitlines()[1].split("\t")[0])
     except (OSError, IndexError, ValueError):
@@ -95,7 +95,7 @@ def _job_seconds(path: Path) -> float | None:
 
 
 def measured(results: Path) -> dict[str, float]:
-    """Median seconds a step of finished runs, by kind."""
+    """Return the median seconds a step of finished runs, by kind."""
     found: dict[str, list[float]] = defaultdict(list)
     for folder in results.glob(RUN_FOLDERS):
         try:
@@ -110,7 +110,7 @@ def measured(results: Path) -> dict[str, float]:
 
 
 def kind(config: dict[str, Any]) -> str:
-    """Runs of one kind cost the same a step: all but the axes that only change which numbers come out."""
+    """Digest what decides the cost of a step: runs of one kind cost the same."""
     training = {key: config["training"][key] for key in (
         "batch_size", "accumulation", "precision", "max_input_tokens", "max_target_tokens", "eval_every",
         "device", "gpus", "engine",
@@ -120,6 +120,6 @@ def kind(config: dict[str, Any]) -> str:
 
 
 def estimate(run: Run, seconds: dict[str, float]) -> float | None:
-    """Hours of training for one run, or None where no run of its kind was measured."""
+    """Return the hours of training for one run, or None where no run of its kind was measured."""
     step = seconds.get(kind(run.config))
     return None if step is None else run.training.steps * step / 3600

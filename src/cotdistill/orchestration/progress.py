@@ -1,8 +1,9 @@
-"""How far a grid is, read from the run folders alone: works while it runs, and after whatever ended it."""
+"""Tell how far a grid is, from the run folders alone: while it runs, and after whatever ended it."""
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 from collections import Counter
@@ -10,12 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cotdistill import jobs
 from cotdistill.common.errors import UserError
 from cotdistill.common.files import read_json
 from cotdistill.config.models import Experiment
+from cotdistill.jobs.manners import read_failure
+from cotdistill.runs.folder import RunFiles
 from cotdistill.runs.grid import Run, expand
 from cotdistill.runs.lease import STALE, Holder, gone, holder
+from cotdistill.runs.outputs import was_written_under
 
 TAIL = 4096
 """bytes read from the end of a history: its last line is far shorter"""
@@ -42,24 +45,24 @@ class Status:
 
 
 def statuses(experiment: Experiment) -> list[Status]:
-    """The status of every run of the grid."""
+    """Return the status of every run of the grid."""
     return [_status(run) for run in expand(experiment)]
 
 
 def _status(run: Run) -> Status:
-    for state, name in (("done", "metrics.json"), ("trained", "training.json")):
-        if _is_of(run, run.folder / name):
+    for state, path in (("done", run.files.metrics), ("trained", run.files.training)):
+        if was_written_under(run, path):
             spent = _object(run.files.environment)
             gpus = run.training.gpus if spent.get("device") == "cuda" else 0
             seconds = _number(spent.get("wall_s"))
-            error = (jobs.failure(run) if state == "trained" else None) or ""
+            error = (read_failure(run) if state == "trained" else None) or ""
             return Status(run, "failed" if error else state, run.training.steps, seconds, gpus, error=error)
-    history, found = run.state / "history.jsonl", holder(run.files.states)
+    history, found = RunFiles(run.state).history, holder(run.files.states)
     step = _last_step(history) if history.is_file() else 0
     if found and _alive(found):
         return _running(run, found, step)
     seconds, gpus = _spent(run)
-    if failure := jobs.failure(run):
+    if failure := read_failure(run):
         return Status(run, "failed", step, seconds, gpus, error=failure)
     return Status(run, "stopped" if history.is_file() else "waiting", step, seconds, gpus)
 
@@ -71,7 +74,7 @@ def _running(run: Run, found: Holder, step: int) -> Status:
 
 
 def _spent(run: Run) -> tuple[float, int]:
-    """Seconds and GPUs of the newest saved state of a run that nobody works on."""
+    """Return seconds and GPUs of the newest saved state of a run that nobody works on."""
     newest = max(run.state.glob("step-*/state.json"), key=os.path.getmtime, default=None)
     saved = _object(newest) if newest else {}
     progress = saved.get("progress")
@@ -80,7 +83,7 @@ def _spent(run: Run) -> tuple[float, int]:
 
 
 def _alive(found: Holder) -> bool:
-    """Whether a lease's holder still counts: known of this machine, else told by the file's age."""
+    """Return whether a lease's holder still counts: known of this machine, else told by the file's age."""
     if gone(found):
         return False
     try:
@@ -89,13 +92,8 @@ def _alive(found: Holder) -> bool:
         return False
 
 
-def _is_of(run: Run, file: Path) -> bool:
-    """Whether `file` was written under this run's config: what an earlier config left is to be redone."""
-    return file.is_file() and _object(file).get("hash") == run.hash
-
-
 def _object(file: Path) -> dict[str, Any]:
-    """A JSON object, empty where there is none: Snakemake may be deleting it at this moment."""
+    """Read a JSON object, empty where there is none: Snakemake may be deleting it at this moment."""
     try:
         value = read_json(file)
     except UserError:
@@ -104,7 +102,7 @@ def _object(file: Path) -> dict[str, Any]:
 
 
 def _number(value: Any) -> float:
-    return float(value) if isinstance(value, (int, float)) and value - value == 0 else 0.0
+    return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else 0.0
 
 
 def _last_step(history: Path) -> int:
@@ -123,7 +121,7 @@ def _last_step(history: Path) -> int:
 
 
 def line(found: list[Status], elapsed: float, first_steps: int) -> str:
-    """One line for a person: what is done, what runs, how long is left.
+    """Return one line for a person: what is done, what runs, how long is left.
 
     elapsed: seconds since watching began, when `first_steps` training steps had been done.
     """
@@ -142,7 +140,7 @@ def line(found: list[Status], elapsed: float, first_steps: int) -> str:
 
 
 def table(found: list[Status], everything: bool = False) -> str:
-    """The grid for a person: counts, hours used, and a line a run that is neither done nor waiting."""
+    """Return the grid for a person: counts, hours used, a line a run that is neither done nor waiting."""
     counts = Counter(status.state for status in found)
     summary = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
     gpu = sum(s.seconds * s.gpus for s in found) / 3600
@@ -159,7 +157,7 @@ def table(found: list[Status], everything: bool = False) -> str:
 
 
 def _pace(status: Status) -> tuple[str, str]:
-    """Speed and time left of a running run, as text."""
+    """Return speed and time left of a running run, as text."""
     if status.state != "running" or not (status.seconds and status.step):
         return "", ""
     seconds = status.seconds / status.step

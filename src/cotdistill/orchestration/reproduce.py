@@ -1,4 +1,4 @@
-"""`make reproduce`: the whole grid through Snakemake, watched, and the comparison printed at the end."""
+"""Run the whole grid through Snakemake, watched, and print the comparison: `make reproduce`."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def _explain(folder: Path, log: Path, started: float) -> None:
 
 
 def _print_partial(experiment: Experiment, folder: Path) -> None:
-    """What Snakemake's `onerror` made of the finished runs, if it came to that."""
+    """Print what Snakemake's `onerror` made of the finished runs, if it came to that."""
     from cotdistill.analysis.comparison import summary
     from cotdistill.orchestration.partial import OUT_OF_DATE
 

@@ -40,7 +40,7 @@ def write(root: Path) -> list[Path]:
 
 
 def drift(root: Path) -> list[Path]:
-    """The generated files below `root` that are missing or are not what `write` would write."""
+    """Return the generated files below `root` that are missing or are not what `write` would write."""
     return [
         path
         for path, text in _files(root).items()
@@ -57,7 +57,7 @@ def _files(root: Path) -> dict[Path, str]:
 
 
 def commented_defaults() -> str:
-    """A legal config file that spells out every setting, with its meaning as a comment."""
+    """Return a legal config file that spells out every setting, with its meaning as a comment."""
     example = Experiment.model_validate(
         {
             "experiment": "defaults",
@@ -74,7 +74,7 @@ def commented_defaults() -> str:
 
 
 def _block(value: BaseModel, indent: int, explained: set[tuple[type, str]]) -> list[str]:
-    """The lines of one model; a field is explained where it first appears."""
+    """Return the lines of one model; a field is explained where it first appears."""
     model, lines = type(value), []
     for name in model.model_fields:
         item = getattr(value, name)
@@ -88,7 +88,7 @@ def _block(value: BaseModel, indent: int, explained: set[tuple[type, str]]) -> l
 
 
 def _entry(name: str, item: Any, indent: int, explained: set[tuple[type, str]]) -> list[str]:
-    """`name: item`, over as many lines as it takes."""
+    """Return `name: item`, over as many lines as it takes."""
     pad = " " * indent
     if not _spelled_out(item):
         plain = {} if isinstance(item, BaseModel) else item
@@ -119,7 +119,7 @@ def _scalar(value: Any) -> str:
 
 
 def _comment(model: type[BaseModel], name: str, item: Any, pad: str) -> list[str]:
-    """What the field means, whether it is required, and what it may be unless that is spelled out."""
+    """Say what the field means, whether it is required, and what it may be unless that is spelled out."""
     field, schema = model.model_fields[name], model.model_json_schema()
     notes = ["required"] if field.is_required() else []
     if not _spelled_out(item):
@@ -136,7 +136,7 @@ def _comment(model: type[BaseModel], name: str, item: Any, pad: str) -> list[str
 
 
 def _expected(node: dict[str, Any], models: dict[str, Any]) -> str:
-    """What a JSON schema node allows, in words."""
+    """Say in words what a JSON schema node allows."""
     if "anyOf" in node:
         return " or ".join(_expected(choice, models) for choice in node["anyOf"])
     if "$ref" in node:
@@ -158,7 +158,7 @@ def _expected(node: dict[str, Any], models: dict[str, Any]) -> str:
 
 
 def json_schema() -> dict[str, Any]:
-    """The JSON schema (draft 2020-12) of a config file, short forms included."""
+    """Return the JSON schema (draft 2020-12) of a config file, short forms included."""
     schema = _lenient(Experiment.model_json_schema())
     models = schema["$defs"]
     for axis, model in (("datasets", DatasetEntry), ("students", StudentEntry), ("methods", MethodEntry)):
@@ -171,7 +171,7 @@ def json_schema() -> dict[str, Any]:
 
 
 def _lenient(node: Any) -> Any:
-    """`node` with every number also accepted as a numeral in text."""
+    """Return `node` with every number also accepted as a numeral in text."""
     if isinstance(node, list):
         return [_lenient(item) for item in node]
     if not isinstance(node, dict):
@@ -186,7 +186,7 @@ def _lenient(node: Any) -> Any:
 
 
 def _one_kind_of_student(entry: dict[str, Any]) -> None:
-    """A student is pretrained, and then may go by the last part of that, or from scratch."""
+    """Say that a student is pretrained, and may go by the last part of that, or from scratch."""
     text, nothing = {"type": "string"}, {"type": "null"}
     entry.pop("required")
     entry["oneOf"] = [
@@ -199,7 +199,7 @@ def _one_kind_of_student(entry: dict[str, Any]) -> None:
 
 
 def _settings_of_methods(entry: dict[str, Any]) -> None:
-    """Each method's own settings, where the entry names that method or goes by its name alone."""
+    """Add each method's own settings, where the entry names that method or goes by its name alone."""
     own = dict.fromkeys(entry["properties"], True)
     entry["allOf"] = []
     for name in METHODS.names():

@@ -1,4 +1,4 @@
-"""Several jobs on this machine start from one process that has already imported what training needs.
+"""Start the jobs of this machine from one process that has already imported what training needs.
 
 Importing torch and transformers takes some four seconds, much of a small run. Snakemake starts one warm
 process for all jobs of a local run (`begin`); a job's own process asks it for a fork that does the work

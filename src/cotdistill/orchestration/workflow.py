@@ -44,8 +44,8 @@ OVERHEAD_MB = 300
 """memory of the two Snakemakes that a cluster job runs around its command"""
 
 EVALUATION_MB, EVALUATION_MINUTES = 1000, 30
-"""memory and time limit of a job that counts and measures stored answers, of the largest test sets: it loads no
-model (60 MB and 1 s were measured for 210 examples with rationales)"""
+"""memory and time limit of a job that counts and measures stored answers: enough for the largest test sets,
+as no model is loaded (60 MB and 1 s were measured for 210 examples with rationales)"""
 
 
 class Workflow:

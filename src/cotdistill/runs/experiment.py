@@ -57,7 +57,7 @@ def parse(value: Any, where: str) -> Experiment:
 
 
 def check(experiment: Experiment, where: str) -> None:
-    """Everything the types cannot say: names that exist, no name twice, a grid that is not empty."""
+    """Check what the types cannot say: names that exist, no name twice, a grid that is not empty."""
     names: dict[str, list[Any]] = {
         "datasets": [entry.name for entry in experiment.datasets],
         "students": [entry.name for entry in experiment.students],

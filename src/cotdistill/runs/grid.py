@@ -101,19 +101,19 @@ class Run:
 
 
 def _part(value: Any) -> str:
-    """A value as a folder name: `1` for 1.0, and no two values alike."""
+    """Return a value as a folder name: `1` for 1.0, and no two values alike."""
     short = f"{value:g}" if isinstance(value, float) else str(value)
     return short if not isinstance(value, float) or float(short) == value else repr(value)
 
 
 def prepared_folder(experiment: Experiment, dataset: str, student: str) -> Path:
-    """The folder of one (dataset, student) pair's tokenised data."""
+    """Return the folder of one (dataset, student) pair's tokenised data."""
     return Path(experiment.results, experiment.experiment, "prepared", dataset, student)
 
 
 
 def expand(experiment: Experiment) -> list[Run]:
-    """The runs of the grid, in the order of the axes, after include and exclude."""
+    """Return the runs of the grid, in the order of the axes, after include and exclude."""
     cells = itertools.product(
         experiment.datasets,
         experiment.students,
@@ -133,7 +133,7 @@ def expand(experiment: Experiment) -> list[Run]:
 
 
 def find(experiment: Experiment, run_id: str) -> Run:
-    """The run with this id. Raises UserError that names the near id."""
+    """Return the run with this id. Raises UserError that names the near id."""
     runs = {run.id: run for run in expand(experiment)}
     if run_id not in runs:
         raise unknown("run", run_id, runs)

@@ -1,4 +1,4 @@
-"""The table of checks, and the command that runs them and prints a line each."""
+"""List the checks, run them and print a line each."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def doctor(config: str, profile: str | None, job_timeout: float) -> int:
 
 @contextlib.contextmanager
 def _stopped_politely() -> Iterator[None]:
-    """A kill or a lost connection ends it as Ctrl-C does: its job is cancelled, its files are removed."""
+    """End the block at a kill or a lost connection as at Ctrl-C: its job is cancelled, its files removed."""
     caught = (signal.SIGTERM, signal.SIGHUP)
     before = [signal.signal(number, signal.default_int_handler) for number in caught]
     try:
@@ -67,7 +67,7 @@ def _stopped_politely() -> Iterator[None]:
 
 
 def choose(name: str | None) -> tuple[Profile, Finding]:
-    """The profile to look at, and the line about it. One that was named must be there."""
+    """Return the profile to look at, and the line about it. One that was named must be there."""
     if name is None and not slurm_here():
         return Profile(), Finding("ok", "profile", "none named, and no Slurm here: jobs run on this machine")
     try:
@@ -79,7 +79,7 @@ def choose(name: str | None) -> tuple[Profile, Finding]:
 
 
 def no_slurm(profile: Profile, name: str | None) -> str:
-    """Why Slurm is not looked at; empty where it is."""
+    """Return why Slurm is not looked at; empty where it is."""
     if profile.path is not None and profile.executor != "slurm":
         return f"the profile's executor is {profile.executor}"
     if name is not None and profile.path is None:
@@ -90,7 +90,7 @@ def no_slurm(profile: Profile, name: str | None) -> str:
 
 
 def examine(site: Site) -> Iterator[Finding]:
-    """The findings of all checks. A check that breaks is a finding, not the end."""
+    """Yield the findings of all checks. A check that breaks is a finding, not the end."""
     for check in CHECKS:
         if check.slurm and site.no_slurm:
             yield Finding("skip", check.name, site.no_slurm)

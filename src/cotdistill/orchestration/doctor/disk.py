@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from cotdistill.common.errors import UserError
+from cotdistill.common.errors import UserError, listed
 from cotdistill.common.files import read_json
 from cotdistill.config.models import StudentEntry
-from cotdistill.orchestration.doctor.finding import Finding, some
+from cotdistill.orchestration.doctor.finding import Finding
 from cotdistill.orchestration.doctor.local import checkpoint
 from cotdistill.orchestration.doctor.site import Site
 
@@ -28,7 +28,7 @@ KNOWN = {"small": 76_961_152, "base": 247_577_856, "large": 783_150_080, "xl": 2
 
 
 def disk(site: Site) -> Iterator[Finding]:
-    """What the runs that are still to do will write, against what is free."""
+    """Compare what the runs that are still to do will write with what is free."""
     folder = Path(site.experiment.results).absolute()
     while not folder.is_dir() and folder != folder.parent:
         folder = folder.parent
@@ -49,14 +49,14 @@ def disk(site: Site) -> Iterator[Finding]:
     elif needed > TIGHT * free:
         yield Finding("warn", "disk", text, advice)
     elif unknown:
-        yield Finding("warn", "disk", f"{text}; not counted, size not known: {some(unknown, 3)}",
+        yield Finding("warn", "disk", f"{text}; not counted, size not known: {listed(unknown, 3)}",
                       "run the doctor again when they are fetched")  # fmt: skip
     else:
         yield Finding("ok", "disk", text)
 
 
 def _jobs(site: Site) -> int:
-    """Jobs at once: the profile's number; without it, as many as this machine has CPUs and GPUs for."""
+    """Return the jobs at once: the profile's number, else as many as this machine has CPUs and GPUs for."""
     if not site.no_slurm:
         return max(1, site.profile.number("jobs", len(site.grid.runs)))
     asks = site.own(site.largest)
@@ -71,7 +71,7 @@ def _gb(size: float) -> str:
 
 
 def _weights(student: StudentEntry) -> int | None:
-    """Bytes of a student's weights in fp32, as they are saved; None where nobody knows yet."""
+    """Return the bytes of a student's weights in fp32, as they are saved; None where nobody knows yet."""
     if student.scratch is not None:
         made = student.scratch
         return 4 * parameters(made.d_model, made.d_ff, made.d_kv, made.heads, made.layers, made.layers,
@@ -85,7 +85,7 @@ def _weights(student: StudentEntry) -> int | None:
 
 
 def _described(path: Path) -> int | None:
-    """The parameters of the T5 that a config.json describes."""
+    """Return the parameters of the T5 that a config.json describes."""
     try:
         value: Any = read_json(path)
         layers = int(value.get("num_layers", 6))
@@ -104,7 +104,7 @@ def parameters(
     d_model: int, d_ff: int, d_kv: int, heads: int, encoder: int, decoder: int, vocabulary: int, *,
     gated: bool, tied: bool, buckets: int = 32,
 ) -> int:  # fmt: skip
-    """The parameters of a T5: attention and feed-forward layers with their norms, positions, embeddings."""
+    """Count a T5's parameters: attention and feed-forward layers with norms, positions, embeddings."""
     attention = 4 * d_model * heads * d_kv + d_model
     forward = (3 if gated else 2) * d_model * d_ff + d_model
     layers = encoder * (attention + forward) + decoder * (2 * attention + forward)

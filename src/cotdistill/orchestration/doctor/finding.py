@@ -1,4 +1,4 @@
-"""What a check found: one line, which bears no more than printable text."""
+"""Define what a check finds: one line of printable text."""
 
 from __future__ import annotations
 
@@ -23,19 +23,13 @@ class Finding:
     advice: str = ""
 
     def line(self) -> str:
-        """The finding as one aligned line."""
+        """Return the finding as one aligned line."""
         text = f"{self.text} -> {self.advice}" if self.advice else self.text
         return f"{self.level:<4}  {self.name:<{WIDTH}}  {printable(text, 10 * LONGEST)}"
 
 
 def printable(text: object, longest: int = LONGEST) -> str:
-    """Foreign text as one line: white space becomes a blank, what a terminal might act on a `?`."""
+    """Return foreign text as one line: white space becomes a blank, what a terminal might act on a `?`."""
     words = " ".join(str(text).split())
     clean = "".join(letter if letter.isprintable() else "?" for letter in words)
     return clean if len(clean) <= longest else f"{clean[: longest - 4]} ..."
-
-
-def some(items: list[str], most: int) -> str:
-    """The first `most` of them, and how many more there are."""
-    more = f" and {len(items) - most} more" if len(items) > most else ""
-    return ", ".join(items[:most]) + more

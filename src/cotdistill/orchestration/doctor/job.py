@@ -64,7 +64,7 @@ def node(site: Site) -> Iterator[Finding]:
 
 @contextlib.contextmanager
 def _folder(results: Path) -> Iterator[Path]:
-    """A hidden folder in the results folder; it goes afterwards, with what had to be made above it."""
+    """Make a hidden folder in the results folder; it goes afterwards, with what was made above it."""
     made = [path for path in (results, *results.parents) if not path.exists()]
     results.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=f".{NAME}-", dir=results)).absolute()
@@ -122,7 +122,7 @@ def _submit(site: Site, job: Job, folder: Path) -> str:
 
 
 def _wait(job: Job, folder: Path, deadline: float) -> dict[str, Any] | None:
-    """What the node wrote: all of it, or what there is at the deadline or when the job has gone."""
+    """Return what the node wrote: all of it, or what there is at the deadline or when the job has gone."""
     seen, ask = None, 0.0
     while True:
         # a listing makes a network file system look again; one name alone is answered from memory
@@ -154,7 +154,7 @@ def _look(job: Job) -> None:
 
 
 def _nothing(job: Job, folder: Path, waited: float) -> Finding:
-    """The job left no file: it did not start, or it could not write."""
+    """Say why the job left no file: it did not start, or it could not write."""
     if job.gone is None and job.state in ("PENDING", "CONFIGURING", ""):
         why = f" ({job.reason})" if job.reason not in ("", "None") else ""
         state = job.state.lower() or "not seen in the queue"
@@ -188,7 +188,7 @@ def _reached(seen: dict[str, Any], job: Job) -> Finding:
 
 
 def _gpu(seen: dict[str, Any], site: Site) -> Finding:
-    """What driver and torch say of the GPUs that were asked for."""
+    """Compare what driver and torch see with the GPUs that were asked for."""
     need = site.gpus
     if not need:
         device = site.largest.training.device
@@ -217,13 +217,13 @@ def _gpu(seen: dict[str, Any], site: Site) -> Finding:
 
 
 def _server_ahead(path: Path) -> float:
-    """Seconds by which the file server's clock is ahead of ours."""
+    """Return the seconds by which the file server's clock is ahead of ours."""
     path.write_text("x", encoding="utf-8")
     return path.stat().st_mtime - time.time()
 
 
 def _clock(seen: dict[str, Any], job: Job, path: Path, server: float) -> Finding:
-    """Node, file server and this machine agree on the time: what is newer decides what is redone."""
+    """Check that all clocks agree, node's and file server's: what is newer decides what is redone."""
     told = seen.get("time")
     if not isinstance(told, (int, float)) or told != told:
         return Finding("warn", "clock", "the node told no time", "run the doctor again")

@@ -1,4 +1,4 @@
-"""Checks of this machine: students and data without the network, a stale lock, a GPU where no Slurm is."""
+"""Check this machine: students and data without the network, a stale lock, a GPU where no Slurm is."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cotdistill.common.errors import UserError
+from cotdistill.common.errors import UserError, listed
 from cotdistill.common.files import read_json
 from cotdistill.config.models import DatasetEntry, StudentEntry, is_hub_id
 from cotdistill.data import release
 from cotdistill.data.adapters import ADAPTERS
 from cotdistill.orchestration.doctor import node
-from cotdistill.orchestration.doctor.finding import Finding, some
+from cotdistill.orchestration.doctor.finding import Finding
 from cotdistill.students.pretrained import TOKENIZERS
 
 if TYPE_CHECKING:
@@ -23,12 +23,12 @@ WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 
 
 def checkpoints(site: Site) -> dict[str, Path | None]:
-    """The local folder of each pretrained student; None where there is none yet."""
+    """Return the local folder of each pretrained student; None where there is none yet."""
     return {entry.name: checkpoint(entry) for entry in site.experiment.students if entry.pretrained}
 
 
 def checkpoint(student: StudentEntry) -> Path | None:
-    """The student's own folder, or its snapshot in the hub's cache. Uses no network."""
+    """Return the student's own folder, or its snapshot in the hub's cache. Uses no network."""
     name = str(student.pretrained)
     if Path(name).is_dir():
         return Path(name)
@@ -44,7 +44,7 @@ def checkpoint(student: StudentEntry) -> Path | None:
 
 
 def students(site: Site) -> Iterator[Finding]:
-    """Each pretrained student lies here whole, so that jobs need no network."""
+    """Check that each pretrained student lies here whole, so that jobs need no network."""
     folders = checkpoints(site)
     for entry in site.experiment.students:
         if entry.scratch is not None:
@@ -72,7 +72,7 @@ def _to_fetch(site: Site, entry: StudentEntry, lacking: str) -> Finding:
 
 
 def _lacking(folder: Path) -> str:
-    """What a T5 folder lacks; empty where it is whole."""
+    """Return what a T5 folder lacks; empty where it is whole."""
     config = folder / "config.json"
     try:
         described: Any = read_json(config)
@@ -93,12 +93,12 @@ def _lacking(folder: Path) -> str:
             except (UserError, KeyError, TypeError, AttributeError):
                 return f"{index} cannot be read"
             missing = [shard for shard in shards if not (folder / shard).is_file()]
-            return f"{folder} lacks {some(missing, 3)}" if missing else ""
+            return f"{folder} lacks {listed(missing, 3)}" if missing else ""
     return f"{folder} holds no weights ({' or '.join(WEIGHTS)})"
 
 
 def data(site: Site) -> Iterator[Finding]:
-    """Each dataset's files are here, or will be fetched."""
+    """Check that each dataset's files are here, or will be fetched."""
     absent = []
     for entry in site.experiment.datasets:
         finding = _dataset(site, entry)
@@ -112,7 +112,7 @@ def data(site: Site) -> Iterator[Finding]:
 
 
 def _dataset(site: Site, entry: DatasetEntry) -> Finding | None:
-    """How a dataset stands; None where the workflow will fetch it."""
+    """Return how a dataset stands; None where the workflow will fetch it."""
     adapter = ADAPTERS.module(entry.adapter).ADAPTER
     if adapter.needs_path:
         here = Path(str(entry.path))
@@ -134,7 +134,7 @@ def _dataset(site: Site, entry: DatasetEntry) -> Finding | None:
 
 
 def lock(site: Site) -> Iterator[Finding]:
-    """No lock that a Snakemake left when it was killed: the next one would refuse to start."""
+    """Look for a lock of a Snakemake that was killed: the next one would refuse to start."""
     locks = sorted(Path(".snakemake", "locks").glob("*.lock"))
     running = snakemakes()
     if running:
@@ -147,7 +147,7 @@ def lock(site: Site) -> Iterator[Finding]:
 
 
 def snakemakes() -> list[int]:
-    """The Snakemake processes of this machine that work in this folder, without those of single jobs."""
+    """Return the Snakemakes of this machine that work in this folder, without those of single jobs."""
     import psutil
 
     here, found = os.path.realpath("."), []
@@ -161,18 +161,18 @@ def snakemakes() -> list[int]:
 
 
 def gpu(site: Site) -> Iterator[Finding]:
-    """Where no Slurm is, the jobs run here: the GPUs that they ask for are here too."""
+    """Check that the GPUs which jobs ask for are here, where no Slurm is and the jobs run here."""
     if not site.no_slurm or (site.asked and site.profile.executor == "slurm"):
         return
-    need, listed = site.gpus, node.gpus()
-    has = f"{len(listed)} here ({some(listed, 4)})" if listed else "none here"
+    need, found = site.gpus, node.gpus()
+    has = f"{len(found)} here ({listed(found, 4)})" if found else "none here"
     counted = site.profile.local_gpus
-    if need > len(listed or ()):
+    if need > len(found or ()):
         yield Finding("FAIL", "gpu", f"{need} asked for by one job, {has}",
                       f"run where a GPU is, or set training.device: cpu in {site.config}")  # fmt: skip
-    elif need and counted > len(listed or ()):
+    elif need and counted > len(found or ()):
         yield Finding("warn", "gpu", f"the profile counts {counted}, {has}: jobs would wait for one another",
-                      f"set resources: [gpu={len(listed or ())}] in {site.profile.path}")  # fmt: skip
+                      f"set resources: [gpu={len(found or ())}] in {site.profile.path}")  # fmt: skip
     else:
         device = site.largest.training.device
         yield Finding("ok", "gpu", f"{need or 'none'} asked for (training.device: {device}), {has}")

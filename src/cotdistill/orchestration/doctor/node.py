@@ -1,4 +1,4 @@
-"""The doctor's part on a node: writes what it sees there to a file. Only the standard library at first.
+"""Write to a file what a node has: the doctor's part on it. Only the standard library at first.
 
 `python -m cotdistill.orchestration.doctor.node FILE [--torch] [PATH ...]`; the paths are those that a run
 will read.
@@ -34,7 +34,7 @@ def main(arguments: list[str]) -> None:
 
 
 def gpus() -> list[str] | None:
-    """The GPUs that the driver lists, or None where it does not answer."""
+    """Return the GPUs that the driver lists, or None where it does not answer."""
     try:
         answer = subprocess.run(["nvidia-smi", "-L"], capture_output=True, timeout=30, check=True)
     except (OSError, subprocess.SubprocessError):
@@ -56,7 +56,7 @@ def _torch() -> dict[str, Any]:
 
 
 def _write(target: str, seen: dict[str, Any]) -> None:
-    """In one move, so that no half of it is read; its own time beside the file server's."""
+    """Write in one move, so that no half is read; with the node's time, beside the file server's."""
     with open(f"{target}.part", "w", encoding="utf-8") as handle:
         json.dump({**seen, "time": time.time()}, handle)
         handle.flush()

@@ -1,4 +1,4 @@
-"""The Snakemake profile that a run would use, as far as the checks need it: settings as plain values."""
+"""Read the Snakemake profile that a run would use, as far as the checks need it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Profile:
         return str(self.settings.get("executor", "local"))
 
     def number(self, key: str, otherwise: int) -> int:
-        """A setting as a whole number, `otherwise` where it is none."""
+        """Return a setting as a whole number, `otherwise` where it is none."""
         try:
             return int(self.settings[key])
         except (KeyError, TypeError, ValueError):
@@ -44,7 +44,7 @@ class Profile:
         return count if isinstance(count, int) else 0
 
     def resources(self, rule: str, own: dict[str, Any]) -> dict[str, Any]:
-        """A job's resources: the profile's defaults, the rule's `own`, then what the profile sets for it."""
+        """Return a job's resources: the profile's defaults, the rule's `own`, the profile's for it."""
         named = _pairs(self.settings.get("set-resources"))
         of_rule = named.get(rule)
         chosen = _pairs(of_rule) if isinstance(of_rule, dict) else {
@@ -58,7 +58,7 @@ class Profile:
 
 
 def find(name: str, root: Path = Path()) -> Profile:
-    """The profile of that name or path. Raises UserError where there is none or it cannot be read."""
+    """Return the profile of that name or path. Raises UserError where there is none or it cannot be read."""
     home = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config", "snakemake")
     places = [Path(name)] if "/" in name else [
         root / name, root / "profiles" / name, home / name, Path("/etc/xdg/snakemake", name),
@@ -71,7 +71,7 @@ def find(name: str, root: Path = Path()) -> Profile:
 
 
 def _newest(folder: Path) -> Path | None:
-    """The file that this Snakemake reads: of the highest version that is not above its own."""
+    """Return the file that this Snakemake reads: of the highest version that is not above its own."""
     try:
         own = int(importlib.metadata.version("snakemake").split(".")[0])
     except (importlib.metadata.PackageNotFoundError, ValueError):
@@ -92,7 +92,7 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def _pairs(value: Any) -> dict[str, Any]:
-    """`{a: 1}` or `[a=1]`, the two ways to write resources, as the first."""
+    """Return resources as `{a: 1}`; `[a=1]` is another way to write them."""
     if isinstance(value, dict):
         return {str(key): item for key, item in value.items()}
     items = value if isinstance(value, list) else []
@@ -108,7 +108,7 @@ def _plain(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _value(value: Any) -> Any:
-    """A resource as Snakemake reads it: text that is a Python literal is that literal."""
+    """Return a resource as Snakemake reads it: text that is a Python literal is that literal."""
     if not isinstance(value, str):
         return value
     try:

@@ -78,7 +78,7 @@ def run(*command: str, timeout: float | None = None) -> Answer:
 
 
 def _read(process: subprocess.Popen[bytes], deadline: float) -> tuple[str, str, bool]:
-    """Both outputs until they end or time is up, and whether they are more than is read."""
+    """Return both outputs until they end or time is up, and whether they are more than is read."""
     parts: dict[object, list[bytes]] = {process.stdout: [], process.stderr: []}
     size = 0
     with selectors.DefaultSelector() as waiting:

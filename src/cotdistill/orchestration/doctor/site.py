@@ -1,4 +1,4 @@
-"""What the checks know: the grid, the profile, and the request of the largest job."""
+"""Hold what the checks know: the grid, the profile, and the request of the largest job."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Site:
         return max(self.grid.runs.values(), key=size)
 
     def own(self, run: Run, attempt: int = 1) -> dict[str, int]:
-        """What the train rule itself asks for a run."""
+        """Return what the train rule itself asks for a run."""
         job = make_wildcards(run)
         threads = self.grid.count_threads(job)
         return {
@@ -60,7 +60,7 @@ class Site:
         }  # fmt: skip
 
     def asks(self, attempt: int = 1) -> dict[str, Any]:
-        """The largest job's resources, with what the profile adds or replaces."""
+        """Return the largest job's resources, with what the profile adds or replaces."""
         own = self.own(self.largest, attempt)
         return self.profile.resources("train", own)
 
@@ -74,7 +74,7 @@ class Site:
         return int(asks.get("gpu") or 0)
 
     def where(self) -> list[str]:
-        """sbatch's arguments for where the largest job runs and on what: all but memory, time and CPUs.
+        """Return sbatch's arguments for where the largest job runs: all but memory, time and CPUs.
 
         Raises UserError where the profile's slurm_extra cannot be read.
         """
@@ -94,7 +94,7 @@ class Site:
             raise UserError(f"slurm_extra cannot be read: {asks['slurm_extra']} ({error})") from error
 
     def request(self, attempt: int = 1) -> list[str]:
-        """sbatch's arguments for the largest job, as Snakemake's Slurm plugin makes them."""
+        """Return sbatch's arguments for the largest job, as Snakemake's Slurm plugin makes them."""
         asks = self.asks(attempt)
         cpus = asks["cpus_per_task"]
         words = [f"--mem={asks['mem_mb']}", f"--time={asks['runtime']}"]

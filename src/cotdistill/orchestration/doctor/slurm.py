@@ -1,4 +1,4 @@
-"""Checks of Slurm that submit nothing: its commands, whether it takes the request, jobs left behind."""
+"""Check Slurm without submitting: its commands, whether it takes the request, jobs left behind."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import re
 import shutil
 from collections.abc import Iterator
 
-from cotdistill.common.errors import UserError
-from cotdistill.orchestration.doctor.finding import Finding, printable, some
+from cotdistill.common.errors import UserError, listed
+from cotdistill.orchestration.doctor.finding import Finding, printable
 from cotdistill.orchestration.doctor.local import snakemakes
 from cotdistill.orchestration.doctor.shell import run
 from cotdistill.orchestration.doctor.site import NAME, USER, Site
@@ -18,7 +18,7 @@ _TIME = re.compile(r"(?:(\d{1,6})-)?(\d{1,6})(?::(\d{1,6}))?(?::(\d{1,6}))?")
 
 
 def commands(site: Site) -> Iterator[Finding]:
-    """Everything that Snakemake's plugin calls is there."""
+    """Check that everything that Snakemake's plugin calls is there."""
     missing = [name for name in COMMANDS if shutil.which(name) is None]
     if missing:
         site.no_slurm = "no sbatch on this machine" if "sbatch" in missing else ""
@@ -36,7 +36,7 @@ def commands(site: Site) -> Iterator[Finding]:
 
 
 def request(site: Site) -> Iterator[Finding]:
-    """Slurm would take the largest job, also when it is retried with more memory and time."""
+    """Check that Slurm would take the largest job, also when it is retried with more memory and time."""
     try:
         words = site.request()
     except UserError as error:
@@ -81,7 +81,7 @@ def _repair(site: Site) -> str:
 
 
 def _limit(site: Site) -> int | None:
-    """The partition's time limit in minutes; None where it has none, or none that can be read."""
+    """Return the partition's time limit in minutes; None where it has none, or none that can be read."""
     wanted = site.asks().get("slurm_partition")
     answer = run("sinfo", "--noheader", "--format=%P|%l", *([f"--partition={wanted}"] if wanted else []))
     found = [minutes for line in answer.lines if wanted or line.split("|")[0].strip().endswith("*")
@@ -90,7 +90,7 @@ def _limit(site: Site) -> int | None:
 
 
 def _minutes(text: str) -> int | None:
-    """Slurm's d-hh:mm:ss, hh:mm:ss or mm:ss in minutes; None for `infinite` and what is no time."""
+    """Return Slurm's d-hh:mm:ss, hh:mm:ss or mm:ss in minutes; None for `infinite` and what is no time."""
     match = _TIME.fullmatch(text)
     if match is None:
         return None
@@ -103,7 +103,7 @@ def _minutes(text: str) -> int | None:
 
 
 def orphans(site: Site) -> Iterator[Finding]:
-    """Jobs of this folder that run or wait without a Snakemake that would notice their end."""
+    """Look for jobs of this folder without a Snakemake that would notice their end."""
     answer = run("squeue", "--noheader", f"--user={USER}", "--format=%A|%T|%M|%N|%j|%k|%Z")
     if not answer.good:
         yield Finding("warn", "orphans", f"not known: {answer.said}", "look with `squeue --me`")
@@ -123,14 +123,14 @@ def orphans(site: Site) -> Iterator[Finding]:
                  for job, state, elapsed, node, _, rest in jobs]  # fmt: skip
         ids = " ".join(job for job, *_ in jobs[:200])
         yield Finding(
-            "warn", "orphans", f"{len(jobs)} jobs of this folder without a snakemake: {some(named, 8)}",
+            "warn", "orphans", f"{len(jobs)} jobs of this folder without a snakemake: {listed(named, 8)}",
             "they go on, and a restarted snakemake waits for them (a run has a lease: the second process "
             f"takes over the result of the first); or cancel them: scancel {ids}"
         )  # fmt: skip
 
 
 def _what(rest: str, runs: dict[str, str]) -> str:
-    """The rule and run of a job, from the comment that Snakemake's plugin gives it."""
+    """Return the rule and run of a job, from the comment that Snakemake's plugin gives it."""
     comment = rest.rpartition("|")[0]
     match = re.fullmatch(r"rule_([A-Za-z0-9]+)(?:_wildcards_(.*))?", comment)
     if match is None:

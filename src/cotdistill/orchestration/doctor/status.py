@@ -20,7 +20,7 @@ USE_SQUEUE = "set slurm-status-command: squeue in the profile"
 
 
 def status(site: Site) -> Iterator[Finding]:
-    """The command that the plugin will use answers, and knows the jobs that ended."""
+    """Check that the command which the plugin will use answers, and knows the jobs that ended."""
     present = shutil.which("sacct") is not None
     setting = site.profile.settings.get("slurm-status-command")
     wanted = str(setting or ("sacct" if present else "squeue"))
@@ -73,6 +73,6 @@ def _sacct() -> Answer:
 
 
 def _min_job_age() -> int | None:
-    """Seconds for which Slurm's controller remembers a job that ended, read as the plugin reads them."""
+    """Return the seconds that Slurm's controller remembers an ended job, as the plugin reads them."""
     found = re.search(r"^\s*MinJobAge\s*=\s*(\d{1,9})\s*(h?)", run("scontrol", "show", "config").out, re.M)
     return int(found[1]) * (3600 if found[2] else 1) if found else None
