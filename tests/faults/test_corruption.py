@@ -77,8 +77,8 @@ class Site:
 @pytest.fixture(scope="session")
 def made(tiny: Any, once: Any) -> Path:
     """The results of a finished run, from prepared data to tables. Shared: copy it."""
-    from cotdistill.analysis.comparison import write
     from cotdistill.evaluation.protocols import evaluate
+    from cotdistill.report.comparison import write_comparison
 
     def build(folder: Path) -> None:
         config, run = tiny.config_file(folder, "dss", **SIZES)
@@ -86,7 +86,7 @@ def made(tiny: Any, once: Any) -> Path:
         evaluate(run)
         experiment = load(config)
         collect(experiment)
-        write(experiment)
+        write_comparison(experiment)
 
     return once("corruption", build) / "tiny"
 

@@ -25,6 +25,7 @@ class DSS(Method):
     """Minimises `alpha * label + (1 - alpha) * rationale` (METHOD: DSS, equation 3 with this weighting)."""
 
     Settings: ClassVar[type[Strict]] = Settings
+    reference = True
     tasks = (LABEL, RATIONALE)
 
     def terms(self, outputs: Mapping[str, TaskOutput]) -> dict[str, Term]:

@@ -10,6 +10,7 @@ from cotdistill.methods import Method, Task, TaskOutput, Term
 class Finetune(Method):
     """Minimises the cross-entropy of the label. With teacher labels this is standard distillation."""
 
+    reference = True
     tasks = (Task("label", prefix="", target=("label",)),)
 
     def terms(self, outputs: Mapping[str, TaskOutput]) -> dict[str, Term]:

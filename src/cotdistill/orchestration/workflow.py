@@ -29,7 +29,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "evaluate": ("evaluation.protocols",),
     "judge": ("evaluation.judge",),
     "collect": ("tables.collect",),
-    "compare": ("analysis.comparison",),
+    "compare": ("report.comparison",),
     "figures": ("report.figures",),
     "track": ("tracking.mlflow_store",),
 }

@@ -23,7 +23,7 @@ from pydantic import (
 )
 
 from cotdistill.common.errors import UserError
-from cotdistill.common.files import read_jsonl, read_sealed, sealed, write_json, write_jsonl
+from cotdistill.common.files import read_json, read_jsonl, read_sealed, sealed, write_json, write_jsonl
 from cotdistill.config.validation import one_line, validate
 
 SCHEMA_VERSION = 2
@@ -54,7 +54,11 @@ class Document(Record):
     @classmethod
     def read(cls, path: Path, remedy: str) -> Self:
         """Read and check the document. Raises UserError that ends in `remedy`; see the module."""
-        found = read_sealed(path, remedy)
+        return cls.parse(read_sealed(path, remedy), path, remedy)
+
+    @classmethod
+    def parse(cls, found: dict[str, Any], path: Path, remedy: str) -> Self:
+        """Check what `read_sealed` gave of the file at `path`. Raises UserError as `read` does."""
         version = found.get("schema_version", 1)
         if version != SCHEMA_VERSION:
             raise UserError(
@@ -181,6 +185,15 @@ class HistoryLine(BaseModel):
     def values(self) -> dict[str, float | None]:
         """The logged numbers by name, such as `loss/total`; None stands for one that was not finite."""
         return dict(self.__pydantic_extra__)
+
+
+def is_current(path: Path, config_hash: str) -> bool:
+    """Return whether a document was written under this config; False where there is none that can be read."""
+    try:
+        found = read_json(path)
+    except UserError:
+        return False
+    return isinstance(found, dict) and found.get("hash") == config_hash
 
 
 def write_answers(path: Path, answers: Iterable[Answer]) -> None:

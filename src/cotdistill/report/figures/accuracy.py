@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from matplotlib.figure import Figure
 
-from cotdistill.analysis.comparison import by_seed
+from cotdistill.analysis.comparison import select_by_seed
+from cotdistill.analysis.tables import AnalysedTables
 from cotdistill.config.models import Experiment
-from cotdistill.report.figures import missing_text, seeds_of_cells, seeds_text
+from cotdistill.report.figures._captions import count_seeds, describe_missing, describe_seeds
 from cotdistill.report.figures._parts import (
     explain_points,
     headline,
@@ -16,10 +17,9 @@ from cotdistill.report.figures._parts import (
     seeds_and_intervals,
 )
 from cotdistill.report.figures._style import constants, method_styles, panels
-from cotdistill.tables.store import Tables
 
 
-def draw(tables: Tables, experiment: Experiment) -> Figure:
+def draw(tables: AnalysedTables, experiment: Experiment) -> Figure:
     """One panel per dataset, student, labels and fraction; one row per method."""
     names = [method.name for method in experiment.methods]
     styles = method_styles(experiment)
@@ -27,7 +27,7 @@ def draw(tables: Tables, experiment: Experiment) -> Figure:
     figure, axes = panel_grid(cells, 0.75 + 0.42 * len(names), label_width(names))
     for panel, ax in zip(cells, axes, strict=True):
         rows = panel.of(tables.results)
-        values = [[100 * v for v in by_seed(rows[rows["method"] == name]).values()] for name in names]
+        values = [[100 * v for v in select_by_seed(rows[rows["method"] == name]).values()] for name in names]
         method_rows(ax, names, seeds_and_intervals(ax, values, [styles[name] for name in names], 0, 100))
         ax.set_xlabel("test accuracy (%)")
     headline(figure, f"Test accuracy: {constants(experiment)}")
@@ -35,14 +35,14 @@ def draw(tables: Tables, experiment: Experiment) -> Figure:
     return figure
 
 
-def caption(tables: Tables, experiment: Experiment) -> str:
+def caption(tables: AnalysedTables, experiment: Experiment) -> str:
     """What the figure shows, n and the interval."""
     results = tables.results
     return (
         f"Test accuracy of {experiment.experiment}, by method, of the checkpoint chosen on validation. "
         "Hollow points are seeds, the filled point below them is their mean "
-        f"({seeds_text(seeds_of_cells(results))} each), and the bar is the 95% Student t interval of the "
+        f"({describe_seeds(count_seeds(results))} each), and the bar is the 95% Student t interval of the "
         "mean over seeds. The interval covers the variation between seeds, not the error of measuring on a "
         "finite test set; one seed has no interval. The n of each method stands on the right."
-        f"{missing_text(results)}"
+        f"{describe_missing(results)}"
     )

@@ -8,18 +8,18 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from cotdistill.analysis.tables import AnalysedTables
 from cotdistill.config.models import Experiment
-from cotdistill.report.figures import missing_text
+from cotdistill.report.figures._captions import describe_missing
 from cotdistill.report.figures._parts import facets, headline, message, method_legend, remark
 from cotdistill.report.figures._style import MethodStyle, constants, method_styles, panels
 from cotdistill.report.figures.mutual_information import estimates, explained, not_measured, title
-from cotdistill.tables.store import Tables
 
 LEAST = 5
 """fewest runs that a rank correlation is stated of"""
 
 
-def draw(tables: Tables, experiment: Experiment) -> Figure:
+def draw(tables: AnalysedTables, experiment: Experiment) -> Figure:
     """One row per dataset, student, labels and fraction; one column per representation and estimator."""
     rows = _runs(tables)
     columns = estimates(rows["measure"])
@@ -39,7 +39,7 @@ def draw(tables: Tables, experiment: Experiment) -> Figure:
     return figure
 
 
-def caption(tables: Tables, experiment: Experiment) -> str:
+def caption(tables: AnalysedTables, experiment: Experiment) -> str:
     """What the figure shows, n, and how to read each estimator."""
     rows = _runs(tables)
     if rows.empty:
@@ -53,11 +53,11 @@ def caption(tables: Tables, experiment: Experiment) -> str:
         f"not a test, and no interval is given. {explained(name for _, name in estimates(rows['measure']))} "
         "Estimates depend on the number of examples: these, on test, are not on the scale of those on "
         "validation during training."
-        f"{missing_text(tables.results)}"
+        f"{describe_missing(tables.results)}"
     )
 
 
-def _runs(tables: Tables) -> pd.DataFrame:
+def _runs(tables: AnalysedTables) -> pd.DataFrame:
     """The final estimates, each with the accuracy of its run."""
     measures = tables.measures
     finals = measures[measures["measure"].str.fullmatch(r"mi/[^/]+/[^/]+/value")]

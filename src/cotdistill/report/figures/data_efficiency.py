@@ -8,16 +8,16 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from cotdistill.analysis.comparison import by_seed
+from cotdistill.analysis.comparison import select_by_seed
+from cotdistill.analysis.tables import AnalysedTables
 from cotdistill.config.models import Experiment
-from cotdistill.report.figures import missing_text, seeds_of_cells, seeds_text
+from cotdistill.report.figures._captions import count_seeds, describe_missing, describe_seeds
 from cotdistill.report.figures._parts import headline, means_along, message, method_legend, panel_grid
 from cotdistill.report.figures._style import constants, method_styles, panels
 from cotdistill.runs.grid import expand
-from cotdistill.tables.store import Tables
 
 
-def draw(tables: Tables, experiment: Experiment) -> Figure:
+def draw(tables: AnalysedTables, experiment: Experiment) -> Figure:
     """One panel per dataset, student and labels; one line per method."""
     fractions = sorted({run.fraction for run in expand(experiment)})
     if len(fractions) < 2:
@@ -32,12 +32,12 @@ def draw(tables: Tables, experiment: Experiment) -> Figure:
         ax.set_xlabel("training data (fraction, examples)")
         ax.set_ylabel("test accuracy (%)")
     headline(figure, f"Data efficiency: {constants(experiment, along='fraction')}")
-    seeds = seeds_text(seeds_of_cells(tables.results))
+    seeds = describe_seeds(count_seeds(tables.results))
     method_legend(figure, styles, f"mean over seeds ({seeds}), bars: 95% t interval")
     return figure
 
 
-def caption(tables: Tables, experiment: Experiment) -> str:
+def caption(tables: AnalysedTables, experiment: Experiment) -> str:
     """What the figure shows, n and the interval."""
     fractions = sorted({run.fraction for run in expand(experiment)})
     if len(fractions) < 2:
@@ -45,10 +45,10 @@ def caption(tables: Tables, experiment: Experiment) -> str:
     return (
         f"Test accuracy of {experiment.experiment} against the fraction of the training data, on a "
         "logarithmic scale, with the number of training examples below it. Points are means over seeds "
-        f"({seeds_text(seeds_of_cells(tables.results))} each), bars their 95% Student t intervals, which "
+        f"({describe_seeds(count_seeds(tables.results))} each), bars their 95% Student t intervals, which "
         "cover the variation between seeds and of the subset drawn; one seed has no interval. Within a seed "
         "a smaller subset is part of every larger one, and all methods get the same. Methods stand a little "
-        f"apart so that their bars can be told from one another.{missing_text(tables.results)}"
+        f"apart so that their bars can be told from one another.{describe_missing(tables.results)}"
     )
 
 
@@ -62,7 +62,8 @@ def values_along(
     found = {}
     for name in names:
         own = rows[rows["method"] == name]
-        found[name] = [[100 * v for v in by_seed(own[own[axis] == level]).values()] for level in levels]
+        cells = [select_by_seed(own[own[axis] == level]) for level in levels]
+        found[name] = [[100 * value for value in cell.values()] for cell in cells]
     return found
 
 

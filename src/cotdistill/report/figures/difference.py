@@ -7,10 +7,11 @@ import math
 import pandas as pd
 from matplotlib.figure import Figure
 
-from cotdistill.analysis.comparison import by_seed
+from cotdistill.analysis.comparison import select_by_seed
 from cotdistill.analysis.intervals import Interval, differences
+from cotdistill.analysis.tables import AnalysedTables
 from cotdistill.config.models import Experiment
-from cotdistill.report.figures import seeds_text
+from cotdistill.report.figures._captions import describe_seeds
 from cotdistill.report.figures._parts import (
     explain_points,
     headline,
@@ -21,10 +22,9 @@ from cotdistill.report.figures._parts import (
     seeds_and_intervals,
 )
 from cotdistill.report.figures._style import GREY, Panel, constants, method_styles, panels, wrap
-from cotdistill.tables.store import Tables
 
 
-def draw(tables: Tables, experiment: Experiment) -> Figure:
+def draw(tables: AnalysedTables, experiment: Experiment) -> Figure:
     """One panel per dataset, student, labels and fraction; one row per method but the baseline."""
     names = _others(experiment)
     if not names:
@@ -50,7 +50,7 @@ def draw(tables: Tables, experiment: Experiment) -> Figure:
     return figure
 
 
-def caption(tables: Tables, experiment: Experiment) -> str:
+def caption(tables: AnalysedTables, experiment: Experiment) -> str:
     """What the figure shows, n and the interval."""
     results = tables.results
     names, cells = _others(experiment), panels(experiment)
@@ -61,7 +61,7 @@ def caption(tables: Tables, experiment: Experiment) -> str:
         f"Difference in test accuracy from {experiment.baseline}, in percentage points, paired by seed: "
         "in one seed every method sees the same data in the same order from the same initial weights. "
         "Hollow points are seeds, the filled point below them is their mean "
-        f"({seeds_text(counts)} in common with the baseline), and the bar is the 95% bootstrap interval "
+        f"({describe_seeds(counts)} in common with the baseline), and the bar is the 95% bootstrap interval "
         "over seeds and test examples; one seed has no bar. Each bar is for its own comparison: the verdict "
         "and the table correct for making several (Holm)."
     )
@@ -87,5 +87,5 @@ def _interval(found: pd.DataFrame, name: str) -> Interval:
 def _values(results: pd.DataFrame, panel: Panel, name: str, baseline: str) -> list[float]:
     """Differences in percentage points, one a common seed."""
     rows = panel.of(results)
-    ours, reference = (by_seed(rows[rows["method"] == method]) for method in (name, baseline))
+    ours, reference = (select_by_seed(rows[rows["method"] == method]) for method in (name, baseline))
     return [100 * value for value in differences(ours, reference).values()]

@@ -5,14 +5,14 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.figure import Figure
 
+from cotdistill.analysis.tables import AnalysedTables
 from cotdistill.config.models import Experiment
-from cotdistill.report.figures import seeds_of_cells, seeds_text
+from cotdistill.report.figures._captions import count_seeds, describe_seeds
 from cotdistill.report.figures._parts import curves, facets, headline, method_legend, remark
 from cotdistill.report.figures._style import constants, method_styles, panels
-from cotdistill.tables.store import Tables
 
 
-def draw(tables: Tables, experiment: Experiment) -> Figure:
+def draw(tables: AnalysedTables, experiment: Experiment) -> Figure:
     """One row per dataset, student, labels and fraction; one column per loss term, then accuracy."""
     history = tables.history
     metrics, cells, styles = _metrics(history), panels(experiment), method_styles(experiment)
@@ -26,17 +26,17 @@ def draw(tables: Tables, experiment: Experiment) -> Figure:
             ax.set_xlabel("optimiser step")
             ax.set_ylabel("accuracy (%)" if percent else "loss (nats)")
     headline(figure, f"Learning curves: {constants(experiment)}")
-    seeds = seeds_text(seeds_of_cells(history))
+    seeds = describe_seeds(count_seeds(history))
     method_legend(figure, styles, f"thin lines: seeds ({seeds} a method); thick lines: their mean")
     return figure
 
 
-def caption(tables: Tables, experiment: Experiment) -> str:
+def caption(tables: AnalysedTables, experiment: Experiment) -> str:
     """What the figure shows, n and what the lines are."""
     return (
         f"Learning curves of {experiment.experiment}: every loss term on training batches (nats) and "
         "accuracy on the validation split, over optimiser steps. Thin lines are seeds; the thick line with "
-        f"markers is their mean ({seeds_text(seeds_of_cells(tables.history))} a method) at the steps that "
+        f"markers is their mean ({describe_seeds(count_seeds(tables.history))} a method) at the steps that "
         "all of them logged, without an interval. A method has a line only for the terms it "
         "minimises or logs. The total loss is the weighted sum of a method's own terms, and the "
         "mutual-information terms of two methods or variants are different quantities: neither is on one "

@@ -7,18 +7,18 @@ from collections.abc import Iterable
 import pandas as pd
 from matplotlib.figure import Figure
 
+from cotdistill.analysis.tables import AnalysedTables
 from cotdistill.config.models import Experiment
 from cotdistill.evaluation.information.estimators import ESTIMATORS
-from cotdistill.report.figures import seeds_of_cells, seeds_text
+from cotdistill.report.figures._captions import count_seeds, describe_seeds
 from cotdistill.report.figures._parts import curves, facets, headline, message, method_legend, remark
 from cotdistill.report.figures._style import constants, method_styles, panels
-from cotdistill.tables.store import Tables
 
 SPACES = {"decoder": "pooled decoder states", "output": "pooled output distributions"}
 """what is measured between the label task and the rationale task, in words"""
 
 
-def draw(tables: Tables, experiment: Experiment) -> Figure:
+def draw(tables: AnalysedTables, experiment: Experiment) -> Figure:
     """One row per dataset, student, labels and fraction; one column per representation and estimator."""
     history = _estimates(tables)
     columns = estimates(history["metric"])
@@ -35,12 +35,12 @@ def draw(tables: Tables, experiment: Experiment) -> Figure:
             ax.set_ylabel("estimate (nats)")
     headline(figure, f"Mutual information of the two tasks over training: {constants(experiment)}")
     seen = {name: look for name, look in styles.items() if name in set(history["method"])}
-    seeds = seeds_text(seeds_of_cells(history))
+    seeds = describe_seeds(count_seeds(history))
     method_legend(figure, seen, f"thin lines: seeds ({seeds} a method); thick lines: their mean")
     return figure
 
 
-def caption(tables: Tables, experiment: Experiment) -> str:
+def caption(tables: AnalysedTables, experiment: Experiment) -> str:
     """What the figure shows, n, and how to read each estimator."""
     history = _estimates(tables)
     if history.empty:
@@ -48,7 +48,7 @@ def caption(tables: Tables, experiment: Experiment) -> str:
     return (
         "Estimated mutual information between the representations of the label task and of the rationale "
         f"task in {experiment.experiment}, in nats, on held-out validation data, over optimiser steps. Thin "
-        f"lines are seeds; the thick line with markers is their mean ({seeds_text(seeds_of_cells(history))} "
+        f"lines are seeds; the thick line with markers is their mean ({describe_seeds(count_seeds(history))} "
         "a method), without an interval. Methods without a rationale task have no estimate. "
         f"{explained(estimator for _, estimator in estimates(history['metric']))} Compare methods within one "
         "column only: two estimators are not on one scale."
@@ -80,6 +80,6 @@ def not_measured(experiment: Experiment) -> str:
     return f"No run of {experiment.experiment} has an estimate of mutual information: nothing to show."
 
 
-def _estimates(tables: Tables) -> pd.DataFrame:
+def _estimates(tables: AnalysedTables) -> pd.DataFrame:
     history = tables.history
     return history[history["metric"].str.startswith("mi/")]

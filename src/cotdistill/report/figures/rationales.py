@@ -5,8 +5,9 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.figure import Figure
 
+from cotdistill.analysis.tables import AnalysedTables
 from cotdistill.config.models import Experiment
-from cotdistill.report.figures import missing_text, seeds_of_cells, seeds_text
+from cotdistill.report.figures._captions import count_seeds, describe_missing, describe_seeds
 from cotdistill.report.figures._parts import (
     explain_points,
     facets,
@@ -17,7 +18,6 @@ from cotdistill.report.figures._parts import (
     seeds_and_intervals,
 )
 from cotdistill.report.figures._style import constants, method_styles, panels
-from cotdistill.tables.store import Tables
 
 # measure -> title, unit, factor, the most it can be
 MEASURES = {
@@ -29,7 +29,7 @@ MEASURES = {
 }
 
 
-def draw(tables: Tables, experiment: Experiment) -> Figure:
+def draw(tables: AnalysedTables, experiment: Experiment) -> Figure:
     """One row per dataset, student, labels and fraction; one column per measure; within, a row per method."""
     rows = _rows(tables)
     if rows.empty:
@@ -50,7 +50,7 @@ def draw(tables: Tables, experiment: Experiment) -> Figure:
     return figure
 
 
-def caption(tables: Tables, experiment: Experiment) -> str:
+def caption(tables: AnalysedTables, experiment: Experiment) -> str:
     """What the figure shows, n, the interval and what each measure is over."""
     rows = _rows(tables)
     if rows.empty:
@@ -63,9 +63,9 @@ def caption(tables: Tables, experiment: Experiment) -> str:
         "itself predicts, and how often it is the gold one. ROUGE-L and BLEU compare with the teacher's "
         "rationale. Repetition is the fraction of 4-grams of words that occurred before in the same "
         "rationale. Hollow "
-        f"points are seeds, the filled point below them is their mean ({seeds_text(seeds_of_cells(rows))} "
+        f"points are seeds, the filled point below them is their mean ({describe_seeds(count_seeds(rows))} "
         "each), and the bar is the 95% Student t interval over seeds; one seed has no interval. Methods "
-        f"that generate no rationale apart from the label are left out.{missing_text(tables.results)}"
+        f"that generate no rationale apart from the label are left out.{describe_missing(tables.results)}"
     )
 
 
@@ -73,6 +73,6 @@ def _nothing(experiment: Experiment) -> str:
     return f"No rationales of {experiment.experiment} were measured: no quality to show."
 
 
-def _rows(tables: Tables) -> pd.DataFrame:
+def _rows(tables: AnalysedTables) -> pd.DataFrame:
     measures = tables.measures
     return measures[measures["measure"].str.startswith("rationale/")]

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from matplotlib.figure import Figure
 
+from cotdistill.analysis.tables import AnalysedTables
 from cotdistill.config.models import Experiment
-from cotdistill.report.figures import missing_text, seeds_of_cells, seeds_text
+from cotdistill.report.figures._captions import count_seeds, describe_missing, describe_seeds
 from cotdistill.report.figures._parts import headline, means_along, message, method_legend, panel_grid
 from cotdistill.report.figures._style import constants, method_styles, panels, wrap
 from cotdistill.report.figures.data_efficiency import values_along
 from cotdistill.runs.grid import expand
-from cotdistill.tables.store import Tables
 
 
-def draw(tables: Tables, experiment: Experiment) -> Figure:
+def draw(tables: AnalysedTables, experiment: Experiment) -> Figure:
     """One panel per dataset, labels and fraction; one line per method."""
     students = _students(experiment)
     if len(students) < 2:
@@ -29,21 +29,21 @@ def draw(tables: Tables, experiment: Experiment) -> Figure:
         ax.set_xlabel("student, in the order of the config")
         ax.set_ylabel("test accuracy (%)")
     headline(figure, f"Accuracy by student: {constants(experiment, along='student')}")
-    seeds = seeds_text(seeds_of_cells(tables.results))
+    seeds = describe_seeds(count_seeds(tables.results))
     method_legend(figure, styles, f"mean over seeds ({seeds}), bars: 95% t interval")
     return figure
 
 
-def caption(tables: Tables, experiment: Experiment) -> str:
+def caption(tables: AnalysedTables, experiment: Experiment) -> str:
     """What the figure shows, n and the interval."""
     if len(_students(experiment)) < 2:
         return _one(experiment)
     return (
         f"Test accuracy of {experiment.experiment} by student, in the order of the config. Points are means "
-        f"over seeds ({seeds_text(seeds_of_cells(tables.results))} each), bars their 95% Student t "
+        f"over seeds ({describe_seeds(count_seeds(tables.results))} each), bars their 95% Student t "
         "intervals over seeds; one seed has no interval. Lines join a method's students and mean nothing "
         "between them. Methods stand a little apart so that their bars can be told from one another."
-        f"{missing_text(tables.results)}"
+        f"{describe_missing(tables.results)}"
     )
 
 

@@ -17,6 +17,7 @@ from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
 from scipy.stats import spearmanr, t
 
+from cotdistill.analysis.tables import AnalysedTables
 from cotdistill.common.errors import UserError
 from cotdistill.config.models import Experiment
 from cotdistill.evaluation.information.estimators import ESTIMATORS
@@ -24,7 +25,6 @@ from cotdistill.report.figures import FIGURES, draw_all
 from cotdistill.report.figures._parts import seeds_and_intervals
 from cotdistill.report.figures._style import MethodStyle, method_styles, style, wrap
 from cotdistill.tables.collect import collect
-from cotdistill.tables.store import Tables
 
 Made = Callable[..., Experiment]
 REPORT = Path(__file__).parents[2] / "workflow" / "report"
@@ -78,7 +78,7 @@ ONE_FRACTION, ONE_STUDENT = "data_efficiency", "student_size"
 def test_figures_draw_and_say_their_n(made: Made, settings: dict[str, Any], sentences: set[str]) -> None:
     experiment = made(**settings)
     collect(experiment, allow_missing=True)
-    tables = Tables(experiment)
+    tables = AnalysedTables(experiment)
     for name in FIGURES.names():
         module = FIGURES.module(name)
         figure = module.draw(tables, experiment)
@@ -99,15 +99,15 @@ def test_figures_draw_and_say_their_n(made: Made, settings: dict[str, Any], sent
 def test_points_are_the_seeds(made: Made) -> None:
     experiment = made(datasets=["cqa"])
     collect(experiment)
-    tables = Tables(experiment)
+    tables = AnalysedTables(experiment)
     figure = FIGURES.module("accuracy").draw(tables, experiment)
     hollow = [line for line in figure.axes[0].lines if line.get_markerfacecolor() == "none"]
     assert sorted(line.get_xdata()[0] for line in hollow) == sorted(100 * tables.results["accuracy"])
 
 
-def drawn(name: str, experiment: Experiment) -> tuple[Figure, Tables]:
+def drawn(name: str, experiment: Experiment) -> tuple[Figure, AnalysedTables]:
     collect(experiment)
-    tables = Tables(experiment)
+    tables = AnalysedTables(experiment)
     return FIGURES.module(name).draw(tables, experiment), tables
 
 
@@ -135,7 +135,8 @@ def test_reliability_counts_the_examples_itself(made: Made) -> None:
     (line,) = [line for line in ax.lines if str(line.get_label()).startswith("dss: ECE")]
     assert line.get_marker() == look.marker
     np.testing.assert_allclose(line.get_xydata(), expected)
-    assert "(n=3)" in str(line.get_label())
+    errors = tables.measures.query("measure == 'calibration/options/ece_width'")["value"]
+    assert line.get_label() == f"dss: ECE {errors.mean():.3f} (n=3)", "as it was measured, a seed at a time"
     assert "4 bins" in FIGURES.module("reliability").caption(tables, experiment)
 
 
@@ -241,7 +242,7 @@ def test_nothing_is_cut_off(made: Made, methods: list[Any]) -> None:
     collect(experiment)
     with style():
         for name in FIGURES.names():
-            figure = FIGURES.module(name).draw(Tables(experiment), experiment)
+            figure = FIGURES.module(name).draw(AnalysedTables(experiment), experiment)
             FigureCanvasAgg(figure).draw()
             for artist in [*figure.findobj(Legend), *(t for t in figure.texts if t.get_text())]:
                 (left, _), (right, _) = artist.get_window_extent().get_points()
