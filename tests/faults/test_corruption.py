@@ -28,7 +28,8 @@ Corruption = Callable[[bytes], bytes]
 PREPARED = "prepared/colours/small"
 RUN = "runs/colours/small/dss/gold/1/0"
 SIZES = {"steps": 6, "eval_every": 2, "log_every": 2, "checkpoint_every": 2}
-TIMES = ["evaluation_wall_s", "wall_s", "peak_memory_mb", "finished_at", "folder"]
+# `content` is a digest of times, too
+TIMES = ["evaluation_wall_s", "wall_s", "peak_memory_mb", "started_at", "finished_at", "content", "folder"]
 
 
 def flipped(content: bytes, bit: int | None = None) -> bytes:

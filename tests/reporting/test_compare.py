@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from cotdistill.analysis.comparison import compare
-from cotdistill.analysis.reported import reported, sources
+from cotdistill.analysis.reported import read_reported, read_sources
 from cotdistill.analysis.tables import AnalysedTables
 from cotdistill.analysis.words import format_percent
 from cotdistill.common.errors import UserError
@@ -114,8 +114,10 @@ def test_reported_numbers_stand_beside_the_same_experiment_alone(made: Made) -> 
 
 
 def test_reported_file_is_whole() -> None:
-    assert len(reported()) == 22
-    assert all(r.source in sources() and 0 < r.low <= r.high < 100 and not r.verified for r in reported())
+    assert len(read_reported()) == 22
+    assert all(
+        r.source in read_sources() and 0 < r.low <= r.high < 100 and not r.verified for r in read_reported()
+    )
 
 
 def test_mixed_data_and_code_are_told(made: Made) -> None:

@@ -10,7 +10,7 @@ import pandas as pd
 
 from cotdistill.analysis.evidence import Evidence, read_evidence
 from cotdistill.analysis.intervals import t_interval
-from cotdistill.analysis.reported import Reported, reported
+from cotdistill.analysis.reported import Reported, read_reported
 from cotdistill.common.errors import UserError
 from cotdistill.tables.columns import BLOCK, CELL
 
@@ -88,7 +88,7 @@ def _find_reported(run: Any) -> Reported | None:
     """Return the number that a paper reports of this cell; independent runs have a table of their own."""
     settings = json.loads(run["method_settings"])
     where = (_to_text(run["pretrained"]), run["adapter"], settings, run["labels"], run["fraction"])
-    return next((r for r in reported() if not r.independent and r.fits(*where)), None)
+    return next((r for r in read_reported() if not r.independent and r.fits(*where)), None)
 
 
 def _to_text(value: Any) -> str | None:

@@ -22,6 +22,7 @@ from cotdistill.tables.columns import role_of
 
 ALPHA = 0.05
 
+
 @dataclass(frozen=True)
 class Evidence:
     """How one method differs from the baseline in one block of the grid; a row of the table of evidence.

@@ -51,7 +51,7 @@ def t_interval(values: Iterable[float], confidence: float = CONFIDENCE) -> Inter
     return Interval(n, mean, sd, mean - half, mean + half)
 
 
-def differences(values: Mapping[int, float], baseline: Mapping[int, float]) -> dict[int, float]:
+def subtract_by_seed(values: Mapping[int, float], baseline: Mapping[int, float]) -> dict[int, float]:
     """`values[seed] - baseline[seed]` for the seeds that both have, in the order of the seeds.
 
     One seed means one subset, one initialisation and one order of examples for every method, which
@@ -64,4 +64,4 @@ def paired_interval(
     values: Mapping[int, float], baseline: Mapping[int, float], confidence: float = CONFIDENCE
 ) -> Interval:
     """The t interval of the mean paired difference; `n` is the number of common seeds."""
-    return t_interval(differences(values, baseline).values(), confidence)
+    return t_interval(subtract_by_seed(values, baseline).values(), confidence)

@@ -71,7 +71,7 @@ def _data() -> dict[str, Any]:
 
 
 @cache
-def reported() -> tuple[Reported, ...]:
+def read_reported() -> tuple[Reported, ...]:
     """All reported accuracies, in the order of the file `reported.yaml`."""
     entries = []
     for row in _data()["reported"]:
@@ -81,11 +81,11 @@ def reported() -> tuple[Reported, ...]:
     return tuple(entries)
 
 
-def sources() -> dict[str, str]:
+def read_sources() -> dict[str, str]:
     """What each short source name stands for."""
     return dict(_data()["sources"])
 
 
-def protocol_differences() -> list[Protocol]:
+def read_protocol() -> list[Protocol]:
     """How the published numbers were obtained, against how ours are."""
     return [Protocol(**row) for row in _data()["protocol"]]

@@ -245,16 +245,12 @@ def _describe_power(row: Evidence) -> str:
 
 def _describe_seeds_needed(row: Evidence) -> str:
     if row.seeds_needed is None:
-        return (
-            f"How many seeds would settle the observed difference cannot be said: {row.seeds_needed_why}."
-        )
+        return f"How many seeds would settle the observed difference cannot be said: {row.seeds_needed_why}."
     if row.seeds_needed <= row.n_seeds:
         return (
             "The observed difference is at the edge of what these seeds can show: a few more may settle it."
         )
-    return (
-        f"If the observed difference is the true one, about {row.seeds_needed} seeds would settle it."
-    )
+    return f"If the observed difference is the true one, about {row.seeds_needed} seeds would settle it."
 
 
 def _count_comparisons(row: Evidence) -> str:

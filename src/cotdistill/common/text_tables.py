@@ -51,9 +51,7 @@ def plain_table(rows: Iterable[Row], indent: str = "") -> str:
     return "\n".join(indent + line for line in text.split("\n"))
 
 
-def html_table(
-    header: Row, rows: Iterable[Row], kind: str, bold: Iterable[tuple[int, int]] = ()
-) -> str:
+def html_table(header: Row, rows: Iterable[Row], kind: str, bold: Iterable[tuple[int, int]] = ()) -> str:
     """Return an HTML table. The cells are texts: all of them are escaped.
 
     kind: the class of the table, for a style. bold: (row, column) of the cells that are shown in bold.

@@ -45,4 +45,3 @@ def _note(experiment: Experiment, finished: int, runs: int) -> None:
     said = f"{time.strftime('%Y-%m-%d %H:%M:%S')} tables and figures of {finished} of {runs} runs\n"
     with open(path, "a", encoding="utf-8") as handle:
         handle.write(said)
-

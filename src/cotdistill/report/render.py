@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from cotdistill.analysis.reported import Reported, protocol_differences, reported, sources
+from cotdistill.analysis.reported import Reported, read_protocol, read_reported, read_sources
 from cotdistill.analysis.words import format_count, format_percent
 from cotdistill.common.errors import listed
 from cotdistill.common.text_tables import markdown_table, plain_table
@@ -135,12 +135,12 @@ def list_notes(comparison: pd.DataFrame, results: pd.DataFrame) -> list[str]:
         "last step: test accuracy at the last step of training, close to the published protocol.",
     ]
     if _select_reported(comparison):
-        differences = [p for p in protocol_differences() if p.dataset in {None, *comparison["adapter"]}]
+        differences = [p for p in read_protocol() if p.dataset in {None, *comparison["adapter"]}]
         notes += [f"protocol, {p.what}: theirs: {p.theirs}; ours: {p.ours}." for p in differences]
         if not all(r.verified for r in _select_reported(comparison)):
             notes.append("reported numbers have not been checked against their sources yet.")
         used = dict.fromkeys(r.source for r in _select_reported(comparison))
-        notes += [f"[{source}] {sources()[source]}." for source in used]
+        notes += [f"[{source}] {read_sources()[source]}." for source in used]
     return notes + _name_missing(results) + _name_mixed(results)
 
 
@@ -171,7 +171,7 @@ def _name_mixed(results: pd.DataFrame) -> list[str]:
 
 
 def _select_reported(comparison: pd.DataFrame) -> list[Reported]:
-    return [r for r in reported() if r.dataset in set(comparison["adapter"])]
+    return [r for r in read_reported() if r.dataset in set(comparison["adapter"])]
 
 
 def tabulate_reported(comparison: pd.DataFrame) -> tuple[list[str], list[list[str]]]:

@@ -80,10 +80,7 @@ def collect(experiment: Experiment, allow_missing: bool = False) -> TableFiles:
     write_table(paths.history, to_frame(_join(build_history_rows, done), HISTORY_COLUMNS))
     ratings = read_ratings(experiment)
     measures = [
-        row
-        for run in done
-        if (own := found[run.id])
-        for row in build_measure_rows(run, own.metrics, ratings)
+        row for run in done if (own := found[run.id]) for row in build_measure_rows(run, own.metrics, ratings)
     ]
     write_table(paths.measures, to_frame(measures, MEASURE_COLUMNS))
     write_table(paths.examples, to_frame(_join(build_example_rows, done), EXAMPLE_COLUMNS))

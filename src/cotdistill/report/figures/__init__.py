@@ -31,7 +31,7 @@ def draw_all(experiment: Experiment) -> list[Path]:
     Returns the paths written. Raises UserError when the tables are absent or hold no finished run.
     """
     from cotdistill.analysis.tables import AnalysedTables
-    from cotdistill.report.figures._style import save, style
+    from cotdistill.report.figures._style import save_figure, use_style
     from cotdistill.tables.store import table_files
 
     tables, files = AnalysedTables(experiment), table_files(experiment)
@@ -41,8 +41,8 @@ def draw_all(experiment: Experiment) -> list[Path]:
     for name in FIGURES.names():
         module = FIGURES.module(name)
         target = files.results.parent / "figures" / name
-        with style():
-            written += save(module.draw(tables, experiment), target)
+        with use_style():
+            written += save_figure(module.draw(tables, experiment), target)
         text = target.with_suffix(".txt")
         write_text(text, module.caption(tables, experiment) + "\n")
         written.append(text)

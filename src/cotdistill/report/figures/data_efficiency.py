@@ -12,8 +12,14 @@ from cotdistill.analysis.comparison import select_by_seed
 from cotdistill.analysis.tables import AnalysedTables
 from cotdistill.config.models import Experiment
 from cotdistill.report.figures._captions import count_seeds, describe_missing, describe_seeds
-from cotdistill.report.figures._parts import headline, means_along, message, method_legend, panel_grid
-from cotdistill.report.figures._style import constants, method_styles, panels
+from cotdistill.report.figures._parts import (
+    draw_headline,
+    draw_means,
+    draw_method_legend,
+    make_message,
+    make_panels,
+)
+from cotdistill.report.figures._style import choose_styles, describe_constants, list_panels
 from cotdistill.runs.grid import expand
 
 
@@ -21,19 +27,19 @@ def draw(tables: AnalysedTables, experiment: Experiment) -> Figure:
     """One panel per dataset, student and labels; one line per method."""
     fractions = sorted({run.fraction for run in expand(experiment)})
     if len(fractions) < 2:
-        return message(_one(experiment, fractions[0]))
-    cells, styles = panels(experiment, along="fraction"), method_styles(experiment)
+        return make_message(_explain_absence(experiment, fractions[0]))
+    cells, styles = list_panels(experiment, along="fraction"), choose_styles(experiment)
     places = [math.log2(fraction) for fraction in fractions]
-    figure, axes = panel_grid(cells, 2.7, 0.6)
+    figure, axes = make_panels(cells, 2.7, 0.6)
     for panel, ax in zip(cells, axes, strict=True):
         rows = panel.of(tables.results)
-        means_along(ax, places, values_along(rows, "fraction", fractions, list(styles)), styles)
-        ax.set_xticks(places, [_tick(rows, fraction) for fraction in fractions])
+        draw_means(ax, places, select_values(rows, "fraction", fractions, list(styles)), styles)
+        ax.set_xticks(places, [_label_tick(rows, fraction) for fraction in fractions])
         ax.set_xlabel("training data (fraction, examples)")
         ax.set_ylabel("test accuracy (%)")
-    headline(figure, f"Data efficiency: {constants(experiment, along='fraction')}")
+    draw_headline(figure, f"Data efficiency: {describe_constants(experiment, along='fraction')}")
     seeds = describe_seeds(count_seeds(tables.results))
-    method_legend(figure, styles, f"mean over seeds ({seeds}), bars: 95% t interval")
+    draw_method_legend(figure, styles, f"mean over seeds ({seeds}), bars: 95% t interval")
     return figure
 
 
@@ -41,7 +47,7 @@ def caption(tables: AnalysedTables, experiment: Experiment) -> str:
     """What the figure shows, n and the interval."""
     fractions = sorted({run.fraction for run in expand(experiment)})
     if len(fractions) < 2:
-        return _one(experiment, fractions[0])
+        return _explain_absence(experiment, fractions[0])
     return (
         f"Test accuracy of {experiment.experiment} against the fraction of the training data, on a "
         "logarithmic scale, with the number of training examples below it. Points are means over seeds "
@@ -52,7 +58,7 @@ def caption(tables: AnalysedTables, experiment: Experiment) -> str:
     )
 
 
-def values_along(
+def select_values(
     rows: pd.DataFrame, axis: str, levels: list[Any], names: list[str]
 ) -> dict[str, list[list[float]]]:
     """Accuracies in percent of the finished seeds, of each method at each level of an axis of the grid.
@@ -67,14 +73,14 @@ def values_along(
     return found
 
 
-def _tick(rows: pd.DataFrame, fraction: float) -> str:
+def _label_tick(rows: pd.DataFrame, fraction: float) -> str:
     """A fraction with its number of training examples, where all runs of the panel have the same."""
     sizes = rows["n_train"][rows["fraction"] == fraction].dropna().unique()
     counts = f"{min(sizes):,}" if len(set(sizes)) == 1 else ""
     return f"{100 * fraction:.4g}%\n{counts}"
 
 
-def _one(experiment: Experiment, fraction: float) -> str:
+def _explain_absence(experiment: Experiment, fraction: float) -> str:
     return (
         f"All runs of {experiment.experiment} train on {100 * fraction:.4g}% of the data: there is no curve "
         "against the size of the training set. List several 'fractions' in the config to get one."

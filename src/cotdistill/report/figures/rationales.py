@@ -9,15 +9,15 @@ from cotdistill.analysis.tables import AnalysedTables
 from cotdistill.config.models import Experiment
 from cotdistill.report.figures._captions import count_seeds, describe_missing, describe_seeds
 from cotdistill.report.figures._parts import (
+    draw_headline,
+    draw_seeds,
     explain_points,
-    facets,
-    headline,
-    label_width,
-    message,
-    method_rows,
-    seeds_and_intervals,
+    label_method_rows,
+    make_facets,
+    make_message,
+    measure_labels,
 )
-from cotdistill.report.figures._style import constants, method_styles, panels
+from cotdistill.report.figures._style import choose_styles, describe_constants, list_panels
 
 # measure -> title, unit, factor, the most it can be
 MEASURES = {
@@ -31,30 +31,30 @@ MEASURES = {
 
 def draw(tables: AnalysedTables, experiment: Experiment) -> Figure:
     """One row per dataset, student, labels and fraction; one column per measure; within, a row per method."""
-    rows = _rows(tables)
+    rows = _select_rows(tables)
     if rows.empty:
-        return message(_nothing(experiment))
-    cells, styles = panels(experiment), method_styles(experiment)
+        return make_message(_explain_absence(experiment))
+    cells, styles = list_panels(experiment), choose_styles(experiment)
     names = [method.name for method in experiment.methods if method.name in set(rows["method"])]
     titles = [title for title, *_ in MEASURES.values()]
-    figure, grid = facets(cells, titles, 0.75 + 0.42 * len(names), 2.2, label_width(names))
+    figure, grid = make_facets(cells, titles, 0.75 + 0.42 * len(names), 2.2, measure_labels(names))
     for panel, axes in zip(cells, grid, strict=True):
         inside = panel.of(rows)
         for (measure, (_, unit, factor, most)), ax in zip(MEASURES.items(), axes, strict=True):
             found = inside[inside["measure"] == f"rationale/{measure}"].sort_values("seed")
             values = [list(factor * found["value"][found["method"] == name]) for name in names]
-            method_rows(ax, names, seeds_and_intervals(ax, values, [styles[n] for n in names], 0, most))
+            label_method_rows(ax, names, draw_seeds(ax, values, [styles[n] for n in names], 0, most))
             ax.set_xlabel(unit)
-    headline(figure, f"Quality of generated rationales: {constants(experiment)}")
+    draw_headline(figure, f"Quality of generated rationales: {describe_constants(experiment)}")
     explain_points(figure, "value")
     return figure
 
 
 def caption(tables: AnalysedTables, experiment: Experiment) -> str:
     """What the figure shows, n, the interval and what each measure is over."""
-    rows = _rows(tables)
+    rows = _select_rows(tables)
     if rows.empty:
-        return _nothing(experiment)
+        return _explain_absence(experiment)
     stated = rows["value"][rows["measure"] == "rationale/states_label"]
     said = f" ({100 * stated.min():.0f}% to {100 * stated.max():.0f}% of them, by run)" if len(stated) else ""
     return (
@@ -69,10 +69,10 @@ def caption(tables: AnalysedTables, experiment: Experiment) -> str:
     )
 
 
-def _nothing(experiment: Experiment) -> str:
+def _explain_absence(experiment: Experiment) -> str:
     return f"No rationales of {experiment.experiment} were measured: no quality to show."
 
 
-def _rows(tables: AnalysedTables) -> pd.DataFrame:
+def _select_rows(tables: AnalysedTables) -> pd.DataFrame:
     measures = tables.measures
     return measures[measures["measure"].str.startswith("rationale/")]

@@ -12,8 +12,8 @@ from cotdistill.analysis.tables import AnalysedTables
 from cotdistill.config.models import Experiment
 from cotdistill.evaluation.calibration import reliability
 from cotdistill.report.figures._captions import count_seeds, describe_missing, describe_seeds
-from cotdistill.report.figures._parts import headline, message, panel_grid, remark
-from cotdistill.report.figures._style import GREY, MethodStyle, constants, method_styles, panels
+from cotdistill.report.figures._parts import draw_headline, draw_remark, make_message, make_panels
+from cotdistill.report.figures._style import GREY, MethodStyle, choose_styles, describe_constants, list_panels
 
 FEW = 20
 """bins with fewer examples, over all seeds, are drawn faint"""
@@ -30,22 +30,22 @@ class _Confidences(NamedTuple):
 def draw(tables: AnalysedTables, experiment: Experiment) -> Figure:
     """One panel per dataset, student, labels and fraction; one line per method, its error in the legend."""
     if tables.examples.empty:
-        return message(_explain_absence(experiment))
-    cells, styles, bins = panels(experiment), method_styles(experiment), experiment.evaluation.bins
-    figure, axes = panel_grid(cells, 2.9 + 0.17 * (len(styles) + 1), 0.6)
+        return make_message(_explain_absence(experiment))
+    cells, styles, bins = list_panels(experiment), choose_styles(experiment), experiment.evaluation.bins
+    figure, axes = make_panels(cells, 2.9 + 0.17 * (len(styles) + 1), 0.6)
     for panel, ax in zip(cells, axes, strict=True):
         found = _choose_confidence(panel.of(tables.examples), panel.of(tables.measures))
         ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
         ax.set_xlabel(f"confidence ({found.kind})")
         ax.set_ylabel("accuracy")
         if found.examples.empty:
-            remark(ax, "no finished run")
+            draw_remark(ax, "no finished run")
             continue
         ax.plot([0, 1], [0, 1], color=GREY, lw=0.9, ls=(0, (1, 1)), label="perfect calibration")
         for name, look in styles.items():
             _draw_line(ax, found, name, look, bins)
         ax.legend(loc="upper left", bbox_to_anchor=(-0.04, -0.16), frameon=False, borderpad=0)
-    headline(figure, f"Reliability ({bins} bins of equal width): {constants(experiment)}")
+    draw_headline(figure, f"Reliability ({bins} bins of equal width): {describe_constants(experiment)}")
     return figure
 
 
