@@ -67,6 +67,10 @@ DIGEST_LENGTH = 36
 """the longest digest of a dataset that MLflow takes"""
 
 
+class ChangedError(UserError):
+    """A run whose folder is no longer what the tables tell of it."""
+
+
 @dataclass(frozen=True, eq=False)
 class FinishedRun:
     """A finished run of the grid with its rows of the tables."""
@@ -107,13 +111,13 @@ class FinishedRun:
         return list_artifacts(self.run.files)
 
     def check(self) -> None:
-        """Raise UserError where the run cannot be written as the tables tell it."""
+        """Raise UserError where the run cannot be written as the tables tell it (ChangedError)."""
         _ = self.start, self.end
         file = self.run.files.metrics
         found = digest(read_sealed(file, "collect again")) if file.exists() else None
         if found != self.row["content"]:
             fault = "changed since it was collected" if found else "no such file, though it was collected"
-            raise UserError(f"{file}: {fault}; collect again")
+            raise ChangedError(f"{file}: {fault}; collect again")
 
     @property
     def tags(self) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Live tracking: mirror runs in training into MLflow until every run of the grid has finished.
+"""Mirror runs in training into MLflow until every run of the grid has finished.
 
 A mirror is a child run with status RUNNING that has a `cotdistill.live` tag and no digest. When its run
 has finished, the run that `track` writes takes its place; what is left of mirrors is deleted at the end.
@@ -34,6 +34,7 @@ from cotdistill.tables.collect import build_result_row, read_ratings
 from cotdistill.tables.columns import role_of
 from cotdistill.tracking.finished import (
     SERIES,
+    ChangedError,
     FinishedRun,
     build_tags,
     get_cell,
@@ -101,7 +102,7 @@ def follow(experiment: Experiment, every: float = 5.0) -> dict[str, Any]:
 
 @dataclass
 class Mirror:
-    """A run in training as it stands in MLflow: its id there and the points (metric, step) it has."""
+    """A run in training as MLflow has it: its id there and the points (metric, step) that were logged."""
 
     id: str
     known: set[tuple[str, int]] = field(default_factory=set)
@@ -109,7 +110,7 @@ class Mirror:
 
 @dataclass
 class GridState:
-    """The grid at one look: finished runs, runs in training by id with their history, whether all is done."""
+    """The grid at one moment: finished runs, runs in training with their history, whether all is done."""
 
     finished: list[FinishedRun]
     live: Live
@@ -117,12 +118,12 @@ class GridState:
 
     @property
     def digests(self) -> list[str]:
-        """What the store holds once this is written."""
+        """The digests of the finished runs, which the store has once they are written."""
         return [item.digest for item in self.finished]
 
 
 class Follower:
-    """What one process knows of a grid and of its store; all of it can be read anew from both."""
+    """The state of following a grid: what was read of it and of its store; all can be read anew from both."""
 
     def __init__(self, experiment: Experiment, say: Callable[[str], None]) -> None:
         self.experiment, self.uri = experiment, get_uri(experiment)
@@ -150,10 +151,10 @@ class Follower:
                 # seen anew: what another tracker has finished meanwhile is no live run any more
                 seen = self._look_at_grid()
                 self._write(seen)
-        except (Busy, StoreFault) as error:
+        except (Busy, StoreFault, ChangedError) as error:
             # what an interrupted call has reached is not known: it is read from the store again
             self.mirrors = self.written = None
-            self._faults += not isinstance(error, Busy)
+            self._faults += isinstance(error, StoreFault)
             if not self._may_pass(error):
                 raise
             self._say_once("store", f"{error}; trying again until it answers")
@@ -175,12 +176,14 @@ class Follower:
         return f"runs in training are no longer mirrored; {rest}"
 
     def _may_pass(self, error: UserError) -> bool:
-        """Whether a fault may pass: another writer, or a store that has answered before.
+        """Return whether a fault may pass: another writer, a changed run, or a store that answered before.
 
         A server may be away for hours; a store on this machine gets a second try, for a mirror that
         somebody deleted.
         """
-        return isinstance(error, Busy) or (self._began and (is_remote(self.uri) or self._faults < 2))
+        return isinstance(error, (Busy, ChangedError)) or (
+            self._began and (is_remote(self.uri) or self._faults < 2)
+        )
 
     def _look_at_grid(self) -> GridState:
         finished, live = [], {}
@@ -219,7 +222,7 @@ class Follower:
             self._mirror(client, target, run, lines)
 
     def _adopt(self, client: MlflowClient, target: str, live: Live, stored: StoredRuns) -> dict[str, Mirror]:
-        """The mirrors in the store, each put below its cell's parent; those of no live run are deleted."""
+        """Return the stored mirrors, put each below its cell's parent, and delete those of no live run."""
         cells = {get_cell(run.id) for run, _ in live.values()}
         mirrors: dict[str, Mirror] = {}
         for (tag, name), runs in list(stored.items()):  # a parent may be added
@@ -233,9 +236,8 @@ class Follower:
                 mirrors[name] = Mirror(run.id, _read_points(client, run.id))
                 below = _find_parent(client, target, live[name][0], stored)
                 client.set_tag(run.id, PARENT, below)
-                if not client.get_run(
-                    run.id
-                ).data.params:  # its follower was killed between making it and this
+                # without settings where its follower was killed between making it and this
+                if not client.get_run(run.id).data.params:
                     log_batches(client, run.id, [], live[name][0].config)
         return mirrors
 
@@ -256,7 +258,7 @@ class Follower:
         mirror.known |= set(points)
 
     def _read_finished_run(self, run: Run) -> FinishedRun | None:
-        """The content of a run that is done; kept while its files are not touched."""
+        """Return a finished run; read it again only when its files were touched."""
         signature = _sign([*list_artifacts(run.files), run.files.history])
         kept = self._read.get(run.id)
         if kept is None or kept[0] != signature:
@@ -275,7 +277,7 @@ class Follower:
         return kept[1]
 
     def _read_live_history(self, run: Run) -> list[Line]:
-        """The history so far of a run that has begun: in training, stopped, or waiting for evaluation."""
+        """Return the history so far of a run in training, stopped, or waiting for evaluation."""
         trained = is_current(run.files.training, run.hash)
         file = run.files.history if trained else run.state / run.files.history.name
         signature = _sign([file])
@@ -319,7 +321,7 @@ def _catch_signals() -> Iterator[threading.Event]:
 
 
 def _sign(files: Iterable[Path]) -> Signature:
-    """Changes when a file is written or replaced."""
+    """Return what changes when one of the files is written or replaced."""
     found = []
     for file in files:
         try:
@@ -331,7 +333,7 @@ def _sign(files: Iterable[Path]) -> Signature:
 
 
 def _read_lines(file: Path) -> list[Line]:
-    """The lines of a history that is being written: a torn last one is left for the next look."""
+    """Return the lines of a history that is being written, without a torn last one."""
     try:
         text = file.read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -346,7 +348,7 @@ def _read_lines(file: Path) -> list[Line]:
 
 
 def _select_points(lines: list[Line], known: set[tuple[str, int]]) -> dict[tuple[str, int], float]:
-    """The values of a history by metric and step, less the known ones."""
+    """Return the values of a history by metric and step, without the known ones."""
     found: dict[tuple[str, int], float] = {}
     for line in lines:
         for key, value in line.items():
@@ -359,7 +361,7 @@ def _select_points(lines: list[Line], known: set[tuple[str, int]]) -> dict[tuple
 
 
 def _find_parent(client: MlflowClient, target: str, run: Run, stored: StoredRuns) -> str:
-    """The MLflow id of the cell's parent; a mirror of one while no seed of the cell has finished."""
+    """Return the MLflow id of the cell's parent; make a mirror of one while no seed of it has finished."""
     cell = get_cell(run.id)
     if not stored.get((CELL, cell)):
         tags = {CELL: cell, LIVE: "true", **build_run_tags(run)}

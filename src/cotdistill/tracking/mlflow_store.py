@@ -244,13 +244,13 @@ def _finish(client: MlflowClient, run: StoredRun, end: int, content: str) -> Non
 
 
 def _digest_figures(experiment: Experiment) -> dict[Path, str]:
-    """The digests of the experiment's figures, by file; they are drawn by a job of their own."""
+    """Return the digests of the experiment's figures, by file; they are drawn by a job of their own."""
     folder = Path(experiment.results, experiment.experiment, "figures")
     return {file: file_sha256(file) for file in sorted(folder.glob("*.png"))}
 
 
 def _flatten(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Nested settings as `outer.inner` keys with text values."""
+    """Return nested settings as `outer.inner` keys with text values."""
     for key, value in config.items():
         if isinstance(value, dict):
             yield from _flatten(value, f"{prefix}{key}.")

@@ -54,12 +54,12 @@ class Busy(UserError):
 
 
 def get_uri(experiment: Experiment) -> str:
-    """The tracking URI of an experiment."""
+    """Return the tracking URI of an experiment."""
     return experiment.tracking.uri or f"sqlite:///{Path(experiment.results).absolute() / 'mlflow.db'}"
 
 
 def is_remote(uri: str) -> bool:
-    """Whether the store is behind a server, which may come back after it went away."""
+    """Return whether the store is behind a server, which may come back after it went away."""
     return uri.startswith(("http://", "https://"))
 
 
@@ -67,7 +67,7 @@ def is_remote(uri: str) -> bool:
 def hold_store(experiment: Experiment, timeout: float) -> Iterator[None]:
     """Hold the store as its only writer on this machine; its faults end in one line.
 
-    The lock is beside a SQLite store, whoever uses it, and beside the results where the store is no
+    The lock is beside a SQLite store, whichever program uses it, and beside the results where the store is no
     file of this machine. The system frees it with a process that is killed.
 
     Raises Busy when another process holds it for `timeout` seconds, StoreFault, and UserError.
@@ -121,7 +121,7 @@ def _find_follow_file(experiment: Experiment) -> Path:
 
 
 def _find_database(uri: str) -> Path | None:
-    """The file of a SQLite store; through any link to it, as every writer must find the same lock."""
+    """Return the file of a SQLite store; through any link to it, as every writer must find the same lock."""
     if not uri.startswith("sqlite:///"):
         return None
     return Path(uri.removeprefix("sqlite:///").split("?")[0]).resolve()
@@ -129,7 +129,7 @@ def _find_database(uri: str) -> Path | None:
 
 @contextlib.contextmanager
 def report_faults(uri: str) -> Iterator[None]:
-    """Faults of the store as one line that names it. Raises StoreFault."""
+    """Raise faults of the store as a StoreFault of one line that names it."""
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
@@ -140,7 +140,7 @@ def report_faults(uri: str) -> Iterator[None]:
 
 
 def connect(uri: str) -> MlflowClient:
-    """A client of the store, which is made first where it is a SQLite file that does not exist."""
+    """Return a client of the store, which is made first where it is a SQLite file that does not exist."""
     # alembic, which lays out the tables, tells each step; MLflow prints the traceback of an error that
     # it also raises
     logging.getLogger("alembic").setLevel(logging.WARNING)
@@ -157,7 +157,7 @@ def connect(uri: str) -> MlflowClient:
 
 
 def find_experiment(client: MlflowClient, experiment: Experiment) -> str:
-    """The id of the MLflow experiment, which is made where there is none. Raises StoreFault, UserError."""
+    """Return the id of the MLflow experiment; make it where there is none. Raises StoreFault, UserError."""
     uri, name = get_uri(experiment), experiment.experiment
     found = client.get_experiment_by_name(name)
     if found is None:
@@ -177,7 +177,7 @@ def find_experiment(client: MlflowClient, experiment: Experiment) -> str:
 
 
 def read_stored_runs(client: MlflowClient, experiment_id: str) -> StoredRuns:
-    """The runs of the MLflow experiment that are not deleted."""
+    """Return the runs of the MLflow experiment that are not deleted."""
     found: StoredRuns = {}
     for run in _read_runs(client, experiment_id):
         for tag in (RUN, CELL):
@@ -187,7 +187,7 @@ def read_stored_runs(client: MlflowClient, experiment_id: str) -> StoredRuns:
 
 
 def _read_runs(client: MlflowClient, experiment_id: str) -> list[StoredRun]:
-    """Every run that is not deleted, with its tags.
+    """Return every run that is not deleted, with its tags.
 
     MLflow's search also reads each run's settings and metrics, which takes many times as long: from a
     SQLite store the tags are read alone. Tables that are not as expected are left to MLflow.

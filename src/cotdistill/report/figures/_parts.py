@@ -18,12 +18,12 @@ PANEL_WIDTH = 3.3
 
 
 def draw_headline(figure: Figure, text: str) -> None:
-    """The title of the whole figure, wrapped to its width."""
+    """Draw the title of the whole figure, wrapped to its width."""
     figure.suptitle(wrap_text(text, int(figure.get_figwidth() * 14)), fontsize=10)
 
 
 def make_message(text: str) -> Figure:
-    """A small figure of words, for what there is nothing to draw of."""
+    """Return a small figure of words, for what there is nothing to draw of."""
     lines = wrap_text(text, 64)
     figure = Figure(figsize=(5.5, 0.9 + 0.18 * lines.count("\n")))
     figure.text(0.5, 0.5, lines, ha="center", va="center", color="#333333")
@@ -31,14 +31,14 @@ def make_message(text: str) -> Figure:
 
 
 def draw_remark(ax: Axes, text: str) -> None:
-    """Words in place of curves, in an axes that has nothing to show."""
+    """Draw words in place of curves, in an axes that has nothing to show."""
     behind = {"fc": "white", "ec": "none", "pad": 2}
     ax.text(0.5, 0.5, text, transform=ax.transAxes, ha="center", va="center", color=GREY, bbox=behind)
     ax.set(xticks=[], yticks=[])
 
 
 def make_panels(cells: list[Panel], height: float, left: float) -> tuple[Figure, list[Axes]]:
-    """A figure with one axes a panel: a column a dataset where there are 2 to 4, else three a row.
+    """Return a figure with one axes a panel: a column a dataset where there are 2 to 4, else three a row.
 
     height: inches of one panel. left: inches of the labels left of the first column.
     """
@@ -67,7 +67,7 @@ def make_panels(cells: list[Panel], height: float, left: float) -> tuple[Figure,
 def make_facets(
     cells: list[Panel], titles: list[str], height: float, width: float = 2.7, left: float = 0.6
 ) -> tuple[Figure, list[list[Axes]]]:
-    """A figure with one row a panel and one column for each of `titles`. height, width: inches of an axes."""
+    """Return a figure with one row a panel and one column a title. height, width: inches of an axes."""
     lines = max(title.count("\n") for title in titles)
     size = (
         max(width * len(titles) + left, 5.5),
@@ -86,7 +86,7 @@ def _measure_title(cells: list[Panel]) -> float:
 
 
 def measure_labels(names: list[str], width: int = 28) -> float:
-    """Inches that the longest of `names` needs beside an axis when wrapped at `width` characters."""
+    """Return the inches that the longest of `names` needs beside an axis, wrapped at `width` characters."""
     return 0.3 + 0.075 * max(len(line) for name in names for line in wrap_text(name, width).split("\n"))
 
 
@@ -112,7 +112,7 @@ def draw_seeds(
     high: float,
     intervals: Sequence[Interval] | None = None,
 ) -> list[int]:
-    """One row a method: every seed as a hollow point, below it the mean with its 95% interval.
+    """Draw one row a method: every seed as a hollow point, below it the mean with its 95% interval.
 
     cells: of each method one number a seed, in the unit of the x axis. low, high: the least and the most
     that the quantity can be. intervals: Student's t over seeds unless given. Returns the number of seeds
@@ -130,7 +130,7 @@ def draw_seeds(
 
 
 class _Possible(MaxNLocator):
-    """Ticks at short numbers that the quantity can be: a margin below 0 bears none where 0 is the least."""
+    """Ticks at short numbers that the quantity can be: none in the margin below the least it can be."""
 
     def __init__(self, low: float, high: float) -> None:
         # without steps of 2.5, whose labels are longer and run into one another on a narrow axis
@@ -157,7 +157,7 @@ def _draw_row(ax: Axes, row: int, values: list[float], interval: Interval, look:
 def _choose_limits(
     values: list[float], intervals: list[Interval], low: float, high: float
 ) -> tuple[float, float]:
-    """Limits of an axis with a margin around values and intervals.
+    """Return the limits of an axis with a margin around values and intervals.
 
     An interval of few seeds may reach past what the quantity can be, which is from `low` to `high`:
     that part is not drawn.
@@ -171,7 +171,7 @@ def _choose_limits(
 
 
 def explain_points(figure: Figure, what: str, interval: str = "95% t interval over n seeds") -> None:
-    """A legend below the panels that says what the points and bars are."""
+    """Draw a legend below the panels that says what the points and bars are."""
     grey, labels = "#444444", (f"one seed's {what}", f"mean, {interval}")
     handles = [
         Line2D([], [], ls="", marker="o", mfc="none", mec=grey, ms=4.5, label=labels[0]),
@@ -184,7 +184,7 @@ def explain_points(figure: Figure, what: str, interval: str = "95% t interval ov
 
 
 def _count_columns(figure: Figure, labels: Sequence[str], most: int) -> int:
-    """How many columns of a legend fit the figure: some 0.6 inches a line and 0.075 a character.
+    """Return how many columns of a legend fit the figure: some 0.6 inches a line and 0.075 a character.
 
     As columns are as wide as their own labels, two of them may be of unlike width.
     """
@@ -196,7 +196,7 @@ def _count_columns(figure: Figure, labels: Sequence[str], most: int) -> int:
 def draw_means(
     ax: Axes, places: list[float], cells: dict[str, list[list[float]]], styles: dict[str, MethodStyle]
 ) -> None:
-    """A line a method through means at `places`, with 95% t intervals; accuracies in percent.
+    """Draw a line a method through means at `places`, with 95% t intervals; accuracies in percent.
 
     cells: of each method and place one number a seed. Methods stand a little apart, so that the
     intervals can be told from one another.
@@ -222,7 +222,7 @@ def draw_means(
 
 
 def draw_curves(ax: Axes, rows: pd.DataFrame, styles: dict[str, MethodStyle], scale: float = 1) -> bool:
-    """Thin lines: seeds, thick ones with markers: their mean, over optimiser steps.
+    """Draw each seed as a thin line, and their mean as a thick one with markers, over optimiser steps.
 
     rows: of one metric of the table `history`. Returns whether there was anything to draw.
     """
@@ -244,7 +244,7 @@ def draw_curves(ax: Axes, rows: pd.DataFrame, styles: dict[str, MethodStyle], sc
 def draw_method_legend(
     figure: Figure, styles: dict[str, MethodStyle], title: str, lines: bool = True
 ) -> None:
-    """A legend of the methods below the panels; without `lines`, of their markers alone."""
+    """Draw a legend of the methods below the panels; without `lines`, of their markers alone."""
     points = {} if lines else {"ls": "", "mfc": "none", "ms": 6, "mew": 1.2}
     handles = [Line2D([], [], **{**look.curve, **points}, label=name) for name, look in styles.items()]
     columns = _count_columns(figure, list(styles), len(handles))

@@ -79,7 +79,7 @@ class Panel:
     title: str
 
     def of(self, table: pd.DataFrame) -> pd.DataFrame:
-        """The rows of `table` (any that has the grid's axes as columns) that belong to this panel."""
+        """Return the rows of `table` (any that has the grid's axes as columns) that belong to this panel."""
         keep = table["dataset"] == self.dataset
         for axis, value in self.others:
             keep &= table[axis] == value
@@ -99,7 +99,7 @@ def use_style() -> Iterator[None]:
 
 
 def choose_styles(experiment: Experiment) -> dict[str, MethodStyle]:
-    """A colour, a marker and a line for each method, the baseline first.
+    """Return a colour, a marker and a line for each method, the baseline first.
 
     No two of 8 methods share a marker or a line, so that they differ in greyscale too.
     """
@@ -110,7 +110,7 @@ def choose_styles(experiment: Experiment) -> dict[str, MethodStyle]:
 
 
 def list_panels(experiment: Experiment, along: str | None = None) -> list[Panel]:
-    """The panels of the grid, datasets fastest; a title names what varies between panels.
+    """Return the panels of the grid, datasets fastest; a title names what varies between panels.
 
     along: `student` or `fraction` where the figure shows its values within each panel.
     """
@@ -137,14 +137,14 @@ def _make_title(dataset: str, others: dict[str, Any], varying: list[str]) -> str
 
 
 def _say_level(axis: str, value: Any) -> str:
-    """The value of an axis in words."""
+    """Return the value of an axis in words."""
     return {"student": "{}", "labels": "{} labels"}.get(axis, "{:.4g}% of the data").format(
         100 * value if axis == "fraction" else value
     )
 
 
 def describe_constants(experiment: Experiment, along: str | None = None) -> str:
-    """One line on what is the same in all panels of an experiment; `along`: see `panels`."""
+    """Return one line on what is the same in all panels of an experiment; `along`: see `list_panels`."""
     cells = [dict(panel.others) for panel in list_panels(experiment, along)]
     words = [experiment.experiment]
     for axis in cells[0]:
@@ -155,7 +155,7 @@ def describe_constants(experiment: Experiment, along: str | None = None) -> str:
 
 
 def wrap_text(text: str, width: int) -> str:
-    """`text` in lines of at most `width` characters, cut at spaces or after '-', '_', '.' and '/'."""
+    """Return `text` in lines of at most `width` characters, cut at spaces or after '-', '_', '.' and '/'."""
     lines = [""]
     for piece in re.findall(r"[^\s\-_./]*[\s\-_./]*", text):
         if lines[-1] and len(lines[-1] + piece.rstrip()) > width:

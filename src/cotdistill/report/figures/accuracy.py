@@ -20,7 +20,7 @@ from cotdistill.report.figures._style import choose_styles, describe_constants, 
 
 
 def draw(tables: AnalysedTables, experiment: Experiment) -> Figure:
-    """One panel per dataset, student, labels and fraction; one row per method."""
+    """Draw one panel per dataset, student, labels and fraction; one row per method."""
     names = [method.name for method in experiment.methods]
     styles = choose_styles(experiment)
     cells = list_panels(experiment)
@@ -36,7 +36,7 @@ def draw(tables: AnalysedTables, experiment: Experiment) -> Figure:
 
 
 def caption(tables: AnalysedTables, experiment: Experiment) -> str:
-    """What the figure shows, n and the interval."""
+    """Say what the figure shows, n and the interval."""
     results = tables.results
     return (
         f"Test accuracy of {experiment.experiment}, by method, of the checkpoint chosen on validation. "

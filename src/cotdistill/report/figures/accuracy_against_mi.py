@@ -31,7 +31,7 @@ LEAST = 5
 
 
 def draw(tables: AnalysedTables, experiment: Experiment) -> Figure:
-    """One row per dataset, student, labels and fraction; one column per representation and estimator."""
+    """Draw one row per dataset, student, labels and fraction; one column per representation and estimator."""
     rows = _select_runs(tables)
     columns = list_estimates(rows["measure"])
     if not columns:
@@ -51,7 +51,7 @@ def draw(tables: AnalysedTables, experiment: Experiment) -> Figure:
 
 
 def caption(tables: AnalysedTables, experiment: Experiment) -> str:
-    """What the figure shows, n, and how to read each estimator."""
+    """Say what the figure shows, n, and how to read each estimator."""
     rows = _select_runs(tables)
     if rows.empty:
         return explain_absence(experiment)
@@ -70,7 +70,7 @@ def caption(tables: AnalysedTables, experiment: Experiment) -> str:
 
 
 def _select_runs(tables: AnalysedTables) -> pd.DataFrame:
-    """The final estimates, each with the accuracy of its run."""
+    """Return the final estimates, each with the accuracy of its run."""
     measures = tables.measures
     finals = measures[measures["measure"].str.fullmatch(r"mi/[^/]+/[^/]+/value")]
     return finals.merge(tables.results[["run", "accuracy"]], on="run")

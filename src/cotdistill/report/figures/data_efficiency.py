@@ -24,7 +24,7 @@ from cotdistill.runs.grid import expand
 
 
 def draw(tables: AnalysedTables, experiment: Experiment) -> Figure:
-    """One panel per dataset, student and labels; one line per method."""
+    """Draw one panel per dataset, student and labels; one line per method."""
     fractions = sorted({run.fraction for run in expand(experiment)})
     if len(fractions) < 2:
         return make_message(_explain_absence(experiment, fractions[0]))
@@ -44,7 +44,7 @@ def draw(tables: AnalysedTables, experiment: Experiment) -> Figure:
 
 
 def caption(tables: AnalysedTables, experiment: Experiment) -> str:
-    """What the figure shows, n and the interval."""
+    """Say what the figure shows, n and the interval."""
     fractions = sorted({run.fraction for run in expand(experiment)})
     if len(fractions) < 2:
         return _explain_absence(experiment, fractions[0])
@@ -61,7 +61,7 @@ def caption(tables: AnalysedTables, experiment: Experiment) -> str:
 def select_values(
     rows: pd.DataFrame, axis: str, levels: list[Any], names: list[str]
 ) -> dict[str, list[list[float]]]:
-    """Accuracies in percent of the finished seeds, of each method at each level of an axis of the grid.
+    """Return the accuracies in percent of the finished seeds, by method and level of an axis of the grid.
 
     rows: of the table of results, of one panel.
     """
@@ -74,7 +74,7 @@ def select_values(
 
 
 def _label_tick(rows: pd.DataFrame, fraction: float) -> str:
-    """A fraction with its number of training examples, where all runs of the panel have the same."""
+    """Return a fraction with its number of training examples, where all runs of the panel have the same."""
     sizes = rows["n_train"][rows["fraction"] == fraction].dropna().unique()
     counts = f"{min(sizes):,}" if len(set(sizes)) == 1 else ""
     return f"{100 * fraction:.4g}%\n{counts}"

@@ -32,7 +32,7 @@ from cotdistill.report.figures._style import (
 
 
 def draw(tables: AnalysedTables, experiment: Experiment) -> Figure:
-    """One panel per dataset, student, labels and fraction; one row per method but the baseline."""
+    """Draw one panel per dataset, student, labels and fraction; one row per method but the baseline."""
     names = _list_others(experiment)
     if not names:
         return make_message(_explain_absence(experiment))
@@ -58,7 +58,7 @@ def draw(tables: AnalysedTables, experiment: Experiment) -> Figure:
 
 
 def caption(tables: AnalysedTables, experiment: Experiment) -> str:
-    """What the figure shows, n and the interval."""
+    """Say what the figure shows, n and the interval."""
     results = tables.results
     names, cells = _list_others(experiment), list_panels(experiment)
     if not names:
@@ -87,7 +87,7 @@ def _list_others(experiment: Experiment) -> list[str]:
 
 
 def _select_interval(found: pd.DataFrame, name: str) -> Interval:
-    """The interval of the evidence, in percentage points."""
+    """Return the interval of the evidence, in percentage points."""
     if name not in found.index or not found.loc[name, "n_seeds"]:
         return Interval(0, math.nan, math.nan, math.nan, math.nan)
     row = found.loc[name]
@@ -96,7 +96,7 @@ def _select_interval(found: pd.DataFrame, name: str) -> Interval:
 
 
 def _compute_differences(results: pd.DataFrame, panel: Panel, name: str, baseline: str) -> list[float]:
-    """Differences in percentage points, one a common seed."""
+    """Return differences in percentage points, one a common seed."""
     rows = panel.of(results)
     ours, reference = (select_by_seed(rows[rows["method"] == method]) for method in (name, baseline))
     return [100 * value for value in subtract_by_seed(ours, reference).values()]

@@ -19,7 +19,7 @@ from cotdistill.report.figures._style import choose_styles, describe_constants, 
 
 
 def draw(tables: AnalysedTables, experiment: Experiment) -> Figure:
-    """One row per dataset, student, labels and fraction; one column per loss term, then accuracy."""
+    """Draw one row per dataset, student, labels and fraction; one column per loss term, then accuracy."""
     history = tables.history
     metrics, cells, styles = _list_metrics(history), list_panels(experiment), choose_styles(experiment)
     figure, grid = make_facets(cells, [_name_metric(metric) for metric in metrics], 2.2)
@@ -38,7 +38,7 @@ def draw(tables: AnalysedTables, experiment: Experiment) -> Figure:
 
 
 def caption(tables: AnalysedTables, experiment: Experiment) -> str:
-    """What the figure shows, n and what the lines are."""
+    """Say what the figure shows, n and what the lines are."""
     return (
         f"Learning curves of {experiment.experiment}: every loss term on training batches (nats) and "
         "accuracy on the validation split, over optimiser steps. Thin lines are seeds; the thick line with "
@@ -51,7 +51,7 @@ def caption(tables: AnalysedTables, experiment: Experiment) -> str:
 
 
 def _list_metrics(history: pd.DataFrame) -> list[str]:
-    """The loss terms in the order of the log, then validation accuracy."""
+    """Return the loss terms in the order of the log, then validation accuracy."""
     found = list(dict.fromkeys(history["metric"]))
     losses = [metric for metric in found if metric.startswith("loss/")]
     losses.sort(key=lambda metric: metric != "loss/total")

@@ -26,7 +26,7 @@ SPACES = {"decoder": "pooled decoder states", "output": "pooled output distribut
 
 
 def draw(tables: AnalysedTables, experiment: Experiment) -> Figure:
-    """One row per dataset, student, labels and fraction; one column per representation and estimator."""
+    """Draw one row per dataset, student, labels and fraction; one column per representation and estimator."""
     history = _select_estimates(tables)
     columns = list_estimates(history["metric"])
     if not columns:
@@ -50,7 +50,7 @@ def draw(tables: AnalysedTables, experiment: Experiment) -> Figure:
 
 
 def caption(tables: AnalysedTables, experiment: Experiment) -> str:
-    """What the figure shows, n, and how to read each estimator."""
+    """Say what the figure shows, n, and how to read each estimator."""
     history = _select_estimates(tables)
     if history.empty:
         return explain_absence(experiment)
@@ -66,19 +66,19 @@ def caption(tables: AnalysedTables, experiment: Experiment) -> str:
 
 
 def list_estimates(names: Iterable[str]) -> list[tuple[str, str]]:
-    """The (representation, estimator) pairs of names that begin with `mi/<space>/<estimator>`, sorted."""
+    """Return the sorted (representation, estimator) pairs of names such as `mi/<space>/<estimator>`."""
     found = {tuple(name.split("/")[1:3]) for name in names if name.startswith("mi/")}
     return sorted((pair[0], pair[1]) for pair in found if len(pair) == 2)
 
 
 def title_column(space: str, estimator: str) -> str:
-    """A column's title: what is measured, by what, and the direction of its bound."""
+    """Return a column's title: what is measured, by what, and the direction of its bound."""
     bound = f" ({ESTIMATORS[estimator].bound})" if estimator in ESTIMATORS else ""
     return f"{SPACES.get(space, space)}\n{estimator}{bound}"
 
 
 def explain_estimators(names: Iterable[str]) -> str:
-    """A sentence on each of the estimators: its kind, bound, ceiling and source."""
+    """Return a sentence on each of the estimators: its kind, bound, ceiling and source."""
     known = [ESTIMATORS[name] for name in dict.fromkeys(names) if name in ESTIMATORS]
     return " ".join(
         f"{each.name}: {each.kind} ({each.source}); {each.bound}; ceiling: {each.ceiling}." for each in known
@@ -86,7 +86,7 @@ def explain_estimators(names: Iterable[str]) -> str:
 
 
 def explain_absence(experiment: Experiment) -> str:
-    """The sentence in place of the figure."""
+    """Return the sentence in place of the figure."""
     return f"No run of {experiment.experiment} has an estimate of mutual information: nothing to show."
 
 

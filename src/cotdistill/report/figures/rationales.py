@@ -30,7 +30,7 @@ MEASURES = {
 
 
 def draw(tables: AnalysedTables, experiment: Experiment) -> Figure:
-    """One row per dataset, student, labels and fraction; one column per measure; within, a row per method."""
+    """Draw one row per dataset, student, labels and fraction, a column per measure, and in each a row a method."""
     rows = _select_rows(tables)
     if rows.empty:
         return make_message(_explain_absence(experiment))
@@ -51,7 +51,7 @@ def draw(tables: AnalysedTables, experiment: Experiment) -> Figure:
 
 
 def caption(tables: AnalysedTables, experiment: Experiment) -> str:
-    """What the figure shows, n, the interval and what each measure is over."""
+    """Say what the figure shows, n, the interval and what each measure is over."""
     rows = _select_rows(tables)
     if rows.empty:
         return _explain_absence(experiment)

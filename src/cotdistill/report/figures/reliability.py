@@ -28,7 +28,7 @@ class _Confidences(NamedTuple):
 
 
 def draw(tables: AnalysedTables, experiment: Experiment) -> Figure:
-    """One panel per dataset, student, labels and fraction; one line per method, its error in the legend."""
+    """Draw one panel per dataset, student, labels and fraction, one line per method, errors in the legend."""
     if tables.examples.empty:
         return make_message(_explain_absence(experiment))
     cells, styles, bins = list_panels(experiment), choose_styles(experiment), experiment.evaluation.bins
@@ -50,7 +50,7 @@ def draw(tables: AnalysedTables, experiment: Experiment) -> Figure:
 
 
 def caption(tables: AnalysedTables, experiment: Experiment) -> str:
-    """What the figure shows, n, the number of bins and which confidence it is."""
+    """Say what the figure shows, n, the number of bins and which confidence it is."""
     if tables.examples.empty:
         return _explain_absence(experiment)
     return (

@@ -20,7 +20,7 @@ from cotdistill.runs.grid import expand
 
 
 def draw(tables: AnalysedTables, experiment: Experiment) -> Figure:
-    """One panel per dataset, labels and fraction; one line per method."""
+    """Draw one panel per dataset, labels and fraction; one line per method."""
     students = _list_students(experiment)
     if len(students) < 2:
         return make_message(_explain_absence(experiment))
@@ -41,7 +41,7 @@ def draw(tables: AnalysedTables, experiment: Experiment) -> Figure:
 
 
 def caption(tables: AnalysedTables, experiment: Experiment) -> str:
-    """What the figure shows, n and the interval."""
+    """Say what the figure shows, n and the interval."""
     if len(_list_students(experiment)) < 2:
         return _explain_absence(experiment)
     return (
