@@ -30,7 +30,7 @@ MEASURES = {
 
 
 def draw(tables: AnalysedTables, experiment: Experiment) -> Figure:
-    """Draw one row per dataset, student, labels and fraction, one column per measure; in it a row a method."""
+    """Draw one row per dataset, student, labels and fraction, one column per measure, a row a method."""
     rows = _select_rows(tables)
     if rows.empty:
         return make_message(_explain_absence(experiment))
