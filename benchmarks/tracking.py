@@ -27,6 +27,7 @@ import yaml
 
 from cotdistill.common.files import file_sha256, seal
 from cotdistill.config.models import Experiment
+from cotdistill.runs.documents import SCHEMA_VERSION
 from cotdistill.runs.grid import Run, expand
 
 SEEDS, TEST = 5, 200
@@ -53,11 +54,13 @@ def main() -> None:
 
 def measure(folder: Path, runs: int, points: int, rounds: int) -> None:
     """Write the run folders, then both stores `rounds` times."""
+    from cotdistill.tables.collect import collect
     from cotdistill.tracking import store
 
     experiment = grid(folder / "results", runs)
     for run in expand(experiment):
         write(run, points)
+    collect(experiment)
     print(f"{runs} runs of {points} metric points")
     empty = folder / "empty.db"
     store.connect(f"sqlite:///{empty}")
@@ -119,8 +122,8 @@ def grid(results: Path, runs: int) -> Experiment:
 def write(run: Run, points: int) -> None:
     """Write the folder of a finished run, without the syncs that a real one pays for."""
     run.folder.mkdir(parents=True)
-    identity = {"run": run.id, "hash": run.hash}
-    write_plain(run.folder / "config.json", json.dumps({**identity, "config": run.config}))
+    identity = {"schema_version": SCHEMA_VERSION, "run": run.id, "hash": run.hash}
+    write_plain(run.folder / "config.json", json.dumps(seal({**identity, "config": run.config})))
     lines = [
         {"step": step, **{name: 1 / (step + k) for k, name in enumerate(SERIES)}}
         for step in range(1, (points - FINAL) // len(SERIES) + 1)
@@ -132,25 +135,26 @@ def write(run: Run, points: int) -> None:
     rows = [{"id": str(number), **row} for number in range(TEST)]
     write_plain(run.folder / "predictions.jsonl", "".join(json.dumps(line) + "\n" for line in rows))
     environment = {
+        **identity, "versions": {}, "hardware": {}, "engine": "packed", "student": {},
         "git_commit": "0123abc", "data_checksum": hashlib.sha256(b"cqa").hexdigest()[:16], "device": "cpu",
         "wall_s": 60.0, "peak_memory_mb": 512.0, "started_at": "2026-01-02T03:04:05+00:00",
         "finished_at": "2026-01-02T03:05:05+00:00",
     }  # fmt: skip
-    write_plain(run.folder / "environment.json", json.dumps(environment))
-    share = {"test_accuracy": 0.5, "test_correct": TEST // 2, "test_n": TEST}
-    teacher = dict.fromkeys(("train", "valid", "test"), {"accuracy": 0.75})
+    write_plain(run.folder / "environment.json", json.dumps(seal(environment)))
+    share = {"test_accuracy": 0.5, "test_correct": TEST // 2, "test_n": TEST, "mean_confidence": 0.8}
+    split = {"accuracy": 0.75, "correct": 3 * TEST // 4, "n": TEST, "unparsed": 0}
+    teacher = dict.fromkeys(("train", "valid", "test"), split)
     metrics = {
         **identity,
-        "strict": {"step": 20, "valid_accuracy": 0.5, "mean_confidence": 0.8, **share},
+        "strict": {"step": 20, "valid_accuracy": 0.5, **share},
         "published": {"step": 40, **share},
         "teacher": teacher,
         "sizes": {"train": 720, "valid": 80, "test": TEST},
         "evaluation_wall_s": 1.5,
         "measures": MEASURES,
-        "predictions_sha256": file_sha256(run.folder / "predictions.jsonl"),
         "files": {
             name: file_sha256(run.folder / name)
-            for name in ("config.json", "history.jsonl", "environment.json")
+            for name in ("config.json", "history.jsonl", "environment.json", "predictions.jsonl")
         },
     }
     write_plain(run.folder / "metrics.json", json.dumps(seal(metrics)))
@@ -194,8 +198,8 @@ def batches(experiment: Experiment) -> list[Call]:
     from cotdistill.tracking import finished, mlflow_store
 
     recorder = Recorder()
-    found = [item for item in map(finished.read, expand(experiment)) if item]
-    mlflow_store.write(recorder, "0", experiment, found, {})  # type: ignore[arg-type]
+    found = finished.select_finished(experiment)
+    mlflow_store.write_runs(recorder, "0", experiment, found, {})  # type: ignore[arg-type]
     return recorder.calls
 
 

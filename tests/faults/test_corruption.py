@@ -29,7 +29,8 @@ Corruption = Callable[[bytes], bytes]
 PREPARED = "prepared/colours/small"
 RUN = "runs/colours/small/dss/gold/1/0"
 SIZES = {"steps": 6, "eval_every": 2, "log_every": 2, "checkpoint_every": 2}
-TIMES = ["evaluation_wall_s", "wall_s", "peak_memory_mb", "finished_at", "folder"]
+# `content` is a digest of times, too
+TIMES = ["evaluation_wall_s", "wall_s", "peak_memory_mb", "started_at", "finished_at", "content", "folder"]
 
 
 def flipped(content: bytes, bit: int | None = None) -> bytes:
@@ -78,8 +79,8 @@ class Site:
 @pytest.fixture(scope="session")
 def made(tiny: Any, once: Any) -> Path:
     """The results of a finished run, from prepared data to tables. Shared: copy it."""
-    from cotdistill.analysis.comparison import write
     from cotdistill.jobs.evaluate import evaluate
+    from cotdistill.report.comparison import write_comparison
 
     def build(folder: Path) -> None:
         config, run = tiny.config_file(folder, "dss", **SIZES)
@@ -87,7 +88,7 @@ def made(tiny: Any, once: Any) -> Path:
         evaluate(run)
         experiment = load(config)
         collect(experiment)
-        write(experiment)
+        write_comparison(experiment)
 
     return once("corruption", build) / "tiny"
 

@@ -18,7 +18,7 @@ Scores = Sequence[NDArray[np.float64]]
 
 
 def interquartile_mean(scores: Sequence[ArrayLike]) -> float:
-    """Mean of the middle half of all runs of all datasets; a quarter is cut at each end (rounded down)."""
+    """Return the mean of the middle half of all runs of all datasets; a quarter is cut at each end."""
     return float(_middle([np.asarray(values, dtype=np.float64) for values in scores]))
 
 
@@ -29,7 +29,7 @@ def _middle(scores: Scores) -> NDArray[np.float64]:
 
 
 def probability_of_improvement(proposed: Sequence[ArrayLike], baseline: Sequence[ArrayLike]) -> float:
-    """Chance that a run of the proposed method beats one of the baseline, averaged over datasets.
+    """Return the chance that a run of the proposed method beats one of the baseline, averaged over datasets.
 
     Within a dataset it is the Mann-Whitney U over the number of pairs of runs; a tie counts one half.
     """
@@ -49,7 +49,7 @@ def _improvement(proposed: Scores, baseline: Scores) -> NDArray[np.float64]:
 def interquartile_interval(
     scores: Sequence[ArrayLike], rng: np.random.Generator, confidence: float = 0.95
 ) -> tuple[float, float]:
-    """Stratified bootstrap interval of `interquartile_mean`."""
+    """Return the stratified bootstrap interval of `interquartile_mean`."""
     return _interval(_middle, [scores], rng, confidence)
 
 
@@ -59,7 +59,7 @@ def improvement_interval(
     rng: np.random.Generator,
     confidence: float = 0.95,
 ) -> tuple[float, float]:
-    """Stratified bootstrap interval of `probability_of_improvement`; each side is resampled by itself."""
+    """Return the same of `probability_of_improvement`; each side is resampled by itself."""
     return _interval(_improvement, [proposed, baseline], rng, confidence)
 
 

@@ -72,12 +72,12 @@ class Estimate:
 
 
 def components(differences: ArrayLike) -> Components:
-    """Mean squares of `differences` (seeds x examples). Raises ValueError for fewer than two examples."""
+    """Return the mean squares of `differences` (seeds x examples). Raises ValueError for one example."""
     return _effects(differences)[0]
 
 
 def _effects(differences: ArrayLike) -> tuple[Components, NDArray[np.float64], NDArray[np.float64]]:
-    """The components, and the effects of seeds and of examples, sorted: their order must not matter."""
+    """Return the components, and the sorted effects of seeds and of examples."""
     matrix = np.asarray(differences, dtype=np.float64)
     if matrix.ndim != 2 or matrix.shape[0] < 1 or matrix.shape[1] < 2 or not np.isfinite(matrix).all():
         raise ValueError(
@@ -102,7 +102,7 @@ def _effects(differences: ArrayLike) -> tuple[Components, NDArray[np.float64], N
 def deviations(
     differences: ArrayLike, rng: np.random.Generator, resamples: int = RESAMPLES
 ) -> NDArray[np.float64]:
-    """Bootstrap deviations of the mean of `differences` (seeds x examples), `resamples` of them.
+    """Return bootstrap deviations of the mean of `differences` (seeds x examples), `resamples` of them.
 
     Seeds and examples are resampled independently, as in the crossed ("pigeonhole") bootstrap of Owen (2007,
     Ann. Appl. Stat. 1(2)), with the three corrections that few seeds need:
@@ -118,7 +118,7 @@ def deviations(
       part is all, both are Student's t. Resamples are not studentised by their own spread: that of 3
       resampled seeds is often 0.
 
-    Where all seeds have the very same mean, as counts may, the noise stands in for the seeds' part.
+    Where all seeds have the very same mean, as counts may, the noise is taken for the seeds' part.
 
     It assumes that seeds and examples are drawn independently, and that their effects are not so skewed that
     a mean over `n` seeds needs its own shape. With one seed it covers the test examples alone. The order of
@@ -155,7 +155,7 @@ def deviations(
 def _resampled_mean(
     effects: NDArray[np.float64], rng: np.random.Generator, resamples: int
 ) -> NDArray[np.float64]:
-    """Means of resampled, sorted `effects`, scaled to vary as means of new effects would."""
+    """Return means of resampled, sorted `effects`, scaled to vary as means of new effects would."""
     k = len(effects)
     # sums of whole numbers differ by rounding at most: equal effects are drawn as one kind
     values, counts = np.unique(effects.round(12), return_counts=True)
@@ -170,12 +170,12 @@ def _resampled_mean(
 
 
 def _spread(freedom: float, level: NDArray[np.float64]) -> NDArray[np.float64]:
-    """True over estimated standard deviation at these levels: sqrt(freedom / chi2(freedom))."""
+    """Return true over estimated standard deviation at these levels: sqrt(freedom / chi2(freedom))."""
     return np.sqrt(freedom / chdtri(freedom, level))
 
 
 def estimate(mean: float, spread: NDArray[np.float64], confidence: float = 0.95) -> Estimate:
-    """`mean` with the symmetric interval that `spread` (bootstrap deviations) gives, and its p-value.
+    """Return `mean` with the symmetric interval that `spread` (bootstrap deviations) gives, and its p-value.
 
     p = (1 + number of deviations at least as large as the mean) / (1 + number of deviations), two-sided,
     against a true mean of 0 (Davison and Hinkley 1997, eq. 4.11). No deviation at all gives an interval of
@@ -193,11 +193,11 @@ def estimate(mean: float, spread: NDArray[np.float64], confidence: float = 0.95)
 def paired_bootstrap(
     differences: ArrayLike, rng: np.random.Generator, resamples: int = RESAMPLES, confidence: float = 0.95
 ) -> Estimate:
-    """Mean of `differences` (seeds x examples) with interval and p-value by `deviations`."""
+    """Return the mean of `differences` (seeds x examples) with interval and p-value by `deviations`."""
     return estimate(components(differences).mean, deviations(differences, rng, resamples), confidence)
 
 
 def mean_of(parts: list[tuple[float, NDArray[np.float64]]], confidence: float = 0.95) -> Estimate:
-    """The mean of several means, each with its bootstrap deviations, drawn independently (stratified)."""
+    """Return the mean of several means, each with its bootstrap deviations, which are independent."""
     spread = np.mean([deviation for _, deviation in parts], axis=0)
     return estimate(math.fsum(mean for mean, _ in parts) / len(parts), spread, confidence)

@@ -31,7 +31,7 @@ class Interval:
 
 
 def t_interval(values: Iterable[float], confidence: float = CONFIDENCE) -> Interval:
-    """Student's t interval of the mean: `mean ± t(n-1) * sd / sqrt(n)`, sd with n - 1 (Gosset 1908).
+    """Return Student's t interval of the mean: `mean ± t(n-1) * sd / sqrt(n)`, sd with n - 1 (Gosset 1908).
 
     values: one number a seed, any unit. The bounds are not cut at 0 or 1: with few seeds an
     interval of accuracies may reach past 100 %. Raises ValueError for a value that is not finite,
@@ -51,8 +51,8 @@ def t_interval(values: Iterable[float], confidence: float = CONFIDENCE) -> Inter
     return Interval(n, mean, sd, mean - half, mean + half)
 
 
-def differences(values: Mapping[int, float], baseline: Mapping[int, float]) -> dict[int, float]:
-    """`values[seed] - baseline[seed]` for the seeds that both have, in the order of the seeds.
+def subtract_by_seed(values: Mapping[int, float], baseline: Mapping[int, float]) -> dict[int, float]:
+    """Return `values[seed] - baseline[seed]` for the seeds that both have, in the order of the seeds.
 
     One seed means one subset, one initialisation and one order of examples for every method, which
     is what makes the differences pairs.
@@ -63,5 +63,5 @@ def differences(values: Mapping[int, float], baseline: Mapping[int, float]) -> d
 def paired_interval(
     values: Mapping[int, float], baseline: Mapping[int, float], confidence: float = CONFIDENCE
 ) -> Interval:
-    """The t interval of the mean paired difference; `n` is the number of common seeds."""
-    return t_interval(differences(values, baseline).values(), confidence)
+    """Return the t interval of the mean paired difference; `n` is the number of common seeds."""
+    return t_interval(subtract_by_seed(values, baseline).values(), confidence)

@@ -12,7 +12,7 @@ EXACT = 2**13
 
 
 def permutation_p(differences: ArrayLike, rng: np.random.Generator) -> float:
-    """Two-sided p of the paired permutation test: under no effect each seed's sign could be either.
+    """Return the two-sided p of the paired permutation test: without effect each seed's sign is arbitrary.
 
     differences: one number a seed. Exact up to 13 seeds, by `scipy.stats.permutation_test` (Fisher 1935). It
     asks about the seeds alone and keeps the test examples fixed. Raises ValueError for no seed.
@@ -31,12 +31,12 @@ def permutation_p(differences: ArrayLike, rng: np.random.Generator) -> float:
 
 
 def least_permutation_p(n_seeds: int) -> float:
-    """The smallest p that `permutation_p` can give: 2 of the 2^n sign patterns are the most extreme."""
+    """Return the smallest p of `permutation_p`: 2 of the 2^n sign patterns are the most extreme."""
     return max(2.0 ** (1 - n_seeds), 2 / (EXACT + 1))
 
 
 def mcnemar_p(proposed: ArrayLike, baseline: ArrayLike) -> float:
-    """Two-sided p of McNemar's exact test (1947): of the examples only one got right, is it half and half?
+    """Return the two-sided p of McNemar's exact test (1947): does each win half of what differs?
 
     proposed, baseline: correct or not, by example, of one seed. It asks about these two trained models, not
     about the methods.
@@ -52,7 +52,7 @@ def mcnemar_p(proposed: ArrayLike, baseline: ArrayLike) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values corrected for being several (Holm 1979), in the order given; none for none."""
+    """Return p-values corrected for being several (Holm 1979), in the order given; none for none."""
     from statsmodels.stats.multitest import multipletests
 
     return [float(p) for p in multipletests(p_values, method="holm")[1]] if len(p_values) else []

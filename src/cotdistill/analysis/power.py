@@ -31,7 +31,7 @@ SHARES = np.linspace(0, 1, 17)
 def detectable(
     found: Components, alpha: float = 0.05, power: float = POWER, n_seeds: int | None = None
 ) -> float:
-    """The true difference that the two-sided test at `alpha` would find with probability `power`.
+    """Return the true difference that the two-sided test at `alpha` would find with probability `power`.
 
     n_seeds: of the design; default: as found. With one seed it counts the noise of the test set alone, so
     the truth is larger. NaN where nothing varied: identical answers say nothing about power. Same unit as the
@@ -48,7 +48,7 @@ def detectable(
 
 
 def _shift(share: float, freedom: int, alpha: float, power: float) -> float:
-    """The true difference, in standard errors of the mean, that is found with probability `power`.
+    """Return the true difference, in standard errors of the mean, that is found with probability `power`.
 
     share: of the seeds' part in the variance of the mean; freedom: of the estimate of that part.
     """
@@ -66,7 +66,7 @@ def _shift(share: float, freedom: int, alpha: float, power: float) -> float:
 
 @functools.lru_cache(maxsize=256)
 def _critical(freedom: int, alpha: float) -> NDArray[np.float64]:
-    """Critical values, in estimated standard errors, for each of SHARES (`crossed.deviations`)."""
+    """Return critical values, in estimated standard errors, for each of SHARES (`crossed.deviations`)."""
     ratio = SHARES[:, None]
     joint = _spread(1 / np.maximum(ratio**2 / freedom, 1e-9))
     first = SEPARATE * _spread(freedom) + (1 - SEPARATE) * joint
@@ -85,7 +85,7 @@ def _spread(freedom: float | NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def seeds_needed(found: Components, alpha: float = 0.05, power: float = POWER) -> tuple[int | None, str]:
-    """Seeds at which the observed difference, were it the true one, is found with probability `power`.
+    """Return how many seeds find the observed difference, were it the true one, with probability `power`.
 
     Returns (number, '') or (None, why not). More seeds never shrink the noise of a finite test set: where
     the difference is below what an endless row of seeds could detect, no number is enough.
@@ -109,5 +109,5 @@ def seeds_needed(found: Components, alpha: float = 0.05, power: float = POWER) -
 
 
 def _limit(found: Components, alpha: float, power: float) -> float:
-    """What endlessly many seeds could detect on these test examples."""
+    """Return what endlessly many seeds could detect on these test examples."""
     return math.sqrt(found.examples / found.n_examples) * _shift(0.0, MANY, alpha, power)

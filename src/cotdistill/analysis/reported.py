@@ -36,7 +36,7 @@ class Reported:
     def fits(
         self, pretrained: Any, adapter: str, method_settings: dict[str, Any], labels: str, fraction: float
     ) -> bool:
-        """Whether a cell of a grid is the same experiment, up to the protocol.
+        """Return whether a cell of a grid is the same experiment, up to the protocol.
 
         The student must be the same published checkpoint, by hub id: a local folder may hold
         anything. The method is compared by its objective and the settings the source names, so an
@@ -71,8 +71,8 @@ def _data() -> dict[str, Any]:
 
 
 @cache
-def reported() -> tuple[Reported, ...]:
-    """All reported accuracies, in the order of the file `reported.yaml`."""
+def read_reported() -> tuple[Reported, ...]:
+    """Return all reported accuracies, in the order of the file `reported.yaml`."""
     entries = []
     for row in _data()["reported"]:
         values = {"low": row.get("accuracy"), "high": row.get("accuracy"), **row}
@@ -81,11 +81,11 @@ def reported() -> tuple[Reported, ...]:
     return tuple(entries)
 
 
-def sources() -> dict[str, str]:
-    """What each short source name stands for."""
+def read_sources() -> dict[str, str]:
+    """Return what each short source name stands for."""
     return dict(_data()["sources"])
 
 
-def protocol_differences() -> list[Protocol]:
-    """How the published numbers were obtained, against how ours are."""
+def read_protocol() -> list[Protocol]:
+    """Return how the published numbers were obtained, against how ours are."""
     return [Protocol(**row) for row in _data()["protocol"]]

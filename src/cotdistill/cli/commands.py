@@ -98,16 +98,16 @@ def collect(options: Options) -> None:
 
 def partial(options: Options) -> None:
     """Write tables and figures of the finished runs alone, naming the missing: what a failed grid leaves."""
-    from cotdistill.orchestration.partial import partial as run
+    from cotdistill.orchestration.partial import write_partial
 
-    _print(run(load(options.config)))
+    _print(write_partial(load(options.config)))
 
 
 def compare(options: Options) -> None:
     """Write the comparison tables (Markdown, CSV, LaTeX) from the results table."""
-    from cotdistill.analysis.comparison import write as write_tables
+    from cotdistill.report.comparison import write_comparison
 
-    _print(write_tables(load(options.config)))
+    _print(write_comparison(load(options.config)))
 
 
 def figures(options: Options) -> None:

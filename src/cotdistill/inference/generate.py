@@ -72,7 +72,8 @@ class Generator:
         longest = evaluation.max_new_tokens if label_alone else training.max_target_tokens
         writer = make_writer(self.engine, model, training.precision)
         found = self._answer_in_batches(
-            model, split, journal, lambda rows: self._generate_batch(writer, options, task, split, rows, longest)
+            model, split, journal,
+            lambda rows: self._generate_batch(writer, options, task, split, rows, longest),
         )
         ids, inputs, golds, readable = self._read_references(split)
         answers = []

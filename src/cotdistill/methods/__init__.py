@@ -30,6 +30,12 @@ class Method:
     Settings: ClassVar[type[Strict]] = Strict
     contrastive: ClassVar[frozenset[str]] = frozenset()
     """terms that compare the examples of a micro-batch with each other: how a batch is cut changes them"""
+    reference: ClassVar[bool] = False
+    """whether it is a published method that others are compared with; a subclass does not inherit it"""
+
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        super().__init_subclass__(**arguments)
+        cls.reference = cls.__dict__.get("reference", False)
 
     def __init__(self, settings: Strict) -> None:
         self.settings: Any = settings
@@ -90,6 +96,15 @@ def resolve_settings(entry: MethodEntry, where: str = "methods") -> dict[str, An
     """
     model = METHODS.module(entry.method).METHOD.Settings
     return validate(model, entry.settings, where).model_dump()
+
+
+def is_proposed(entry: MethodEntry) -> bool:
+    """Return whether a method entry is one that the comparison is about: no reference, and not switched off.
+
+    A mutual-information term of weight 0 (`beta`) trains as the reference does. Raises UserError as
+    `settings_of` does.
+    """
+    return not METHODS.module(entry.method).METHOD.reference and resolve_settings(entry).get("beta") != 0
 
 
 def build(method: str, settings: Mapping[str, Any] | None = None) -> Method:

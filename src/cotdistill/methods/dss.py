@@ -28,6 +28,7 @@ class DSS(Method):
     """
 
     Settings: ClassVar[type[Strict]] = Settings
+    reference = True
     tasks = (LABEL, RATIONALE)
 
     def terms(self, outputs: Mapping[str, TaskOutput]) -> dict[str, Term]:

@@ -11,6 +11,7 @@ class Finetune(Method):
     """The method that minimises the label's cross-entropy. With teacher labels this is standard distillation.
     """
 
+    reference = True
     tasks = (Task("label", prefix="", target=("label",)),)
 
     def terms(self, outputs: Mapping[str, TaskOutput]) -> dict[str, Term]:

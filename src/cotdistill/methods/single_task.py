@@ -12,6 +12,7 @@ BRIDGE = "So the answer is:"
 class SingleTask(Method):
     """The method that minimises the cross-entropy of "rationale So the answer is: label" as one text."""
 
+    reference = True
     tasks = (Task("rationale_label", prefix="", target=("rationale", BRIDGE, "label")),)
 
     def terms(self, outputs: Mapping[str, TaskOutput]) -> dict[str, Term]:

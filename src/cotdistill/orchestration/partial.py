@@ -1,4 +1,4 @@
-"""Tables and figures of the runs that are finished, when others failed: the failures are named in them."""
+"""Write tables and figures of the runs that are finished, when others failed; they name those missing."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ import os
 import time
 from pathlib import Path
 
-from cotdistill.analysis import comparison as compare
 from cotdistill.common.errors import listed
 from cotdistill.config.models import Experiment
 from cotdistill.orchestration.progress import statuses, table
 from cotdistill.orchestration.workflow import PASSES
+from cotdistill.report.comparison import write_comparison
 from cotdistill.report.figures import draw_all
-from cotdistill.tables import collect
+from cotdistill.tables.collect import collect
 
 OUT_OF_DATE = 86_400
 """time of what is partial, in s since 1970: older than any input"""
 
 
-def partial(experiment: Experiment) -> list[Path]:
-    """Print the state of the grid, and write what its finished runs allow; returns the files written.
+def write_partial(experiment: Experiment) -> list[Path]:
+    """Print the state of the grid and write what its finished runs allow; return the files written.
 
-    Snakemake makes them anew: they are noted in a file that is read by `Workflow.passes`. They are dated
+    Snakemake makes these files anew: they are noted in a file that `Workflow.passes` reads. They are dated
     `OUT_OF_DATE` besides, so that a person sees what they are.
     """
     found = statuses(experiment)
@@ -29,7 +29,7 @@ def partial(experiment: Experiment) -> list[Path]:
     if not any(status.state == "done" for status in found):
         return []
     _note(experiment, sum(status.state == "done" for status in found), len(found))
-    written = [*collect.collect(experiment, allow_missing=True), *compare.write(experiment)]
+    written = [*collect(experiment, allow_missing=True), *write_comparison(experiment)]
     written += draw_all(experiment)
     for path in written:
         os.utime(path, (OUT_OF_DATE, OUT_OF_DATE))
@@ -45,4 +45,3 @@ def _note(experiment: Experiment, finished: int, runs: int) -> None:
     said = f"{time.strftime('%Y-%m-%d %H:%M:%S')} tables and figures of {finished} of {runs} runs\n"
     with open(path, "a", encoding="utf-8") as handle:
         handle.write(said)
-

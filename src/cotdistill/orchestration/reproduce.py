@@ -114,20 +114,20 @@ def _explain(folder: Path, log: Path, started: float) -> None:
 
 def _print_partial(experiment: Experiment, folder: Path) -> None:
     """Print what Snakemake's `onerror` made of the finished runs, if it came to that."""
-    from cotdistill.analysis.comparison import summary
     from cotdistill.orchestration.partial import OUT_OF_DATE
+    from cotdistill.report.comparison import summarize
 
     table = folder / "tables" / "comparison.md"
     if table.is_file() and table.stat().st_mtime == OUT_OF_DATE:
-        print(summary(experiment))
+        print(summarize(experiment))
         print(f"table    {table} (names the missing runs)")
         print(f"\n{table.with_name('verdict.txt').read_text(encoding='utf-8')}", end="")
 
 
 def _print_results(experiment: Experiment, folder: Path) -> None:
-    from cotdistill.analysis.comparison import summary
+    from cotdistill.report.comparison import summarize
 
-    print(summary(experiment))
+    print(summarize(experiment))
     print(f"table    {folder / 'tables' / 'comparison.md'} (also .html, .csv, .tex)")
     for figure in sorted((folder / "figures").glob("*.png")):
         print(f"figure   {figure} (also .pdf)")

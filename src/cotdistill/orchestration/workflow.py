@@ -31,7 +31,7 @@ from cotdistill.students import pretrained
 MODULES: dict[str, tuple[str, ...]] = {
     "judge": ("evaluation.judge",),
     "collect": ("tables.collect",),
-    "compare": ("analysis.comparison",),
+    "compare": ("report.comparison",),
     "figures": ("report.figures",),
     "track": ("tracking.mlflow_store",),
 }

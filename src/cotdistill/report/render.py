@@ -1,4 +1,4 @@
-"""The comparison as text: Markdown and a terminal's plain text. Both show percent."""
+"""Render the comparison as Markdown and as a terminal's plain text. Both show percent."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ from typing import Any
 
 import pandas as pd
 
-from cotdistill.analysis.reported import Reported, protocol_differences, reported, sources
+from cotdistill.analysis.reported import Reported, read_protocol, read_reported, read_sources
+from cotdistill.analysis.words import format_count, format_percent
 from cotdistill.common.errors import listed
-from cotdistill.tables.measures import GROUPS, group_table
+from cotdistill.common.text_tables import markdown_table, plain_table
+from cotdistill.report.measures import GROUPS, tabulate_group
+from cotdistill.tables.columns import BLOCK
 
 ELSEWHERE = "Reported by the papers (other students, other protocol)"
-"""heading of what `reported_elsewhere` finds"""
+"""heading of what `tabulate_reported` finds"""
 
 
 @dataclass(frozen=True)
@@ -28,48 +31,39 @@ class Section:
     best: list[int]
     """rows with the highest mean accuracy among those that they are compared with"""
 
-    def bold(self, row: int, column: int) -> bool:
-        """Whether a cell is the best accuracy."""
+    def is_bold(self, row: int, column: int) -> bool:
+        """Return whether a cell is the best accuracy."""
         return row in self.best and self.header[column] == "accuracy %"
 
 
-def percent(value: float, sign: bool = False) -> str:
-    """A fraction as percent with one decimal; 'n/a' for NaN."""
-    if pd.isna(value):
-        return "n/a"
-    # adding 0.0 turns -0.0, which a small negative difference rounds to, into 0.0
-    number = round(100 * value, 1) + 0.0
-    return f"{number:+.1f}" if sign else f"{number:.1f}"
-
-
-def mean_text(mean: float, sd: float, n: int) -> str:
-    """`mean ± sd (n=5)`; no sd for one seed, 'missing' for none."""
+def format_mean(mean: float, sd: float, n: int) -> str:
+    """Return `mean ± sd (n=5)`; no sd for one seed, 'missing' for none."""
     if n == 0:
         return "missing"
-    return f"{percent(mean)} (n=1)" if n == 1 else f"{percent(mean)} ± {percent(sd)} (n={n})"
+    spread = "" if n == 1 else f" ± {format_percent(sd)}"
+    return f"{format_percent(mean)}{spread} (n={n})"
 
 
-def interval_text(low: float, high: float, sign: bool = False) -> str:
-    """`[low, high]`, or 'n/a' where fewer than two seeds give no interval."""
-    return "n/a" if math.isnan(low) else f"[{percent(low, sign)}, {percent(high, sign)}]"
+def format_bounds(low: float, high: float, sign: bool = False) -> str:
+    """Return `[low, high]`, or 'n/a' where fewer than two seeds give no interval."""
+    return "n/a" if math.isnan(low) else f"[{format_percent(low, sign)}, {format_percent(high, sign)}]"
 
 
-def difference_text(row: Any) -> str:
-    """The paired difference of one row of the comparison, in points, with its interval and pairs."""
+def format_difference(row: Any) -> str:
+    """Return the paired difference of one row of the comparison, in points, with its interval and pairs."""
     if row["method"] == row["baseline"]:
         return "baseline"
     if row["n_pairs"] == 0:
         return "no pairs"
-    mean = percent(row["difference"], sign=True)
+    mean = format_percent(row["difference"], sign=True)
     mark = "*" if row["decision"] in ("better", "worse") else ""
-    interval = interval_text(row["difference_low"], row["difference_high"], sign=True)
-    pairs = "1 pair" if row["n_pairs"] == 1 else f"{row['n_pairs']} pairs"
-    return f"{mean}{mark} {interval} ({pairs})"
+    interval = format_bounds(row["difference_low"], row["difference_high"], sign=True)
+    return f"{mean}{mark} {interval} ({format_count(row['n_pairs'], 'pair')})"
 
 
-def sections(comparison: pd.DataFrame) -> list[Section]:
-    """The comparison cut by dataset and student; labels and fraction are columns where they vary."""
-    varying = _varying(comparison)
+def build_sections(comparison: pd.DataFrame) -> list[Section]:
+    """Return a section a dataset and student; labels and fraction are columns where they vary."""
+    varying = _find_varying(comparison)
     found = []
     for (dataset, student), part in comparison.groupby(["dataset", "student"], sort=False):
         beside = bool(part["reported"].notna().any())
@@ -78,40 +72,40 @@ def sections(comparison: pd.DataFrame) -> list[Section]:
         header += ["reported %"] if beside else []
         rows = []
         for _, row in part.iterrows():
-            cells = [row["method"], *[_value(row[axis]) for axis in varying]]
-            cells.append(mean_text(row["mean"], row["sd"], row["n_seeds"]))
-            cells.append(interval_text(row["low"], row["high"]))
-            cells += [difference_text(row), percent(row["mean_published"])]
+            cells = [row["method"], *[_format_level(row[axis]) for axis in varying]]
+            cells.append(format_mean(row["mean"], row["sd"], row["n_seeds"]))
+            cells.append(format_bounds(row["low"], row["high"]))
+            cells += [format_difference(row), format_percent(row["mean_published"])]
             if beside:
                 known = pd.notna(row["reported"])
-                cells.append(f"{percent(row['reported'])} [{row['reported_source']}]" if known else "")
+                cells.append(f"{format_percent(row['reported'])} [{row['reported_source']}]" if known else "")
             rows.append(cells)
-        found.append(Section(dataset, student, _facts(part, varying), header, rows, _best(part)))
+        found.append(Section(dataset, student, _describe_part(part, varying), header, rows, _find_best(part)))
     return found
 
 
-def _best(part: pd.DataFrame) -> list[int]:
+def _find_best(part: pd.DataFrame) -> list[int]:
     highest = part.groupby(["labels", "fraction"])["mean"].transform("max")
     several = part.groupby(["labels", "fraction"])["mean"].transform("count") > 1
     return [place for place, best in enumerate((part["mean"] == highest) & several) if best]
 
 
-def measure_tables(comparison: pd.DataFrame, measures: pd.DataFrame) -> list[tuple[str, Section]]:
-    """(group, table) for each dataset and student and each group of measures that has values."""
-    varying = _varying(comparison)
+def build_measure_tables(comparison: pd.DataFrame, measures: pd.DataFrame) -> list[tuple[str, Section]]:
+    """Return (group, table) for each dataset and student and each group of measures that has values."""
+    varying = _find_varying(comparison)
     found = []
     for (dataset, student), part in comparison.groupby(["dataset", "student"], sort=False):
         for group in GROUPS:
-            if table := group_table(measures, part, group, varying):
+            if table := tabulate_group(measures, part, group, varying):
                 found.append((group, Section(dataset, student, "", *table, [])))
     return found
 
 
-def _varying(comparison: pd.DataFrame) -> list[str]:
+def _find_varying(comparison: pd.DataFrame) -> list[str]:
     return [axis for axis in ("labels", "fraction") if comparison[axis].nunique() > 1]
 
 
-def _facts(part: pd.DataFrame, varying: list[str]) -> str:
+def _describe_part(part: pd.DataFrame, varying: list[str]) -> str:
     facts = []
     if "labels" not in varying:
         facts.append(f"{part['labels'].iloc[0]} labels")
@@ -122,12 +116,12 @@ def _facts(part: pd.DataFrame, varying: list[str]) -> str:
         facts.append(f"{int(tests[0])} test examples, one is {100 / int(tests[0]):.2g} points")
     teacher = part["teacher_accuracy"].dropna()
     if len(teacher):
-        facts.append(f"the teacher has {percent(teacher.iloc[0])}% on test")
+        facts.append(f"the teacher has {format_percent(teacher.iloc[0])}% on test")
     return "; ".join(facts)
 
 
-def footnotes(comparison: pd.DataFrame, results: pd.DataFrame) -> list[str]:
-    """What a reader must know beside the numbers: the interval, the protocol, what is missing or mixed."""
+def list_notes(comparison: pd.DataFrame, results: pd.DataFrame) -> list[str]:
+    """Return notes for the reader of the numbers: the interval, the protocol, what is missing or mixed."""
     baseline = comparison["baseline"].iloc[0]
     notes = [
         "accuracy: on test, of the checkpoint chosen on validation; mean ± standard deviation over n seeds.",
@@ -140,17 +134,17 @@ def footnotes(comparison: pd.DataFrame, results: pd.DataFrame) -> list[str]:
         "method, is below 0.05. Bold: the highest mean accuracy of its block, significant or not.",
         "last step: test accuracy at the last step of training, close to the published protocol.",
     ]
-    if _shown_reported(comparison):
-        differences = [p for p in protocol_differences() if p.dataset in {None, *comparison["adapter"]}]
+    if _select_reported(comparison):
+        differences = [p for p in read_protocol() if p.dataset in {None, *comparison["adapter"]}]
         notes += [f"protocol, {p.what}: theirs: {p.theirs}; ours: {p.ours}." for p in differences]
-        if not all(r.verified for r in _shown_reported(comparison)):
+        if not all(r.verified for r in _select_reported(comparison)):
             notes.append("reported numbers have not been checked against their sources yet.")
-        used = dict.fromkeys(r.source for r in _shown_reported(comparison))
-        notes += [f"[{source}] {sources()[source]}." for source in used]
-    return notes + _missing(results) + _mixed(results)
+        used = dict.fromkeys(r.source for r in _select_reported(comparison))
+        notes += [f"[{source}] {read_sources()[source]}." for source in used]
+    return notes + _name_missing(results) + _name_mixed(results)
 
 
-def _missing(results: pd.DataFrame) -> list[str]:
+def _name_missing(results: pd.DataFrame) -> list[str]:
     missing = list(results.loc[results["status"] != "done", "run"])
     if not missing:
         return []
@@ -158,14 +152,14 @@ def _missing(results: pd.DataFrame) -> list[str]:
     return [f"MISSING: {len(missing)} of {len(results)} runs are not in these numbers: {named}."]
 
 
-def _mixed(results: pd.DataFrame) -> list[str]:
-    """Runs that should share data or code and do not: a difference between them may not be the method's."""
+def _name_mixed(results: pd.DataFrame) -> list[str]:
+    """Return notes on runs that differ in data or code: their difference may not be the method's."""
     done = results[results["status"] == "done"]
     notes = []
     commits = list(dict.fromkeys(done["git_commit"].dropna()))
     if len(commits) > 1:
         notes.append(f"MIXED CODE: the runs come from {len(commits)} git commits: {', '.join(commits)}.")
-    pairs = done.groupby(["dataset", "student", "labels", "fraction", "seed"], sort=False)
+    pairs = done.groupby([*BLOCK, "seed"], sort=False)
     for column, what in (("data_checksum", "data"), ("n_test", "test sets")):
         kinds = pairs[column].nunique()
         if (kinds > 1).any():
@@ -176,15 +170,16 @@ def _mixed(results: pd.DataFrame) -> list[str]:
     return notes
 
 
-def _shown_reported(comparison: pd.DataFrame) -> list[Reported]:
-    return [r for r in reported() if r.dataset in set(comparison["adapter"])]
+def _select_reported(comparison: pd.DataFrame) -> list[Reported]:
+    return [r for r in read_reported() if r.dataset in set(comparison["adapter"])]
 
 
-def reported_elsewhere(comparison: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
-    """Reported numbers of the grid's datasets that stand beside no cell: (header, rows)."""
+def tabulate_reported(comparison: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
+    """Return (header, rows) of the reported numbers of the grid's datasets that no cell is compared with."""
     keys = ["pretrained", "adapter", "objective", "reported_source"]
     shown = {tuple(row) for row in comparison.loc[comparison["reported"].notna(), keys].to_numpy()}
-    rest = [r for r in _shown_reported(comparison) if (r.student, r.dataset, r.method, r.source) not in shown]
+    known = _select_reported(comparison)
+    rest = [r for r in known if (r.student, r.dataset, r.method, r.source) not in shown]
     datasets = [name for name in dict.fromkeys(comparison["adapter"]) if any(r.dataset == name for r in rest)]
     table: dict[tuple[str, ...], dict[str, str]] = {}
     for r in rest:
@@ -195,37 +190,38 @@ def reported_elsewhere(comparison: pd.DataFrame) -> tuple[list[str], list[list[s
     return ["student", "method", "step", *[f"{name} %" for name in datasets], "source"], rows
 
 
-def markdown(comparison: pd.DataFrame, results: pd.DataFrame, measures: pd.DataFrame, verdict: str) -> str:
-    """The comparison as Markdown whose tables are aligned, so that it reads in a terminal too.
+def render_markdown(
+    comparison: pd.DataFrame, results: pd.DataFrame, measures: pd.DataFrame, verdict: str
+) -> str:
+    """Return the comparison as Markdown whose tables are aligned, so that it reads in a terminal too.
 
-    verdict: Markdown that stands first.
+    verdict: Markdown that comes first.
     """
     lines = [f"# {results['experiment'].iloc[0]}: comparison of methods", "", verdict.rstrip(), ""]
-    tables = measure_tables(comparison, measures)
-    for section in sections(comparison):
-        lines += [f"## {section.dataset}, {section.student}", "", f"{_sentence(section.facts)}.", ""]
+    tables = build_measure_tables(comparison, measures)
+    for section in build_sections(comparison):
+        lines += [f"## {section.dataset}, {section.student}", "", f"{_capitalize(section.facts)}.", ""]
         rows = [
-            [f"**{cell}**" if section.bold(number, column) else cell for column, cell in enumerate(row)]
+            [f"**{cell}**" if section.is_bold(number, column) else cell for column, cell in enumerate(row)]
             for number, row in enumerate(section.rows)
         ]
-        lines += [*_pipes(section.header, rows), ""]
+        lines += [markdown_table(section.header, rows)]
         for group, table in tables:
             if (table.dataset, table.student) == (section.dataset, section.student):
-                lines += [f"### {group}", "", *_pipes(table.header, table.rows), ""]
-    header, rows = reported_elsewhere(comparison)
+                lines += [f"### {group}", "", markdown_table(table.header, table.rows)]
+    header, rows = tabulate_reported(comparison)
     if rows:
-        lines += [f"## {ELSEWHERE}", "", *_pipes(header, rows), ""]
-    lines += ["## Notes", "", *[f"- {note}" for note in footnotes(comparison, results)]]
+        lines += [f"## {ELSEWHERE}", "", markdown_table(header, rows)]
+    lines += ["## Notes", "", *[f"- {note}" for note in list_notes(comparison, results)]]
     return "\n".join(lines) + "\n"
 
 
-def plain(comparison: pd.DataFrame) -> str:
-    """The comparison for a terminal: a block per dataset and student, and a line on what is missing."""
+def render_plain(comparison: pd.DataFrame) -> str:
+    """Return the comparison for a terminal: a block per dataset and student, a line on what is missing."""
     lines: list[str] = []
-    for section in sections(comparison):
+    for section in build_sections(comparison):
         lines += [f"{section.dataset}, {section.student} ({section.facts})"]
-        padded = _padded([section.header, *section.rows])
-        lines += ["  " + "  ".join(row).rstrip() for row in padded] + [""]
+        lines += [plain_table([section.header, *section.rows], indent="  "), ""]
     lines.append("accuracy: mean ± standard deviation over n seeds, 95% interval: Student's t over seeds")
     lines.append("difference: 95% bootstrap interval over seeds and test examples; *: p < 0.05 after Holm")
     missing = int(comparison["n_missing"].sum())
@@ -235,21 +231,9 @@ def plain(comparison: pd.DataFrame) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _pipes(header: list[str], rows: list[list[str]]) -> list[str]:
-    cells = [[cell.replace("|", "\\|") for cell in row] for row in [header, *rows]]
-    padded = _padded(cells)
-    rule = ["-" * len(cell) for cell in padded[0]]
-    return [f"| {' | '.join(row)} |" for row in [padded[0], rule, *padded[1:]]]
-
-
-def _padded(rows: list[list[str]]) -> list[list[str]]:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in rows]
-
-
-def _value(value: Any) -> str:
+def _format_level(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _sentence(text: str) -> str:
+def _capitalize(text: str) -> str:
     return text[:1].upper() + text[1:]

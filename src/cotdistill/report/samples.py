@@ -1,88 +1,86 @@
-"""The sample table: a few test examples a dataset, with what each method answered and the reason it gave."""
+"""Render the table of samples: a few test examples a dataset, with each method's answer and rationale.
+
+What a model wrote is hostile text: it is escaped in every format.
+"""
 
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from typing import Any
+from collections.abc import Sequence
 
 import pandas as pd
 
-from cotdistill.common.files import read_jsonl
-from cotdistill.evaluation import samples
-from cotdistill.report.webpage import document
-from cotdistill.runs.grid import Run
+from cotdistill.common.text_tables import html_table, markdown_table
+from cotdistill.report.webpage import wrap_page
+from cotdistill.tables.columns import BLOCK
+from cotdistill.tables.samples import LONGEST, Sample, cut_sample
 
-EXAMPLES = 5
-"""test examples of each dataset and student"""
+COLUMNS = ("input", "gold", "by", "prediction", "correct", "rationale")
 
-_GROUP = ["dataset", "student", "labels", "fraction", "seed"]
 _RULE = (
     "Which test examples stand here follows from their ids alone, not from what was answered, and they are "
     "the same for all seeds. The answers are those of the checkpoint chosen on validation. Texts are cut at "
-    f"{samples.LONGEST} characters; nothing that a model wrote is checked for being true."
+    f"{LONGEST} characters; nothing that a model wrote is checked for being true."
 )
 _NONE = "No finished run has generated rationales: no samples to show."
 
 
-def sample_rows(runs: Sequence[Run], data: Mapping[str, str | None]) -> list[dict[str, Any]]:
-    """Rows of the table `samples` (SAMPLE_COLUMNS): of each dataset and student `EXAMPLES` test examples.
-
-    Shown are the methods that generate rationales, under the labels, fraction and seed that most of them
-    have finished (the larger fraction, then the first in the grid, where several have as many).
-
-    runs: finished, in the order of the grid, their files sound. data: checksum of each run's data by its
-    id; runs that saw other data share no table. Raises UserError where a file cannot be read.
-    """
-    pairs: dict[tuple[str, str], dict[tuple[Any, ...], list[Run]]] = {}
-    for run in runs:
-        groups = pairs.setdefault((run.dataset.name, run.student.name), {})
-        groups.setdefault((run.labels, run.fraction, run.seed, data.get(run.id)), []).append(run)
-    rows = []
-    for groups in pairs.values():
-        group = max(groups, key=lambda found: (len(groups[found]), found[1]))
-        rows += _rows(groups[group])
-    return rows
-
-
-def _rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    predictions = {run.method.name: read_jsonl(run.files.predictions) for run in runs}
-    # one that was asked for and is empty is an answer too
-    written = {
-        name: lines
-        for name, lines in predictions.items()
-        if any(isinstance(line.get("rationale"), str) for line in lines)
-    }
-    axes = {axis: runs[0].axes[axis] for axis in _GROUP}
-    return [axes | asdict(samples.cut(line)) for line in samples.choose(written, EXAMPLES)]
-
-
-def markdown(table: pd.DataFrame, experiment: str) -> str:
-    """The table as Markdown, a section a dataset and student. table: columns SAMPLE_COLUMNS."""
+def render_markdown(table: pd.DataFrame, experiment: str) -> str:
+    """Return the samples as Markdown, a section a dataset and student. table: columns SAMPLE_COLUMNS."""
     parts = [f"# {experiment}: test examples\n", f"{_RULE if len(table) else _NONE}\n"]
-    for title, facts, lines in _sections(table):
-        parts += [f"## {title}\n", f"{facts}\n", samples.markdown(lines)]
+    for title, facts, samples in _split_sections(table):
+        parts += [f"## {title}\n", f"{facts}\n", render_markdown_table(samples)]
     return "\n".join(parts)
 
 
-def page(table: pd.DataFrame, experiment: str) -> str:
-    """The same as a page of HTML for the report, see `webpage.document`."""
+def render_page(table: pd.DataFrame, experiment: str) -> str:
+    """Return the same as a page of HTML, see `webpage.wrap_page`."""
     parts = [f"<p>{_RULE if len(table) else _NONE}</p>"]
-    for title, facts, lines in _sections(table):
-        parts.append(f"<h2>{html.escape(title)}</h2>\n<p>{html.escape(facts)}</p>\n{samples.table(lines)}")
-    return document(f"{experiment}: test examples", "\n".join(parts))
+    for title, facts, samples in _split_sections(table):
+        parts.append(f"<h2>{html.escape(title)}</h2>\n<p>{html.escape(facts)}</p>")
+        parts.append(render_html_table(samples))
+    return wrap_page(f"{experiment}: test examples", "\n".join(parts))
 
 
-def _sections(table: pd.DataFrame) -> list[tuple[str, str, list[samples.Line]]]:
-    """(heading, whose answers, lines) of each dataset and student, in the order of the table."""
+def _split_sections(table: pd.DataFrame) -> list[tuple[str, str, list[Sample]]]:
+    """Return (heading, whose answers, samples) of each dataset and student, in the order of the table."""
     found = []
-    for (dataset, student, labels, fraction, seed), rows in table.groupby(_GROUP, sort=False):
+    groups = table.groupby([*BLOCK, "seed"], sort=False)
+    for (dataset, student, labels, fraction, seed), rows in groups:
         facts = f"{str(labels).capitalize()} labels, {100 * fraction:g}% of the training data, seed {seed}."
-        found.append((f"{dataset}, {student}", facts, _lines(rows)))
+        found.append((f"{dataset}, {student}", facts, _read_samples(rows)))
     return found
 
 
-def _lines(rows: pd.DataFrame) -> list[samples.Line]:
-    cells = rows[list(samples.COLUMNS)].astype(object)
-    return [samples.Line(*row) for row in cells.where(cells.notna(), None).to_numpy().tolist()]
+def _read_samples(rows: pd.DataFrame) -> list[Sample]:
+    cells = rows[list(COLUMNS)].astype(object)
+    return [Sample(*row) for row in cells.where(cells.notna(), None).to_numpy().tolist()]
+
+
+def render_markdown_table(samples: Sequence[Sample]) -> str:
+    """Return samples as a Markdown table; input and gold are on the first row of an example alone."""
+    rows = [[_escape(text) for text in row] for row in _build_rows(samples)]
+    return markdown_table(COLUMNS, rows, aligned=False)
+
+
+def render_html_table(samples: Sequence[Sample]) -> str:
+    """Return the same as an HTML table without styles or scripts."""
+    return html_table(COLUMNS, _build_rows(samples), "samples")
+
+
+def _build_rows(samples: Sequence[Sample]) -> list[list[str]]:
+    """Return the texts of each row: cut, on one line, without control characters."""
+    rows, before = [], ("", "")
+    for sample in map(cut_sample, samples):
+        example = (sample.input, sample.gold)
+        correct = "" if sample.correct is None else "yes" if sample.correct else "no"
+        shown = ("", "") if example == before else example
+        before = example
+        rows.append([*shown, sample.by, sample.prediction, correct, sample.rationale])
+    return rows
+
+
+def _escape(text: str) -> str:
+    escaped = html.escape(text, quote=False)
+    # a numeric reference is text to every reader of Markdown, also within a table
+    return "".join(f"&#{ord(c)};" if c in "\\|`*_[]~$!" else c for c in escaped)

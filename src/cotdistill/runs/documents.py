@@ -53,8 +53,12 @@ class Document(Record):
 
     @classmethod
     def read(cls, path: Path, remedy: str) -> Self:
-        """Read and check the document. Raises UserError that ends in `remedy`, what the user can do."""
-        found = read_sealed(path, remedy)
+        """Read and check the document. Raises UserError that ends in `remedy`; see the module."""
+        return cls.parse(read_sealed(path, remedy), path, remedy)
+
+    @classmethod
+    def parse(cls, found: dict[str, Any], path: Path, remedy: str) -> Self:
+        """Check what `read_sealed` gave of the file at `path`. Raises UserError as `read` does."""
         version = found.get("schema_version", 1)
         if version != SCHEMA_VERSION:
             raise UserError(

@@ -1,4 +1,4 @@
-"""Tracking: write the finished runs of a grid into MLflow. The only part that imports mlflow."""
+"""Write the finished runs of a grid into MLflow. Only this package imports mlflow."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
 
 def track(experiment: Experiment, timeout: float = 600.0) -> dict[str, Any]:
     """Write the grid into its MLflow store; see `cotdistill.tracking.mlflow_store.track`."""
-    # mlflow takes seconds to import: only who tracks waits for it
+    # mlflow takes seconds to import: it is imported only where it is used
     from cotdistill.tracking import mlflow_store
 
     return mlflow_store.track(experiment, timeout)

@@ -1,4 +1,4 @@
-"""Live tracking: mirror runs in training into MLflow until every run of the grid has finished.
+"""Mirror runs in training into MLflow until every run of the grid has finished.
 
 A mirror is a child run with status RUNNING that has a `cotdistill.live` tag and no digest. When its run
 has finished, the run that `track` writes takes its place; what is left of mirrors is deleted at the end.
@@ -10,12 +10,14 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
+import math
 import os
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +25,23 @@ from mlflow.entities import Metric
 from mlflow.tracking import MlflowClient
 
 from cotdistill.common.errors import UserError
-from cotdistill.common.files import read_json
 from cotdistill.config.models import Experiment
 from cotdistill.runs.grid import Run, expand
-from cotdistill.tracking import gone
-from cotdistill.tracking.finished import FILES, SERIES, Finished, cell_of, read, tags_of
-from cotdistill.tracking.mlflow_store import log, report, write
+from cotdistill.runs.lease import holder
+from cotdistill.runs.outputs import read_start, was_written_under
+from cotdistill.tables.collect import build_result_row, read_ratings
+from cotdistill.tables.columns import role_of
+from cotdistill.tracking.finished import (
+    SERIES,
+    ChangedError,
+    FinishedRun,
+    build_tags,
+    get_cell,
+    list_artifacts,
+    read_finished,
+)
+from cotdistill.tracking.gone import mark_gone
+from cotdistill.tracking.mlflow_store import build_report, log_batches, write_runs
 from cotdistill.tracking.store import (
     CELL,
     DIGEST,
@@ -36,17 +49,17 @@ from cotdistill.tracking.store import (
     PARENT,
     RUN,
     Busy,
-    Known,
-    Stored,
+    StoredRun,
+    StoredRuns,
     StoreFault,
     connect,
-    experiment_id,
-    following,
-    remote,
-    stored_runs,
+    find_experiment,
+    get_uri,
+    hold_mirrors,
+    hold_store,
+    is_remote,
+    read_stored_runs,
     sweep,
-    uri_of,
-    writing,
 )
 
 Signature = tuple[tuple[int, int, int], ...]
@@ -70,52 +83,53 @@ def follow(experiment: Experiment, every: float = 5.0) -> dict[str, Any]:
     """
     say = functools.partial(print, flush=True)  # a log file is read while this runs
     follower = Follower(experiment, say)
-    with following(experiment):
+    with hold_mirrors(experiment):
         try:
-            with _signals() as asked:
-                say(f"following {experiment.experiment} into {uri_of(experiment)}, every {every:g} s")
+            with _catch_signals() as asked:
+                say(f"following {experiment.experiment} into {get_uri(experiment)}, every {every:g} s")
                 while not follower.look():
                     # a library may have swallowed the exception that the signal raised
                     if asked.wait(every):
                         raise Stopped
         except Stopped:
             say(f"stopped: {follower.close()}")
-        return report(experiment, follower.outcomes, follower.gone)
+        return build_report(experiment, follower.outcomes, follower.gone)
 
 
 @dataclass
 class Mirror:
-    """A run in training as it stands in MLflow: its id there and the points (metric, step) it has."""
+    """A run in training as MLflow has it: its id there and the points (metric, step) that were logged."""
 
     id: str
     known: set[tuple[str, int]] = field(default_factory=set)
 
 
 @dataclass
-class Seen:
-    """The grid at one look: finished runs, runs in training by id with their history, whether all is done."""
+class GridState:
+    """The grid at one moment: finished runs, runs in training with their history, whether all is done."""
 
-    finished: list[Finished]
+    finished: list[FinishedRun]
     live: Live
     done: bool
 
     @property
     def digests(self) -> list[str]:
-        """What the store holds once this is written."""
+        """The digests of the finished runs, which the store has once they are written."""
         return [item.digest for item in self.finished]
 
 
 class Follower:
-    """What one process knows of a grid and of its store; all of it can be read anew from both."""
+    """The state of following a grid: what was read of it and of its store; all can be read anew from both."""
 
     def __init__(self, experiment: Experiment, say: Callable[[str], None]) -> None:
-        self.experiment, self.uri = experiment, uri_of(experiment)
+        self.experiment, self.uri = experiment, get_uri(experiment)
         self.runs, self.say = expand(experiment), say
+        self._ratings = read_ratings(experiment)
         self.outcomes: dict[str, str] = {}
         self.gone = 0
         self.mirrors: dict[str, Mirror] | None = None
         self.written: list[str] | None = None
-        self._read: dict[str, tuple[Signature, Finished]] = {}
+        self._read: dict[str, tuple[Signature, FinishedRun]] = {}
         self._lines: dict[str, tuple[Signature, list[Line]]] = {}
         self._said: dict[str, str] = {}
         self._began, self._faults = False, 0
@@ -125,71 +139,74 @@ class Follower:
 
         Raises UserError for faults that will not pass by themselves.
         """
-        seen = self._see()
-        if not self._news(seen):
+        seen = self._look_at_grid()
+        if not self._has_news(seen):
             return seen.done
         try:
-            with writing(self.experiment, 30.0):
+            with hold_store(self.experiment, 30.0):
                 # seen anew: what another tracker has finished meanwhile is no live run any more
-                seen = self._see()
+                seen = self._look_at_grid()
                 self._write(seen)
-        except (Busy, StoreFault) as error:
+        except (Busy, StoreFault, ChangedError) as error:
             # what an interrupted call has reached is not known: it is read from the store again
             self.mirrors = self.written = None
-            self._faults += not isinstance(error, Busy)
-            if not self._passing(error):
+            self._faults += isinstance(error, StoreFault)
+            if not self._may_pass(error):
                 raise
-            self._once("store", f"{error}; trying again until it answers")
+            self._say_once("store", f"{error}; trying again until it answers")
             return False
         self._faults, self._began = 0, True
-        self._over("store", f"{self.uri}: answers again")
+        self._say_over("store", f"{self.uri}: answers again")
         return seen.done
 
     def close(self) -> str:
         """Delete the mirrors, for a follower that ends early; says what is left to do."""
         rest = "`cotdistill track` writes what has finished since"
         try:
-            with writing(self.experiment, 10.0):
+            with hold_store(self.experiment, 10.0):
                 client = connect(self.uri)
-                sweep(client, stored_runs(client, experiment_id(client, self.experiment)), mirrors=True)
+                stored = read_stored_runs(client, find_experiment(client, self.experiment))
+                sweep(client, stored, mirrors=True)
         except (UserError, KeyboardInterrupt) as error:
             return f"{rest} and removes what was mirrored of runs in training ({str(error) or 'interrupted'})"
         return f"runs in training are no longer mirrored; {rest}"
 
-    def _passing(self, error: UserError) -> bool:
-        """Whether a fault may pass: another writer, or a store that has answered before.
+    def _may_pass(self, error: UserError) -> bool:
+        """Return whether a fault may pass: another writer, a changed run, or a store that answered before.
 
         A server may be away for hours; a store on this machine gets a second try, for a mirror that
         somebody deleted.
         """
-        return isinstance(error, Busy) or (self._began and (remote(self.uri) or self._faults < 2))
+        return isinstance(error, (Busy, ChangedError)) or (
+            self._began and (is_remote(self.uri) or self._faults < 2)
+        )
 
-    def _see(self) -> Seen:
+    def _look_at_grid(self) -> GridState:
         finished, live = [], {}
         for run in self.runs:
-            if _is_of(run, run.files.metrics):
-                item = self._finished(run)
+            if was_written_under(run, run.files.metrics):
+                item = self._read_finished_run(run)
                 finished += [item] if item else []
-            elif lines := self._live(run):
+            elif lines := self._read_live_history(run):
                 live[run.id] = run, lines
-        return Seen(finished, live, len(finished) == len(self.runs))
+        return GridState(finished, live, len(finished) == len(self.runs))
 
-    def _news(self, seen: Seen) -> bool:
+    def _has_news(self, seen: GridState) -> bool:
         if self.mirrors is None or self.written != seen.digests:
             return True
         mirrors = self.mirrors
         return any(
-            name not in mirrors or _points(lines, mirrors[name].known)
+            name not in mirrors or _select_points(lines, mirrors[name].known)
             for name, (_, lines) in seen.live.items()
         )
 
-    def _write(self, seen: Seen) -> None:
+    def _write(self, seen: GridState) -> None:
         client = connect(self.uri)
-        target = experiment_id(client, self.experiment)
+        target = find_experiment(client, self.experiment)
         if self.mirrors is None or self.written != seen.digests:
-            stored = stored_runs(client, target)
-            outcomes = write(client, target, self.experiment, seen.finished, stored)
-            self.gone = gone.mark(client, self.experiment, seen.finished, stored)
+            stored = read_stored_runs(client, target)
+            outcomes = write_runs(client, target, self.experiment, seen.finished, stored)
+            self.gone = mark_gone(client, self.experiment, seen.finished, stored)
             new = {run_id: outcome for run_id, outcome in outcomes.items() if outcome != "unchanged"}
             if new:
                 self.say(f"{len(outcomes)} finished runs in the store, {len(new)} of them new")
@@ -200,9 +217,9 @@ class Follower:
         for run, lines in seen.live.values():
             self._mirror(client, target, run, lines)
 
-    def _adopt(self, client: MlflowClient, target: str, live: Live, stored: Stored) -> dict[str, Mirror]:
-        """The mirrors in the store, each put below its cell's parent; those of no live run are deleted."""
-        cells = {cell_of(run) for run, _ in live.values()}
+    def _adopt(self, client: MlflowClient, target: str, live: Live, stored: StoredRuns) -> dict[str, Mirror]:
+        """Return the stored mirrors, put each below its cell's parent, and delete those of no live run."""
+        cells = {get_cell(run.id) for run, _ in live.values()}
         mirrors: dict[str, Mirror] = {}
         for (tag, name), runs in list(stored.items()):  # a parent may be added
             wanted = live[name][0].hash if tag == RUN and name in live else None
@@ -212,13 +229,12 @@ class Follower:
                 if wanted is None or run.tags.get("config_hash") != wanted or name in mirrors:
                     client.delete_run(run.id)
                     continue
-                mirrors[name] = Mirror(run.id, _stored_points(client, run.id))
-                below = _parent(client, target, live[name][0], stored)
+                mirrors[name] = Mirror(run.id, _read_points(client, run.id))
+                below = _find_parent(client, target, live[name][0], stored)
                 client.set_tag(run.id, PARENT, below)
-                if not client.get_run(
-                    run.id
-                ).data.params:  # its follower was killed between making it and this
-                    log(client, run.id, [], live[name][0].config)
+                # without settings where its follower was killed between making it and this
+                if not client.get_run(run.id).data.params:
+                    log_batches(client, run.id, [], live[name][0].config)
         return mirrors
 
     def _mirror(self, client: MlflowClient, target: str, run: Run, lines: list[Line]) -> None:
@@ -226,57 +242,58 @@ class Follower:
         assert self.mirrors is not None
         mirror = self.mirrors.get(run.id)
         if mirror is None:
-            parent = _parent(client, target, run, stored_runs(client, target))
-            tags = {RUN: run.id, PARENT: parent, "config_hash": run.hash, LIVE: "true", **tags_of(run)}
-            made = client.create_run(target, start_time=_started(run), tags=tags, run_name=run.id)
-            log(client, made.info.run_id, [], run.config)
+            parent = _find_parent(client, target, run, read_stored_runs(client, target))
+            tags = {RUN: run.id, PARENT: parent, "config_hash": run.hash, LIVE: "true", **build_run_tags(run)}
+            made = client.create_run(target, start_time=find_start(run), tags=tags, run_name=run.id)
+            log_batches(client, made.info.run_id, [], run.config)
             mirror = self.mirrors[run.id] = Mirror(made.info.run_id)
-        points = _points(lines, mirror.known)
+        points = _select_points(lines, mirror.known)
         now = int(time.time() * 1000)
-        log(client, mirror.id, [Metric(key, value, now, step) for (key, step), value in points.items()], {})
+        metrics = [Metric(key, value, now, step) for (key, step), value in points.items()]
+        log_batches(client, mirror.id, metrics, {})
         mirror.known |= set(points)
 
-    def _finished(self, run: Run) -> Finished | None:
-        """The content of a run that is done; kept while its files are not touched."""
-        signature = _signature(run.folder / name for name in FILES)
+    def _read_finished_run(self, run: Run) -> FinishedRun | None:
+        """Return a finished run; read it again only when its files were touched."""
+        signature = _sign([*list_artifacts(run.files), run.files.history])
         kept = self._read.get(run.id)
         if kept is None or kept[0] != signature:
             try:
-                item = read(run)
+                item = read_finished(run, self._ratings)
                 if item:
                     item.check()
             except UserError as error:
                 # it may be in the middle of being written anew
-                self._once(run.id, f"{error}; left out until it can be read")
+                self._say_once(run.id, f"{error}; left out until it can be read")
                 return None
             if item is None:
                 return None
             kept = self._read[run.id] = (signature, item)
-        self._over(run.id, f"{run.id}: can be read again")
+        self._say_over(run.id, f"{run.id}: can be read again")
         return kept[1]
 
-    def _live(self, run: Run) -> list[Line]:
-        """The history so far of a run that has begun: in training, stopped, or waiting for evaluation."""
-        trained = _is_of(run, run.files.training)
-        file = (run.folder if trained else run.state) / "history.jsonl"
-        signature = _signature([file])
+    def _read_live_history(self, run: Run) -> list[Line]:
+        """Return the history so far of a run in training, stopped, or waiting for evaluation."""
+        trained = was_written_under(run, run.files.training)
+        file = run.files.history if trained else run.state / run.files.history.name
+        signature = _sign([file])
         kept = self._lines.get(run.id)
         if kept is None or kept[0] != signature:
-            kept = self._lines[run.id] = (signature, _lines(file))
+            kept = self._lines[run.id] = (signature, _read_lines(file))
         return kept[1]
 
-    def _once(self, about: str, text: str) -> None:
+    def _say_once(self, about: str, text: str) -> None:
         if about not in self._said:
             self._said[about] = text
             self.say(text)
 
-    def _over(self, about: str, text: str) -> None:
+    def _say_over(self, about: str, text: str) -> None:
         if self._said.pop(about, None):
             self.say(text)
 
 
 @contextlib.contextmanager
-def _signals() -> Iterator[threading.Event]:
+def _catch_signals() -> Iterator[threading.Event]:
     """Turn SIGINT and SIGTERM into Stopped, and set the event that is given."""
     asked = threading.Event()
 
@@ -299,16 +316,8 @@ def _signals() -> Iterator[threading.Event]:
             signal.signal(name, handler)
 
 
-def _is_of(run: Run, file: Path) -> bool:
-    """Whether `file` was written under this run's config: what an earlier config left is to be redone."""
-    try:
-        return file.is_file() and bool(read_json(file)["hash"] == run.hash)
-    except (UserError, OSError, KeyError, TypeError):
-        return False  # it may be on its way to another place at this moment
-
-
-def _signature(files: Iterable[Path]) -> Signature:
-    """Changes when a file is written or replaced."""
+def _sign(files: Iterable[Path]) -> Signature:
+    """Return what changes when one of the files is written or replaced."""
     found = []
     for file in files:
         try:
@@ -319,8 +328,8 @@ def _signature(files: Iterable[Path]) -> Signature:
     return tuple(found)
 
 
-def _lines(file: Path) -> list[Line]:
-    """The lines of a history that is being written: a torn last one is left for the next look."""
+def _read_lines(file: Path) -> list[Line]:
+    """Return the lines of a history that is being written, without a torn last one."""
     try:
         text = file.read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -334,8 +343,8 @@ def _lines(file: Path) -> list[Line]:
     return lines
 
 
-def _points(lines: list[Line], known: set[tuple[str, int]]) -> dict[tuple[str, int], float]:
-    """The values of a history by metric and step, less the known ones."""
+def _select_points(lines: list[Line], known: set[tuple[str, int]]) -> dict[tuple[str, int], float]:
+    """Return the values of a history by metric and step, without the known ones."""
     found: dict[tuple[str, int], float] = {}
     for line in lines:
         for key, value in line.items():
@@ -347,24 +356,37 @@ def _points(lines: list[Line], known: set[tuple[str, int]]) -> dict[tuple[str, i
     return found
 
 
-def _parent(client: MlflowClient, target: str, run: Run, stored: Stored) -> str:
-    """The MLflow id of the cell's parent; a mirror of one while no seed of the cell has finished."""
-    cell = cell_of(run)
+def _find_parent(client: MlflowClient, target: str, run: Run, stored: StoredRuns) -> str:
+    """Return the MLflow id of the cell's parent; make a mirror of one while no seed of it has finished."""
+    cell = get_cell(run.id)
     if not stored.get((CELL, cell)):
-        tags = {CELL: cell, LIVE: "true", **tags_of(run)}
+        tags = {CELL: cell, LIVE: "true", **build_run_tags(run)}
         made = client.create_run(target, tags=tags, run_name=cell)
-        stored[CELL, cell] = [Known(made.info.run_id, tags)]
+        stored[CELL, cell] = [StoredRun(made.info.run_id, tags)]
     return stored[CELL, cell][0].id
 
 
-def _stored_points(client: MlflowClient, run_id: str) -> set[tuple[str, int]]:
+def _read_points(client: MlflowClient, run_id: str) -> set[tuple[str, int]]:
     keys = client.get_run(run_id).data.metrics
     return {(key, point.step) for key in keys for point in client.get_metric_history(run_id, key)}
 
 
-def _started(run: Run) -> int:
-    """When training of the run began, or went on, in ms since 1970."""
+def build_run_tags(run: Run) -> dict[str, str]:
+    """Return the tags of a run that has not finished."""
+    row = build_result_row(run, None)
+    return build_tags(row, role_of(row["method"], row["proposed"], run.experiment.baseline))
+
+
+def find_start(run: Run) -> int:
+    """Return when training of the run began, in ms since 1970: now, where nothing tells.
+
+    The process that trains tells when it took the run; without one, training noted its first start.
+    """
+    found = holder(run.files.states)
+    since = found.about.get("since") if found else None
+    if isinstance(since, (int, float)) and math.isfinite(since):
+        return int(since * 1000)
     try:
-        return int((run.files.config).stat().st_mtime * 1000)
-    except OSError:
+        return int(datetime.fromisoformat(read_start(run) or "").timestamp() * 1000)
+    except ValueError:
         return int(time.time() * 1000)

@@ -1,4 +1,4 @@
-"""What a person reads of a run in MLflow beside its metrics: its description, and a sample of its answers."""
+"""Write what a person reads of a run in MLflow beside its metrics: a description, and a sample of answers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cotdistill.common.errors import UserError
-from cotdistill.tracking.finished import FINAL, Finished, cell_of, final_of
+from cotdistill.common.text_tables import markdown_table
+from cotdistill.tracking.finished import FINAL, FinishedRun, get_cell, select_final
 
 if TYPE_CHECKING:
     from cotdistill.analysis.intervals import Interval
@@ -19,7 +20,7 @@ SAMPLE_ROWS = 20
 LOGGED = {"mlflow.loggedArtifacts": json.dumps([{"path": SAMPLE, "type": "table"}])}
 """the tag by which MLflow knows that an artifact is a table"""
 MAIN = ("ece_width", "brier", "nll", "bleu", "rougeL", "faithful_prediction", "faithful_gold", "value")
-"""last parts of the names of the measures that stand in descriptions and have means over seeds"""
+"""last parts of the names of the measures that descriptions show and that cells have means of"""
 ROLES = {
     "baseline": "the baseline",
     "proposed": "the proposed method",
@@ -27,14 +28,14 @@ ROLES = {
 }
 
 
-def main_measures(item: Finished) -> dict[str, float]:
-    """The measures of the run that its cell has means of, by flat name."""
+def select_main_measures(item: FinishedRun) -> dict[str, float]:
+    """Return the measures of the run that its cell has means of, by name."""
     return {name: value for name, value in item.measures.items() if name.rsplit("/", 1)[-1] in MAIN}
 
 
-def of_child(item: Finished, parent_link: str) -> str:
-    """The description of one run, in Markdown. `parent_link`: the address of its cell's run in the UI."""
-    row, final = item.row, final_of(item)
+def describe_run(item: FinishedRun, parent_link: str) -> str:
+    """Return the description of one run, in Markdown. `parent_link`: the address of its cell in the UI."""
+    row, final = item.row, select_final(item)
     shown = {"test accuracy": f"{row['accuracy']:.4f} ({row['correct']:.0f} of {row['n_test']:.0f})"}
     shown |= {
         text: f"{final[name]:.4f}"
@@ -44,54 +45,54 @@ def of_child(item: Finished, parent_link: str) -> str:
         )
         if name in final
     }
-    shown |= {name: f"{value:.4g}" for name, value in main_measures(item).items()}
+    shown |= {name: f"{value:.4g}" for name, value in select_main_measures(item).items()}
     return "\n".join(
         [
-            f"{_what(item)}, seed {item.run.seed}: {ROLES[item.role]}. Checkpoint of step {row['step']:.0f}.",
+            f"{_name_cell(item)}, seed {item.run.seed}: {ROLES[item.role]}. "
+            f"Checkpoint of step {row['step']:.0f}.",
             "",
-            *_table(("measure", "value"), shown.items()),
-            "",
+            markdown_table(("measure", "value"), shown.items(), aligned=False),
             f"First answers on test: artifact `{SAMPLE}`; all of them: `predictions.jsonl`. "
-            f"Figures and means over seeds: [{cell_of(item.run)}]({parent_link}).",
+            f"Figures and means over seeds: [{get_cell(item.run.id)}]({parent_link}).",
             "",
             f"Folder: `{item.run.folder.absolute()}`",
         ]
     )
 
 
-def intervals_of(items: list[Finished]) -> dict[str, Interval]:
-    """Means over a cell's seeds by metric name: of accuracies, of time, and of the main measures."""
+def compute_intervals(items: list[FinishedRun]) -> dict[str, Interval]:
+    """Return means over a cell's seeds by metric name: of accuracies, of time, and of the main measures."""
     # SciPy takes a second to import: not where nothing changed
     from cotdistill.analysis.intervals import t_interval
 
     values: dict[str, list[float]] = {}
     for item in items:
         for column in ("accuracy", "accuracy_published", "valid_accuracy", "wall_s"):
-            value = item.row[column]
+            value = float(item.row[column])
             values.setdefault(FINAL[column], []).extend([] if math.isnan(value) else [value])
-        for name, value in main_measures(item).items():
+        for name, value in select_main_measures(item).items():
             values.setdefault(name, []).append(value)
     return {name: t_interval(found) for name, found in values.items()}
 
 
-def of_parent(items: list[Finished], figures: list[str]) -> str:
-    """The description of a cell's run, in Markdown: means over its seeds."""
+def describe_cell(items: list[FinishedRun], figures: list[str]) -> str:
+    """Return the description of a cell's run, in Markdown: means over its seeds."""
     from cotdistill.analysis.intervals import CONFIDENCE
 
     folder = items[0].run.folder.parent.absolute()
     rows = [
-        (name, f"{found.mean:.4g}", _range(found), _number(found.sd), str(found.n))
-        for name, found in intervals_of(items).items()
+        (name, f"{found.mean:.4g}", _format_interval(found), _format_number(found.sd), str(found.n))
+        for name, found in compute_intervals(items).items()
         if found.n
     ]
     seeds = ", ".join(str(item.run.seed) for item in items)
+    head = ("measure", "mean", f"{CONFIDENCE:.0%} interval", "sd", "seeds")
     names = ", ".join(f"`figures/{name}`" for name in figures)
     return "\n".join(
         [
-            f"{_what(items[0])}, seeds {seeds}: {ROLES[items[0].role]}.",
+            f"{_name_cell(items[0])}, seeds {seeds}: {ROLES[items[0].role]}.",
             "",
-            *_table(("measure", "mean", f"{CONFIDENCE:.0%} interval", "sd", "seeds"), rows),
-            "",
+            markdown_table(head, rows, aligned=False),
             "Intervals are Student's t over seeds: how far the mean would move with other seeds.",
             "",
             f"Figures of the experiment: artifacts {names}." if names else "No figures were drawn yet.",
@@ -101,8 +102,8 @@ def of_parent(items: list[Finished], figures: list[str]) -> str:
     )
 
 
-def sample(file: Path) -> dict[str, Any]:
-    """The first answers of a predictions file, in the form that MLflow shows as a table.
+def read_sample(file: Path) -> dict[str, Any]:
+    """Return the first answers of a predictions file, in the form that MLflow shows as a table.
 
     Raises UserError when they are no JSON objects.
     """
@@ -113,10 +114,10 @@ def sample(file: Path) -> dict[str, Any]:
     except (ValueError, TypeError, RecursionError) as error:
         raise UserError(f"{file}: its first {len(lines)} lines: expected a JSON object a line") from error
     columns = list(dict.fromkeys(key for row in rows for key in row))
-    return {"columns": columns, "data": [[_cell(row.get(key)) for key in columns] for row in rows]}
+    return {"columns": columns, "data": [[_to_cell(row.get(key)) for key in columns] for row in rows]}
 
 
-def _what(item: Finished) -> str:
+def _name_cell(item: FinishedRun) -> str:
     run = item.run
     return (
         f"**{run.method.name}** on **{run.dataset.name}**, student {run.student.name}, {run.labels} labels, "
@@ -124,18 +125,13 @@ def _what(item: Finished) -> str:
     )
 
 
-def _table(head: tuple[str, ...], rows: Any) -> list[str]:
-    lines = [head, ("---",) * len(head), *rows]
-    return ["| " + " | ".join(line) + " |" for line in lines]
-
-
-def _range(found: Interval) -> str:
+def _format_interval(found: Interval) -> str:
     return "" if math.isnan(found.low) else f"{found.low:.4g} to {found.high:.4g}"
 
 
-def _number(value: float) -> str:
+def _format_number(value: float) -> str:
     return "" if math.isnan(value) else f"{value:.4g}"
 
 
-def _cell(value: Any) -> Any:
+def _to_cell(value: Any) -> Any:
     return json.dumps(value, ensure_ascii=False) if isinstance(value, (dict, list)) else value

@@ -1,4 +1,4 @@
-"""The MLflow store itself: where it is, who may write to it, and its faults as one line."""
+"""Reach the MLflow store: where it is, who may write to it, and its faults as one line."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ QUIET_S = 3.0
 
 
 @dataclass
-class Known:
+class StoredRun:
     """A run of the store: its id there and its tags."""
 
     id: str
     tags: dict[str, str]
 
 
-Stored = dict[tuple[str, str], list[Known]]
+StoredRuns = dict[tuple[str, str], list[StoredRun]]
 """runs of the store by (RUN or CELL, the run's or the cell's id)"""
 
 
@@ -53,43 +53,43 @@ class Busy(UserError):
     """Another process holds the lock."""
 
 
-def uri_of(experiment: Experiment) -> str:
-    """The tracking URI of an experiment."""
+def get_uri(experiment: Experiment) -> str:
+    """Return the tracking URI of an experiment."""
     return experiment.tracking.uri or f"sqlite:///{Path(experiment.results).absolute() / 'mlflow.db'}"
 
 
-def remote(uri: str) -> bool:
-    """Whether the store is behind a server, which may come back after it went away."""
+def is_remote(uri: str) -> bool:
+    """Return whether the store is behind a server, which may come back after it went away."""
     return uri.startswith(("http://", "https://"))
 
 
 @contextlib.contextmanager
-def writing(experiment: Experiment, timeout: float) -> Iterator[None]:
+def hold_store(experiment: Experiment, timeout: float) -> Iterator[None]:
     """Hold the store as its only writer on this machine; its faults end in one line.
 
-    The lock is beside a SQLite store, whoever uses it, and beside the results where the store is no
+    The lock is beside a SQLite store, whichever program uses it, and beside the results where the store is no
     file of this machine. The system frees it with a process that is killed.
 
     Raises Busy when another process holds it for `timeout` seconds, StoreFault, and UserError.
     """
-    uri = uri_of(experiment)
-    database = _database(uri)
+    uri = get_uri(experiment)
+    database = _find_database(uri)
     file = (
         database.with_name(database.name + ".lock") if database else Path(experiment.results, "mlflow.lock")
     )
-    with locked(file, timeout, f"{uri}: another process writes to this store"), one_line(uri):
+    with hold_lock(file, timeout, f"{uri}: another process writes to this store"), report_faults(uri):
         yield
 
 
 @contextlib.contextmanager
-def following(experiment: Experiment) -> Iterator[None]:
+def hold_mirrors(experiment: Experiment) -> Iterator[None]:
     """Hold the live mirrors of a grid. Raises Busy when another process does."""
-    with locked(_follow_file(experiment), 0, "another `track --follow` mirrors this grid"):
+    with hold_lock(_find_follow_file(experiment), 0, "another `track --follow` mirrors this grid"):
         yield
 
 
 @contextlib.contextmanager
-def locked(file: Path, timeout: float, taken: str) -> Iterator[None]:
+def hold_lock(file: Path, timeout: float, taken: str) -> Iterator[None]:
     """Hold a lock file; `taken` says what it means that another process does. Raises Busy, UserError."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -114,22 +114,22 @@ def locked(file: Path, timeout: float, taken: str) -> Iterator[None]:
         lock.release()
 
 
-def _follow_file(experiment: Experiment) -> Path:
-    database = _database(uri_of(experiment))
+def _find_follow_file(experiment: Experiment) -> Path:
+    database = _find_database(get_uri(experiment))
     name = f"{database.name if database else 'mlflow'}.{experiment.experiment}.follow.lock"
     return database.with_name(name) if database else Path(experiment.results, name)
 
 
-def _database(uri: str) -> Path | None:
-    """The file of a SQLite store; through any link to it, as every writer must find the same lock."""
+def _find_database(uri: str) -> Path | None:
+    """Return the file of a SQLite store; through any link to it, as every writer must find the same lock."""
     if not uri.startswith("sqlite:///"):
         return None
     return Path(uri.removeprefix("sqlite:///").split("?")[0]).resolve()
 
 
 @contextlib.contextmanager
-def one_line(uri: str) -> Iterator[None]:
-    """Faults of the store as one line that names it. Raises StoreFault."""
+def report_faults(uri: str) -> Iterator[None]:
+    """Raise faults of the store as a StoreFault of one line that names it."""
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
@@ -140,12 +140,12 @@ def one_line(uri: str) -> Iterator[None]:
 
 
 def connect(uri: str) -> MlflowClient:
-    """A client of the store, which is made first where it is a SQLite file that does not exist."""
+    """Return a client of the store, which is made first where it is a SQLite file that does not exist."""
     # alembic, which lays out the tables, tells each step; MLflow prints the traceback of an error that
     # it also raises
     logging.getLogger("alembic").setLevel(logging.WARNING)
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
-    database = _database(uri)
+    database = _find_database(uri)
     if database and not database.exists():
         for left in database.parent.glob(f".{database.name}.*"):
             # of a call that was killed while it laid out the store: we hold the lock, nobody uses it
@@ -156,9 +156,9 @@ def connect(uri: str) -> MlflowClient:
     return MlflowClient(uri)
 
 
-def experiment_id(client: MlflowClient, experiment: Experiment) -> str:
-    """The id of the MLflow experiment, which is made where there is none. Raises StoreFault, UserError."""
-    uri, name = uri_of(experiment), experiment.experiment
+def find_experiment(client: MlflowClient, experiment: Experiment) -> str:
+    """Return the id of the MLflow experiment; make it where there is none. Raises StoreFault, UserError."""
+    uri, name = get_uri(experiment), experiment.experiment
     found = client.get_experiment_by_name(name)
     if found is None:
         # a server keeps artifacts where it is told to; only a store on this machine is ours to place
@@ -176,37 +176,37 @@ def experiment_id(client: MlflowClient, experiment: Experiment) -> str:
     return str(found.experiment_id)
 
 
-def stored_runs(client: MlflowClient, experiment_id: str) -> Stored:
-    """The runs of the MLflow experiment that are not deleted."""
-    found: Stored = {}
-    for run in _runs(client, experiment_id):
+def read_stored_runs(client: MlflowClient, experiment_id: str) -> StoredRuns:
+    """Return the runs of the MLflow experiment that are not deleted."""
+    found: StoredRuns = {}
+    for run in _read_runs(client, experiment_id):
         for tag in (RUN, CELL):
             if tag in run.tags:
                 found.setdefault((tag, run.tags[tag]), []).append(run)
     return found
 
 
-def _runs(client: MlflowClient, experiment_id: str) -> list[Known]:
-    """Every run that is not deleted, with its tags.
+def _read_runs(client: MlflowClient, experiment_id: str) -> list[StoredRun]:
+    """Return every run that is not deleted, with its tags.
 
     MLflow's search also reads each run's settings and metrics, which takes many times as long: from a
     SQLite store the tags are read alone. Tables that are not as expected are left to MLflow.
     """
-    database = _database(client.tracking_uri)
+    database = _find_database(client.tracking_uri)
     if database:
         with contextlib.suppress(sqlite3.Error):
-            return _tags_in(database, experiment_id)
-    found: list[Known] = []
+            return _read_tags(database, experiment_id)
+    found: list[StoredRun] = []
     token = None
     while True:
         page = client.search_runs([experiment_id], max_results=1000, page_token=token)
-        found += [Known(run.info.run_id, dict(run.data.tags)) for run in page]
+        found += [StoredRun(run.info.run_id, dict(run.data.tags)) for run in page]
         token = page.token
         if not token:
             return found
 
 
-def _tags_in(database: Path, experiment_id: str) -> list[Known]:
+def _read_tags(database: Path, experiment_id: str) -> list[StoredRun]:
     query = (
         "SELECT runs.run_uuid, tags.key, tags.value FROM runs JOIN tags ON tags.run_uuid = runs.run_uuid "
         "WHERE runs.experiment_id = ? AND runs.lifecycle_stage = 'active'"
@@ -215,10 +215,10 @@ def _tags_in(database: Path, experiment_id: str) -> list[Known]:
     with contextlib.closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True)) as connection:
         for run_id, key, value in connection.execute(query, (int(experiment_id),)):
             tags.setdefault(run_id, {})[key] = value
-    return [Known(run_id, found) for run_id, found in tags.items()]
+    return [StoredRun(run_id, found) for run_id, found in tags.items()]
 
 
-def sweep(client: MlflowClient, stored: Stored, mirrors: bool) -> bool:
+def sweep(client: MlflowClient, stored: StoredRuns, mirrors: bool) -> bool:
     """Delete what is incomplete: cut short by a kill or a lost answer; live mirrors too if `mirrors`.
 
     Returns whether mirrors are left.
@@ -237,7 +237,7 @@ def sweep(client: MlflowClient, stored: Stored, mirrors: bool) -> bool:
     return left
 
 
-def keep_tags(client: MlflowClient, run: Known, wanted: dict[str, str]) -> None:
+def keep_tags(client: MlflowClient, run: StoredRun, wanted: dict[str, str]) -> None:
     """Set the tags that are not as wanted; a description that a person wrote stays."""
     found = run.tags
     if NOTE in wanted:

@@ -11,34 +11,34 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from cotdistill.analysis.intervals import Interval, t_interval
-from cotdistill.report.figures._style import GREY, MethodStyle, Panel, wrap
+from cotdistill.report.figures._style import GREY, MethodStyle, Panel, wrap_text
 
 PANEL_WIDTH = 3.3
 """inches of one panel, without the labels on its left"""
 
 
-def headline(figure: Figure, text: str) -> None:
-    """The title of the whole figure, wrapped to its width."""
-    figure.suptitle(wrap(text, int(figure.get_figwidth() * 14)), fontsize=10)
+def draw_headline(figure: Figure, text: str) -> None:
+    """Draw the title of the whole figure, wrapped to its width."""
+    figure.suptitle(wrap_text(text, int(figure.get_figwidth() * 14)), fontsize=10)
 
 
-def message(text: str) -> Figure:
-    """A small figure of words, for what there is nothing to draw of."""
-    lines = wrap(text, 64)
+def make_message(text: str) -> Figure:
+    """Return a small figure of words, for what there is nothing to draw of."""
+    lines = wrap_text(text, 64)
     figure = Figure(figsize=(5.5, 0.9 + 0.18 * lines.count("\n")))
     figure.text(0.5, 0.5, lines, ha="center", va="center", color="#333333")
     return figure
 
 
-def remark(ax: Axes, text: str) -> None:
-    """Words in place of curves, in an axes that has nothing to show."""
+def draw_remark(ax: Axes, text: str) -> None:
+    """Draw words in place of curves, in an axes that has nothing to show."""
     behind = {"fc": "white", "ec": "none", "pad": 2}
     ax.text(0.5, 0.5, text, transform=ax.transAxes, ha="center", va="center", color=GREY, bbox=behind)
     ax.set(xticks=[], yticks=[])
 
 
-def panel_grid(cells: list[Panel], height: float, left: float) -> tuple[Figure, list[Axes]]:
-    """A figure with one axes a panel: a column a dataset where there are 2 to 4, else three a row.
+def make_panels(cells: list[Panel], height: float, left: float) -> tuple[Figure, list[Axes]]:
+    """Return a figure with one axes a panel: a column a dataset where there are 2 to 4, else three a row.
 
     height: inches of one panel. left: inches of the labels left of the first column.
     """
@@ -53,7 +53,7 @@ def panel_grid(cells: list[Panel], height: float, left: float) -> tuple[Figure, 
         rows = -(-len(cells) // columns)
         places = list(range(len(cells)))
     width = max(columns * PANEL_WIDTH + left, 5.5)
-    figure = Figure(figsize=(width, rows * (height + _title_height(cells)) + 1.1), layout="constrained")
+    figure = Figure(figsize=(width, rows * (height + _measure_title(cells)) + 1.1), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for place, ax in enumerate(axes):
         if place not in places:
@@ -64,14 +64,14 @@ def panel_grid(cells: list[Panel], height: float, left: float) -> tuple[Figure, 
     return figure, chosen
 
 
-def facets(
+def make_facets(
     cells: list[Panel], titles: list[str], height: float, width: float = 2.7, left: float = 0.6
 ) -> tuple[Figure, list[list[Axes]]]:
-    """A figure with one row a panel and one column for each of `titles`. height, width: inches of an axes."""
+    """Return a figure with one row a panel and one column a title. height, width: inches of an axes."""
     lines = max(title.count("\n") for title in titles)
     size = (
         max(width * len(titles) + left, 5.5),
-        (height + _title_height(cells) + 0.14 * lines) * len(cells) + 1.2,
+        (height + _measure_title(cells) + 0.14 * lines) * len(cells) + 1.2,
     )
     figure = Figure(figsize=size, layout="constrained")
     grid = figure.subplots(len(cells), len(titles), squeeze=False)
@@ -81,21 +81,21 @@ def facets(
     return figure, [list(axes) for axes in grid]
 
 
-def _title_height(cells: list[Panel]) -> float:
+def _measure_title(cells: list[Panel]) -> float:
     return 0.14 * max(panel.title.count("\n") for panel in cells)
 
 
-def label_width(names: list[str], width: int = 28) -> float:
-    """Inches that the longest of `names` needs beside an axis when wrapped at `width` characters."""
-    return 0.3 + 0.075 * max(len(line) for name in names for line in wrap(name, width).split("\n"))
+def measure_labels(names: list[str], width: int = 28) -> float:
+    """Return the inches that the longest of `names` needs beside an axis, wrapped at `width` characters."""
+    return 0.3 + 0.075 * max(len(line) for name in names for line in wrap_text(name, width).split("\n"))
 
 
-def method_rows(ax: Axes, names: list[str], counts: list[int]) -> None:
+def label_method_rows(ax: Axes, names: list[str], counts: list[int]) -> None:
     """Turn the y axis into one row a method, first on top, with its n on the right."""
     places = list(range(len(names)))
     spec = ax.get_subplotspec()
     first = spec is None or spec.is_first_col()
-    ax.set_yticks(places, [wrap(name, 28) if first else "" for name in names])
+    ax.set_yticks(places, [wrap_text(name, 28) if first else "" for name in names])
     ax.set_ylim(len(names) - 0.4, -0.6)
     ax.tick_params(axis="y", length=0)
     right = ax.secondary_yaxis("right")
@@ -104,7 +104,7 @@ def method_rows(ax: Axes, names: list[str], counts: list[int]) -> None:
     right.spines["right"].set_visible(False)
 
 
-def seeds_and_intervals(
+def draw_seeds(
     ax: Axes,
     cells: list[list[float]],
     styles: Sequence[MethodStyle],
@@ -112,7 +112,7 @@ def seeds_and_intervals(
     high: float,
     intervals: Sequence[Interval] | None = None,
 ) -> list[int]:
-    """One row a method: every seed as a hollow point, below it the mean with its 95% interval.
+    """Draw one row a method: every seed as a hollow point, below it the mean with its 95% interval.
 
     cells: of each method one number a seed, in the unit of the x axis. low, high: the least and the most
     that the quantity can be. intervals: Student's t over seeds unless given. Returns the number of seeds
@@ -120,17 +120,17 @@ def seeds_and_intervals(
     """
     intervals = [t_interval(values) for values in cells] if intervals is None else list(intervals)
     for row, (values, interval, look) in enumerate(zip(cells, intervals, styles, strict=True)):
-        _row(ax, row, values, interval, look)
+        _draw_row(ax, row, values, interval, look)
     if found := [value for values in cells for value in values]:
-        ax.set_xlim(_limits(found, intervals, low, high))
+        ax.set_xlim(_choose_limits(found, intervals, low, high))
         ax.xaxis.set_major_locator(_Possible(low, high))
     else:
-        remark(ax, "nothing finished to show")
+        draw_remark(ax, "nothing finished to show")
     return [interval.n for interval in intervals]
 
 
 class _Possible(MaxNLocator):
-    """Ticks at short numbers that the quantity can be: a margin below 0 bears none where 0 is the least."""
+    """Ticks at short numbers that the quantity can be: none in the margin below the least it can be."""
 
     def __init__(self, low: float, high: float) -> None:
         # without steps of 2.5, whose labels are longer and run into one another on a narrow axis
@@ -141,7 +141,7 @@ class _Possible(MaxNLocator):
         return [tick for tick in super().tick_values(vmin, vmax) if self._low <= tick <= self._high]
 
 
-def _row(ax: Axes, row: int, values: list[float], interval: Interval, look: MethodStyle) -> None:
+def _draw_row(ax: Axes, row: int, values: list[float], interval: Interval, look: MethodStyle) -> None:
     for number, value in enumerate(values):
         offset = -0.12 - 0.16 * (number / max(len(values) - 1, 1))  # points of near seeds are spread upwards
         ax.plot(value, row + offset, look.marker, mfc="none", mec=look.color, ms=4.5, mew=0.9, alpha=0.85)
@@ -154,8 +154,10 @@ def _row(ax: Axes, row: int, values: list[float], interval: Interval, look: Meth
     ax.plot(interval.mean, row + 0.15, look.marker, color=look.color, ms=7, mec="white", mew=0.7)
 
 
-def _limits(values: list[float], intervals: list[Interval], low: float, high: float) -> tuple[float, float]:
-    """Limits of an axis with a margin around values and intervals.
+def _choose_limits(
+    values: list[float], intervals: list[Interval], low: float, high: float
+) -> tuple[float, float]:
+    """Return the limits of an axis with a margin around values and intervals.
 
     An interval of few seeds may reach past what the quantity can be, which is from `low` to `high`:
     that part is not drawn.
@@ -169,20 +171,20 @@ def _limits(values: list[float], intervals: list[Interval], low: float, high: fl
 
 
 def explain_points(figure: Figure, what: str, interval: str = "95% t interval over n seeds") -> None:
-    """A legend below the panels that says what the points and bars are."""
+    """Draw a legend below the panels that says what the points and bars are."""
     grey, labels = "#444444", (f"one seed's {what}", f"mean, {interval}")
     handles = [
         Line2D([], [], ls="", marker="o", mfc="none", mec=grey, ms=4.5, label=labels[0]),
         Line2D([], [], color=grey, lw=1.8, marker="o", mec="white", ms=7, label=labels[1]),
     ]
-    columns = _legend_columns(figure, labels, 2)
+    columns = _count_columns(figure, labels, 2)
     if columns == 1:
         figure.set_figheight(figure.get_figheight() + 0.17)  # a second line below the panels
     figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False, handlelength=2.4)
 
 
-def _legend_columns(figure: Figure, labels: Sequence[str], most: int) -> int:
-    """How many columns of a legend fit the figure: some 0.6 inches a line and 0.075 a character.
+def _count_columns(figure: Figure, labels: Sequence[str], most: int) -> int:
+    """Return how many columns of a legend fit the figure: some 0.6 inches a line and 0.075 a character.
 
     As columns are as wide as their own labels, two of them may be of unlike width.
     """
@@ -191,10 +193,10 @@ def _legend_columns(figure: Figure, labels: Sequence[str], most: int) -> int:
     return max(fitting, default=1)
 
 
-def means_along(
+def draw_means(
     ax: Axes, places: list[float], cells: dict[str, list[list[float]]], styles: dict[str, MethodStyle]
 ) -> None:
-    """A line a method through means at `places`, with 95% t intervals; accuracies in percent.
+    """Draw a line a method through means at `places`, with 95% t intervals; accuracies in percent.
 
     cells: of each method and place one number a seed. Methods stand a little apart, so that the
     intervals can be told from one another.
@@ -214,13 +216,13 @@ def means_along(
         means += [each.mean for _, each in found]
         intervals += [each for _, each in found]
     if means:
-        ax.set_ylim(_limits(means, intervals, 0, 100))
+        ax.set_ylim(_choose_limits(means, intervals, 0, 100))
     else:
-        remark(ax, "nothing finished to show")
+        draw_remark(ax, "nothing finished to show")
 
 
-def curves(ax: Axes, rows: pd.DataFrame, styles: dict[str, MethodStyle], scale: float = 1) -> bool:
-    """Thin lines: seeds, thick ones with markers: their mean, over optimiser steps.
+def draw_curves(ax: Axes, rows: pd.DataFrame, styles: dict[str, MethodStyle], scale: float = 1) -> bool:
+    """Draw each seed as a thin line, and their mean as a thick one with markers, over optimiser steps.
 
     rows: of one metric of the table `history`. Returns whether there was anything to draw.
     """
@@ -239,11 +241,13 @@ def curves(ax: Axes, rows: pd.DataFrame, styles: dict[str, MethodStyle], scale: 
     return bool(ax.lines)
 
 
-def method_legend(figure: Figure, styles: dict[str, MethodStyle], title: str, lines: bool = True) -> None:
-    """A legend of the methods below the panels; without `lines`, of their markers alone."""
+def draw_method_legend(
+    figure: Figure, styles: dict[str, MethodStyle], title: str, lines: bool = True
+) -> None:
+    """Draw a legend of the methods below the panels; without `lines`, of their markers alone."""
     points = {} if lines else {"ls": "", "mfc": "none", "ms": 6, "mew": 1.2}
     handles = [Line2D([], [], **{**look.curve, **points}, label=name) for name, look in styles.items()]
-    columns = _legend_columns(figure, list(styles), len(handles))
-    title = wrap(title, int(figure.get_figwidth() * 15))
+    columns = _count_columns(figure, list(styles), len(handles))
+    title = wrap_text(title, int(figure.get_figwidth() * 15))
     legend = figure.legend(handles=handles, loc="outside lower center", ncols=columns, title=title)
     legend.set_frame_on(False)

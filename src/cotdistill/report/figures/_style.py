@@ -79,7 +79,7 @@ class Panel:
     title: str
 
     def of(self, table: pd.DataFrame) -> pd.DataFrame:
-        """The rows of `table` (any that has the grid's axes as columns) that belong to this panel."""
+        """Return the rows of `table` (any that has the grid's axes as columns) that belong to this panel."""
         keep = table["dataset"] == self.dataset
         for axis, value in self.others:
             keep &= table[axis] == value
@@ -87,7 +87,7 @@ class Panel:
 
 
 @contextmanager
-def style() -> Iterator[None]:
+def use_style() -> Iterator[None]:
     """Draw inside this: the settings hold for the figures made in it and leave no trace.
 
     The user's own matplotlib settings are set aside, so that a figure is the same everywhere.
@@ -98,8 +98,8 @@ def style() -> Iterator[None]:
         yield
 
 
-def method_styles(experiment: Experiment) -> dict[str, MethodStyle]:
-    """A colour, a marker and a line for each method, the baseline first.
+def choose_styles(experiment: Experiment) -> dict[str, MethodStyle]:
+    """Return a colour, a marker and a line for each method, the baseline first.
 
     No two of 8 methods share a marker or a line, so that they differ in greyscale too.
     """
@@ -109,8 +109,8 @@ def method_styles(experiment: Experiment) -> dict[str, MethodStyle]:
     return {name: MethodStyle(*look) for name, look in zip(names, looks, strict=False)}
 
 
-def panels(experiment: Experiment, along: str | None = None) -> list[Panel]:
-    """The panels of the grid, datasets fastest; a title names what varies between panels.
+def list_panels(experiment: Experiment, along: str | None = None) -> list[Panel]:
+    """Return the panels of the grid, datasets fastest; a title names what varies between panels.
 
     along: `student` or `fraction` where the figure shows its values within each panel.
     """
@@ -126,36 +126,36 @@ def panels(experiment: Experiment, along: str | None = None) -> list[Panel]:
     varying = [axis for place, axis in enumerate(axes) if len({others[place] for others, _ in unique}) > 1]
     return [
         Panel(dataset, tuple(zip(axes, others, strict=True)),
-              _title(dataset, dict(zip(axes, others, strict=True)), varying))
+              _make_title(dataset, dict(zip(axes, others, strict=True)), varying))
         for others, dataset in unique
     ]  # fmt: skip
 
 
-def _title(dataset: str, others: dict[str, Any], varying: list[str]) -> str:
-    chosen = ", ".join(_said(axis, others[axis]) for axis in varying)
-    return "\n".join(wrap(part, 42) for part in [dataset, chosen] if part)
+def _make_title(dataset: str, others: dict[str, Any], varying: list[str]) -> str:
+    chosen = ", ".join(_say_level(axis, others[axis]) for axis in varying)
+    return "\n".join(wrap_text(part, 42) for part in [dataset, chosen] if part)
 
 
-def _said(axis: str, value: Any) -> str:
-    """The value of an axis in words."""
+def _say_level(axis: str, value: Any) -> str:
+    """Return the value of an axis in words."""
     return {"student": "{}", "labels": "{} labels"}.get(axis, "{:.4g}% of the data").format(
         100 * value if axis == "fraction" else value
     )
 
 
-def constants(experiment: Experiment, along: str | None = None) -> str:
-    """One line on what is the same in all panels of an experiment; `along`: see `panels`."""
-    cells = [dict(panel.others) for panel in panels(experiment, along)]
+def describe_constants(experiment: Experiment, along: str | None = None) -> str:
+    """Return one line on what is the same in all panels of an experiment; `along`: see `list_panels`."""
+    cells = [dict(panel.others) for panel in list_panels(experiment, along)]
     words = [experiment.experiment]
     for axis in cells[0]:
         if len({cell[axis] for cell in cells}) == 1:
             prefix = "student " if axis == "student" else ""
-            words.append(prefix + _said(axis, cells[0][axis]))
+            words.append(prefix + _say_level(axis, cells[0][axis]))
     return ", ".join(words)
 
 
-def wrap(text: str, width: int) -> str:
-    """`text` in lines of at most `width` characters, cut at spaces or after '-', '_', '.' and '/'."""
+def wrap_text(text: str, width: int) -> str:
+    """Return `text` in lines of at most `width` characters, cut at spaces or after '-', '_', '.' and '/'."""
     lines = [""]
     for piece in re.findall(r"[^\s\-_./]*[\s\-_./]*", text):
         if lines[-1] and len(lines[-1] + piece.rstrip()) > width:
@@ -167,7 +167,7 @@ def wrap(text: str, width: int) -> str:
     return "\n".join(line.rstrip() for line in cut)
 
 
-def save(figure: Figure, target: Path) -> list[Path]:
+def save_figure(figure: Figure, target: Path) -> list[Path]:
     """Write `<target>.png` and `<target>.pdf`, atomically; the same figure gives the same bytes."""
     paths = []
     for kind, metadata in (("png", {"Software": None}), ("pdf", {"CreationDate": None, "Producer": None})):

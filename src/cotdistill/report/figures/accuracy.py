@@ -4,45 +4,45 @@ from __future__ import annotations
 
 from matplotlib.figure import Figure
 
-from cotdistill.analysis.comparison import by_seed
+from cotdistill.analysis.comparison import select_by_seed
+from cotdistill.analysis.tables import AnalysedTables
 from cotdistill.config.models import Experiment
-from cotdistill.report.figures import missing_text, seeds_of_cells, seeds_text
+from cotdistill.report.figures._captions import count_seeds, describe_missing, describe_seeds
 from cotdistill.report.figures._parts import (
+    draw_headline,
+    draw_seeds,
     explain_points,
-    headline,
-    label_width,
-    method_rows,
-    panel_grid,
-    seeds_and_intervals,
+    label_method_rows,
+    make_panels,
+    measure_labels,
 )
-from cotdistill.report.figures._style import constants, method_styles, panels
-from cotdistill.tables.store import Tables
+from cotdistill.report.figures._style import choose_styles, describe_constants, list_panels
 
 
-def draw(tables: Tables, experiment: Experiment) -> Figure:
-    """One panel per dataset, student, labels and fraction; one row per method."""
+def draw(tables: AnalysedTables, experiment: Experiment) -> Figure:
+    """Draw one panel per dataset, student, labels and fraction; one row per method."""
     names = [method.name for method in experiment.methods]
-    styles = method_styles(experiment)
-    cells = panels(experiment)
-    figure, axes = panel_grid(cells, 0.75 + 0.42 * len(names), label_width(names))
+    styles = choose_styles(experiment)
+    cells = list_panels(experiment)
+    figure, axes = make_panels(cells, 0.75 + 0.42 * len(names), measure_labels(names))
     for panel, ax in zip(cells, axes, strict=True):
         rows = panel.of(tables.results)
-        values = [[100 * v for v in by_seed(rows[rows["method"] == name]).values()] for name in names]
-        method_rows(ax, names, seeds_and_intervals(ax, values, [styles[name] for name in names], 0, 100))
+        values = [[100 * v for v in select_by_seed(rows[rows["method"] == name]).values()] for name in names]
+        label_method_rows(ax, names, draw_seeds(ax, values, [styles[name] for name in names], 0, 100))
         ax.set_xlabel("test accuracy (%)")
-    headline(figure, f"Test accuracy: {constants(experiment)}")
+    draw_headline(figure, f"Test accuracy: {describe_constants(experiment)}")
     explain_points(figure, "accuracy")
     return figure
 
 
-def caption(tables: Tables, experiment: Experiment) -> str:
-    """What the figure shows, n and the interval."""
+def caption(tables: AnalysedTables, experiment: Experiment) -> str:
+    """Say what the figure shows, n and the interval."""
     results = tables.results
     return (
         f"Test accuracy of {experiment.experiment}, by method, of the checkpoint chosen on validation. "
         "Hollow points are seeds, the filled point below them is their mean "
-        f"({seeds_text(seeds_of_cells(results))} each), and the bar is the 95% Student t interval of the "
+        f"({describe_seeds(count_seeds(results))} each), and the bar is the 95% Student t interval of the "
         "mean over seeds. The interval covers the variation between seeds, not the error of measuring on a "
         "finite test set; one seed has no interval. The n of each method stands on the right."
-        f"{missing_text(results)}"
+        f"{describe_missing(results)}"
     )

@@ -8,65 +8,77 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from cotdistill.analysis.tables import AnalysedTables
 from cotdistill.config.models import Experiment
-from cotdistill.report.figures import missing_text
-from cotdistill.report.figures._parts import facets, headline, message, method_legend, remark
-from cotdistill.report.figures._style import MethodStyle, constants, method_styles, panels
-from cotdistill.report.figures.mutual_information import estimates, explained, not_measured, title
-from cotdistill.tables.store import Tables
+from cotdistill.report.figures._captions import describe_missing
+from cotdistill.report.figures._parts import (
+    draw_headline,
+    draw_method_legend,
+    draw_remark,
+    make_facets,
+    make_message,
+)
+from cotdistill.report.figures._style import MethodStyle, choose_styles, describe_constants, list_panels
+from cotdistill.report.figures.mutual_information import (
+    explain_absence,
+    explain_estimators,
+    list_estimates,
+    title_column,
+)
 
 LEAST = 5
 """fewest runs that a rank correlation is stated of"""
 
 
-def draw(tables: Tables, experiment: Experiment) -> Figure:
-    """One row per dataset, student, labels and fraction; one column per representation and estimator."""
-    rows = _runs(tables)
-    columns = estimates(rows["measure"])
+def draw(tables: AnalysedTables, experiment: Experiment) -> Figure:
+    """Draw one row per dataset, student, labels and fraction; one column per representation and estimator."""
+    rows = _select_runs(tables)
+    columns = list_estimates(rows["measure"])
     if not columns:
-        return message(not_measured(experiment))
-    cells, styles = panels(experiment), method_styles(experiment)
-    figure, grid = facets(cells, [title(*column) for column in columns], 2.3)
+        return make_message(explain_absence(experiment))
+    cells, styles = list_panels(experiment), choose_styles(experiment)
+    figure, grid = make_facets(cells, [title_column(*column) for column in columns], 2.3)
     for panel, axes in zip(cells, grid, strict=True):
         inside = panel.of(rows)
         for (space, estimator), ax in zip(columns, axes, strict=True):
-            _points(ax, inside[inside["measure"] == f"mi/{space}/{estimator}/value"], styles)
+            _draw_points(ax, inside[inside["measure"] == f"mi/{space}/{estimator}/value"], styles)
             ax.set_xlabel("estimate on test (nats)")
             ax.set_ylabel("test accuracy (%)")
-    headline(figure, f"Accuracy against mutual information: {constants(experiment)}")
+    draw_headline(figure, f"Accuracy against mutual information: {describe_constants(experiment)}")
     seen = {name: look for name, look in styles.items() if name in set(rows["method"])}
-    method_legend(figure, seen, "a point: one seed's run", lines=False)
+    draw_method_legend(figure, seen, "a point: one seed's run", lines=False)
     return figure
 
 
-def caption(tables: Tables, experiment: Experiment) -> str:
-    """What the figure shows, n, and how to read each estimator."""
-    rows = _runs(tables)
+def caption(tables: AnalysedTables, experiment: Experiment) -> str:
+    """Say what the figure shows, n, and how to read each estimator."""
+    rows = _select_runs(tables)
     if rows.empty:
-        return not_measured(experiment)
+        return explain_absence(experiment)
+    explained = explain_estimators(name for _, name in list_estimates(rows["measure"]))
     return (
         "Test accuracy against the estimated mutual information between the label task's and the rationale "
         "task's representations, in nats, of the checkpoint chosen on validation in "
         f"{experiment.experiment}: a point a run, n = {rows['run'].nunique()} runs. Spearman's rank "
         f"correlation over a panel's runs stands in it where there are at least {LEAST}; it mixes methods "
         "and seeds, so it is a description, "
-        f"not a test, and no interval is given. {explained(name for _, name in estimates(rows['measure']))} "
+        f"not a test, and no interval is given. {explained} "
         "Estimates depend on the number of examples: these, on test, are not on the scale of those on "
         "validation during training."
-        f"{missing_text(tables.results)}"
+        f"{describe_missing(tables.results)}"
     )
 
 
-def _runs(tables: Tables) -> pd.DataFrame:
-    """The final estimates, each with the accuracy of its run."""
+def _select_runs(tables: AnalysedTables) -> pd.DataFrame:
+    """Return the final estimates, each with the accuracy of its run."""
     measures = tables.measures
     finals = measures[measures["measure"].str.fullmatch(r"mi/[^/]+/[^/]+/value")]
     return finals.merge(tables.results[["run", "accuracy"]], on="run")
 
 
-def _points(ax: Axes, rows: pd.DataFrame, styles: dict[str, MethodStyle]) -> None:
+def _draw_points(ax: Axes, rows: pd.DataFrame, styles: dict[str, MethodStyle]) -> None:
     if rows.empty:
-        remark(ax, "not measured")
+        draw_remark(ax, "not measured")
         return
     for name, look in styles.items():
         own = rows[rows["method"] == name]

@@ -7,76 +7,87 @@ import math
 import pandas as pd
 from matplotlib.figure import Figure
 
-from cotdistill.analysis.comparison import by_seed
-from cotdistill.analysis.intervals import Interval, differences
+from cotdistill.analysis.comparison import select_by_seed
+from cotdistill.analysis.intervals import Interval, subtract_by_seed
+from cotdistill.analysis.tables import AnalysedTables
 from cotdistill.config.models import Experiment
-from cotdistill.report.figures import seeds_text
+from cotdistill.report.figures._captions import describe_seeds
 from cotdistill.report.figures._parts import (
+    draw_headline,
+    draw_seeds,
     explain_points,
-    headline,
-    label_width,
-    message,
-    method_rows,
-    panel_grid,
-    seeds_and_intervals,
+    label_method_rows,
+    make_message,
+    make_panels,
+    measure_labels,
 )
-from cotdistill.report.figures._style import GREY, Panel, constants, method_styles, panels, wrap
-from cotdistill.tables.store import Tables
+from cotdistill.report.figures._style import (
+    GREY,
+    Panel,
+    choose_styles,
+    describe_constants,
+    list_panels,
+    wrap_text,
+)
 
 
-def draw(tables: Tables, experiment: Experiment) -> Figure:
-    """One panel per dataset, student, labels and fraction; one row per method but the baseline."""
-    names = _others(experiment)
+def draw(tables: AnalysedTables, experiment: Experiment) -> Figure:
+    """Draw one panel per dataset, student, labels and fraction; one row per method but the baseline."""
+    names = _list_others(experiment)
     if not names:
-        return message(_alone(experiment))
-    styles = method_styles(experiment)
-    cells = panels(experiment)
-    figure, axes = panel_grid(cells, 0.75 + 0.42 * len(names), label_width(names))
+        return make_message(_explain_absence(experiment))
+    styles = choose_styles(experiment)
+    cells = list_panels(experiment)
+    figure, axes = make_panels(cells, 0.75 + 0.42 * len(names), measure_labels(names))
     for panel, ax in zip(cells, axes, strict=True):
-        values = [_values(tables.results, panel, name, experiment.baseline) for name in names]
+        values = [_compute_differences(tables.results, panel, name, experiment.baseline) for name in names]
         found = panel.of(tables.evidence).set_index("method")
-        intervals = [_interval(found, name) for name in names]
-        counts = seeds_and_intervals(ax, values, [styles[name] for name in names], -100, 100, intervals)
+        intervals = [_select_interval(found, name) for name in names]
+        counts = draw_seeds(ax, values, [styles[name] for name in names], -100, 100, intervals)
         if any(counts):
             # 0 is always in sight, and differences of next to nothing are not blown up
             low, high = min(ax.get_xlim()[0], 0.0), max(ax.get_xlim()[1], 0.0)
             margin = max(0.03 * (high - low), 0.25)
             ax.set_xlim(low - margin, high + margin)
             ax.axvline(0, color=GREY, lw=1.0, zorder=1)
-        method_rows(ax, names, counts)
-        ax.set_xlabel(wrap(f"difference from {experiment.baseline} (percentage points)", 46))
-    headline(figure, f"Paired difference in test accuracy: {constants(experiment)}")
+        label_method_rows(ax, names, counts)
+        ax.set_xlabel(wrap_text(f"difference from {experiment.baseline} (percentage points)", 46))
+    draw_headline(figure, f"Paired difference in test accuracy: {describe_constants(experiment)}")
     explain_points(figure, "difference", "95% bootstrap interval over seeds and test examples")
     return figure
 
 
-def caption(tables: Tables, experiment: Experiment) -> str:
-    """What the figure shows, n and the interval."""
+def caption(tables: AnalysedTables, experiment: Experiment) -> str:
+    """Say what the figure shows, n and the interval."""
     results = tables.results
-    names, cells = _others(experiment), panels(experiment)
+    names, cells = _list_others(experiment), list_panels(experiment)
     if not names:
-        return _alone(experiment)
-    counts = [len(_values(results, panel, name, experiment.baseline)) for panel in cells for name in names]
+        return _explain_absence(experiment)
+    counts = [
+        len(_compute_differences(results, panel, name, experiment.baseline))
+        for panel in cells
+        for name in names
+    ]
     return (
         f"Difference in test accuracy from {experiment.baseline}, in percentage points, paired by seed: "
         "in one seed every method sees the same data in the same order from the same initial weights. "
         "Hollow points are seeds, the filled point below them is their mean "
-        f"({seeds_text(counts)} in common with the baseline), and the bar is the 95% bootstrap interval "
+        f"({describe_seeds(counts)} in common with the baseline), and the bar is the 95% bootstrap interval "
         "over seeds and test examples; one seed has no bar. Each bar is for its own comparison: the verdict "
         "and the table correct for making several (Holm)."
     )
 
 
-def _alone(experiment: Experiment) -> str:
+def _explain_absence(experiment: Experiment) -> str:
     return f"Only {experiment.baseline} is in the grid of {experiment.experiment}: no difference to show."
 
 
-def _others(experiment: Experiment) -> list[str]:
+def _list_others(experiment: Experiment) -> list[str]:
     return [method.name for method in experiment.methods if method.name != experiment.baseline]
 
 
-def _interval(found: pd.DataFrame, name: str) -> Interval:
-    """The interval of the evidence, in percentage points."""
+def _select_interval(found: pd.DataFrame, name: str) -> Interval:
+    """Return the interval of the evidence, in percentage points."""
     if name not in found.index or not found.loc[name, "n_seeds"]:
         return Interval(0, math.nan, math.nan, math.nan, math.nan)
     row = found.loc[name]
@@ -84,8 +95,8 @@ def _interval(found: pd.DataFrame, name: str) -> Interval:
     return Interval(int(row["n_seeds"]), points[0], math.nan, points[1], points[2])
 
 
-def _values(results: pd.DataFrame, panel: Panel, name: str, baseline: str) -> list[float]:
-    """Differences in percentage points, one a common seed."""
+def _compute_differences(results: pd.DataFrame, panel: Panel, name: str, baseline: str) -> list[float]:
+    """Return differences in percentage points, one a common seed."""
     rows = panel.of(results)
-    ours, reference = (by_seed(rows[rows["method"] == method]) for method in (name, baseline))
-    return [100 * value for value in differences(ours, reference).values()]
+    ours, reference = (select_by_seed(rows[rows["method"] == method]) for method in (name, baseline))
+    return [100 * value for value in subtract_by_seed(ours, reference).values()]

@@ -7,79 +7,89 @@ from collections.abc import Iterable
 import pandas as pd
 from matplotlib.figure import Figure
 
+from cotdistill.analysis.tables import AnalysedTables
 from cotdistill.config.models import Experiment
 from cotdistill.evaluation.information.estimators import ESTIMATORS
-from cotdistill.report.figures import seeds_of_cells, seeds_text
-from cotdistill.report.figures._parts import curves, facets, headline, message, method_legend, remark
-from cotdistill.report.figures._style import constants, method_styles, panels
-from cotdistill.tables.store import Tables
+from cotdistill.report.figures._captions import count_seeds, describe_seeds
+from cotdistill.report.figures._parts import (
+    draw_curves,
+    draw_headline,
+    draw_method_legend,
+    draw_remark,
+    make_facets,
+    make_message,
+)
+from cotdistill.report.figures._style import choose_styles, describe_constants, list_panels
 
 SPACES = {"decoder": "pooled decoder states", "output": "pooled output distributions"}
 """what is measured between the label task and the rationale task, in words"""
 
 
-def draw(tables: Tables, experiment: Experiment) -> Figure:
-    """One row per dataset, student, labels and fraction; one column per representation and estimator."""
-    history = _estimates(tables)
-    columns = estimates(history["metric"])
+def draw(tables: AnalysedTables, experiment: Experiment) -> Figure:
+    """Draw one row per dataset, student, labels and fraction; one column per representation and estimator."""
+    history = _select_estimates(tables)
+    columns = list_estimates(history["metric"])
     if not columns:
-        return message(not_measured(experiment))
-    cells, styles = panels(experiment), method_styles(experiment)
-    figure, grid = facets(cells, [title(*column) for column in columns], 2.2)
+        return make_message(explain_absence(experiment))
+    cells, styles = list_panels(experiment), choose_styles(experiment)
+    figure, grid = make_facets(cells, [title_column(*column) for column in columns], 2.2)
     for panel, axes in zip(cells, grid, strict=True):
         rows = panel.of(history)
         for (space, estimator), ax in zip(columns, axes, strict=True):
-            if not curves(ax, rows[rows["metric"] == f"mi/{space}/{estimator}"], styles):
-                remark(ax, "not measured")
+            if not draw_curves(ax, rows[rows["metric"] == f"mi/{space}/{estimator}"], styles):
+                draw_remark(ax, "not measured")
             ax.set_xlabel("optimiser step")
             ax.set_ylabel("estimate (nats)")
-    headline(figure, f"Mutual information of the two tasks over training: {constants(experiment)}")
+    draw_headline(
+        figure, f"Mutual information of the two tasks over training: {describe_constants(experiment)}"
+    )
     seen = {name: look for name, look in styles.items() if name in set(history["method"])}
-    seeds = seeds_text(seeds_of_cells(history))
-    method_legend(figure, seen, f"thin lines: seeds ({seeds} a method); thick lines: their mean")
+    seeds = describe_seeds(count_seeds(history))
+    draw_method_legend(figure, seen, f"thin lines: seeds ({seeds} a method); thick lines: their mean")
     return figure
 
 
-def caption(tables: Tables, experiment: Experiment) -> str:
-    """What the figure shows, n, and how to read each estimator."""
-    history = _estimates(tables)
+def caption(tables: AnalysedTables, experiment: Experiment) -> str:
+    """Say what the figure shows, n, and how to read each estimator."""
+    history = _select_estimates(tables)
     if history.empty:
-        return not_measured(experiment)
+        return explain_absence(experiment)
+    explained = explain_estimators(estimator for _, estimator in list_estimates(history["metric"]))
     return (
         "Estimated mutual information between the representations of the label task and of the rationale "
         f"task in {experiment.experiment}, in nats, on held-out validation data, over optimiser steps. Thin "
-        f"lines are seeds; the thick line with markers is their mean ({seeds_text(seeds_of_cells(history))} "
+        f"lines are seeds; the thick line with markers is their mean ({describe_seeds(count_seeds(history))} "
         "a method), without an interval. Methods without a rationale task have no estimate. "
-        f"{explained(estimator for _, estimator in estimates(history['metric']))} Compare methods within one "
+        f"{explained} Compare methods within one "
         "column only: two estimators are not on one scale."
     )
 
 
-def estimates(names: Iterable[str]) -> list[tuple[str, str]]:
-    """The (representation, estimator) pairs of names that begin with `mi/<space>/<estimator>`, sorted."""
+def list_estimates(names: Iterable[str]) -> list[tuple[str, str]]:
+    """Return the sorted (representation, estimator) pairs of names such as `mi/<space>/<estimator>`."""
     found = {tuple(name.split("/")[1:3]) for name in names if name.startswith("mi/")}
     return sorted((pair[0], pair[1]) for pair in found if len(pair) == 2)
 
 
-def title(space: str, estimator: str) -> str:
-    """A column's title: what is measured, by what, and the direction of its bound."""
+def title_column(space: str, estimator: str) -> str:
+    """Return a column's title: what is measured, by what, and the direction of its bound."""
     bound = f" ({ESTIMATORS[estimator].bound})" if estimator in ESTIMATORS else ""
     return f"{SPACES.get(space, space)}\n{estimator}{bound}"
 
 
-def explained(names: Iterable[str]) -> str:
-    """A sentence on each of the estimators: its kind, bound, ceiling and source."""
+def explain_estimators(names: Iterable[str]) -> str:
+    """Return a sentence on each of the estimators: its kind, bound, ceiling and source."""
     known = [ESTIMATORS[name] for name in dict.fromkeys(names) if name in ESTIMATORS]
     return " ".join(
         f"{each.name}: {each.kind} ({each.source}); {each.bound}; ceiling: {each.ceiling}." for each in known
     )
 
 
-def not_measured(experiment: Experiment) -> str:
-    """The sentence in place of the figure."""
+def explain_absence(experiment: Experiment) -> str:
+    """Return the sentence in place of the figure."""
     return f"No run of {experiment.experiment} has an estimate of mutual information: nothing to show."
 
 
-def _estimates(tables: Tables) -> pd.DataFrame:
+def _select_estimates(tables: AnalysedTables) -> pd.DataFrame:
     history = tables.history
     return history[history["metric"].str.startswith("mi/")]

@@ -5,19 +5,19 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.figure import Figure
 
+from cotdistill.analysis.tables import AnalysedTables
 from cotdistill.config.models import Experiment
-from cotdistill.report.figures import missing_text, seeds_of_cells, seeds_text
+from cotdistill.report.figures._captions import count_seeds, describe_missing, describe_seeds
 from cotdistill.report.figures._parts import (
+    draw_headline,
+    draw_seeds,
     explain_points,
-    facets,
-    headline,
-    label_width,
-    message,
-    method_rows,
-    seeds_and_intervals,
+    label_method_rows,
+    make_facets,
+    make_message,
+    measure_labels,
 )
-from cotdistill.report.figures._style import constants, method_styles, panels
-from cotdistill.tables.store import Tables
+from cotdistill.report.figures._style import choose_styles, describe_constants, list_panels
 
 # measure -> title, unit, factor, the most it can be
 MEASURES = {
@@ -29,32 +29,32 @@ MEASURES = {
 }
 
 
-def draw(tables: Tables, experiment: Experiment) -> Figure:
-    """One row per dataset, student, labels and fraction; one column per measure; within, a row per method."""
-    rows = _rows(tables)
+def draw(tables: AnalysedTables, experiment: Experiment) -> Figure:
+    """Draw one row per dataset, student, labels and fraction, one column per measure, a row a method."""
+    rows = _select_rows(tables)
     if rows.empty:
-        return message(_nothing(experiment))
-    cells, styles = panels(experiment), method_styles(experiment)
+        return make_message(_explain_absence(experiment))
+    cells, styles = list_panels(experiment), choose_styles(experiment)
     names = [method.name for method in experiment.methods if method.name in set(rows["method"])]
     titles = [title for title, *_ in MEASURES.values()]
-    figure, grid = facets(cells, titles, 0.75 + 0.42 * len(names), 2.2, label_width(names))
+    figure, grid = make_facets(cells, titles, 0.75 + 0.42 * len(names), 2.2, measure_labels(names))
     for panel, axes in zip(cells, grid, strict=True):
         inside = panel.of(rows)
         for (measure, (_, unit, factor, most)), ax in zip(MEASURES.items(), axes, strict=True):
             found = inside[inside["measure"] == f"rationale/{measure}"].sort_values("seed")
             values = [list(factor * found["value"][found["method"] == name]) for name in names]
-            method_rows(ax, names, seeds_and_intervals(ax, values, [styles[n] for n in names], 0, most))
+            label_method_rows(ax, names, draw_seeds(ax, values, [styles[n] for n in names], 0, most))
             ax.set_xlabel(unit)
-    headline(figure, f"Quality of generated rationales: {constants(experiment)}")
+    draw_headline(figure, f"Quality of generated rationales: {describe_constants(experiment)}")
     explain_points(figure, "value")
     return figure
 
 
-def caption(tables: Tables, experiment: Experiment) -> str:
-    """What the figure shows, n, the interval and what each measure is over."""
-    rows = _rows(tables)
+def caption(tables: AnalysedTables, experiment: Experiment) -> str:
+    """Say what the figure shows, n, the interval and what each measure is over."""
+    rows = _select_rows(tables)
     if rows.empty:
-        return _nothing(experiment)
+        return _explain_absence(experiment)
     stated = rows["value"][rows["measure"] == "rationale/states_label"]
     said = f" ({100 * stated.min():.0f}% to {100 * stated.max():.0f}% of them, by run)" if len(stated) else ""
     return (
@@ -63,16 +63,16 @@ def caption(tables: Tables, experiment: Experiment) -> str:
         "itself predicts, and how often it is the gold one. ROUGE-L and BLEU compare with the teacher's "
         "rationale. Repetition is the fraction of 4-grams of words that occurred before in the same "
         "rationale. Hollow "
-        f"points are seeds, the filled point below them is their mean ({seeds_text(seeds_of_cells(rows))} "
+        f"points are seeds, the filled point below them is their mean ({describe_seeds(count_seeds(rows))} "
         "each), and the bar is the 95% Student t interval over seeds; one seed has no interval. Methods "
-        f"that generate no rationale apart from the label are left out.{missing_text(tables.results)}"
+        f"that generate no rationale apart from the label are left out.{describe_missing(tables.results)}"
     )
 
 
-def _nothing(experiment: Experiment) -> str:
+def _explain_absence(experiment: Experiment) -> str:
     return f"No rationales of {experiment.experiment} were measured: no quality to show."
 
 
-def _rows(tables: Tables) -> pd.DataFrame:
+def _select_rows(tables: AnalysedTables) -> pd.DataFrame:
     measures = tables.measures
     return measures[measures["measure"].str.startswith("rationale/")]

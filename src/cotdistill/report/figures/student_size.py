@@ -4,56 +4,62 @@ from __future__ import annotations
 
 from matplotlib.figure import Figure
 
+from cotdistill.analysis.tables import AnalysedTables
 from cotdistill.config.models import Experiment
-from cotdistill.report.figures import missing_text, seeds_of_cells, seeds_text
-from cotdistill.report.figures._parts import headline, means_along, message, method_legend, panel_grid
-from cotdistill.report.figures._style import constants, method_styles, panels, wrap
-from cotdistill.report.figures.data_efficiency import values_along
+from cotdistill.report.figures._captions import count_seeds, describe_missing, describe_seeds
+from cotdistill.report.figures._parts import (
+    draw_headline,
+    draw_means,
+    draw_method_legend,
+    make_message,
+    make_panels,
+)
+from cotdistill.report.figures._style import choose_styles, describe_constants, list_panels, wrap_text
+from cotdistill.report.figures.data_efficiency import select_values
 from cotdistill.runs.grid import expand
-from cotdistill.tables.store import Tables
 
 
-def draw(tables: Tables, experiment: Experiment) -> Figure:
-    """One panel per dataset, labels and fraction; one line per method."""
-    students = _students(experiment)
+def draw(tables: AnalysedTables, experiment: Experiment) -> Figure:
+    """Draw one panel per dataset, labels and fraction; one line per method."""
+    students = _list_students(experiment)
     if len(students) < 2:
-        return message(_one(experiment))
-    cells, styles = panels(experiment, along="student"), method_styles(experiment)
+        return make_message(_explain_absence(experiment))
+    cells, styles = list_panels(experiment, along="student"), choose_styles(experiment)
     places = [float(place) for place in range(len(students))]
-    figure, axes = panel_grid(cells, 2.7, 0.6)
+    figure, axes = make_panels(cells, 2.7, 0.6)
     for panel, ax in zip(cells, axes, strict=True):
         rows = panel.of(tables.results)
-        means_along(ax, places, values_along(rows, "student", students, list(styles)), styles)
-        ax.set_xticks(places, [wrap(name, max(6, 40 // len(students))) for name in students])
+        draw_means(ax, places, select_values(rows, "student", students, list(styles)), styles)
+        ax.set_xticks(places, [wrap_text(name, max(6, 40 // len(students))) for name in students])
         ax.set_xlim(-0.5, len(students) - 0.5)
         ax.set_xlabel("student, in the order of the config")
         ax.set_ylabel("test accuracy (%)")
-    headline(figure, f"Accuracy by student: {constants(experiment, along='student')}")
-    seeds = seeds_text(seeds_of_cells(tables.results))
-    method_legend(figure, styles, f"mean over seeds ({seeds}), bars: 95% t interval")
+    draw_headline(figure, f"Accuracy by student: {describe_constants(experiment, along='student')}")
+    seeds = describe_seeds(count_seeds(tables.results))
+    draw_method_legend(figure, styles, f"mean over seeds ({seeds}), bars: 95% t interval")
     return figure
 
 
-def caption(tables: Tables, experiment: Experiment) -> str:
-    """What the figure shows, n and the interval."""
-    if len(_students(experiment)) < 2:
-        return _one(experiment)
+def caption(tables: AnalysedTables, experiment: Experiment) -> str:
+    """Say what the figure shows, n and the interval."""
+    if len(_list_students(experiment)) < 2:
+        return _explain_absence(experiment)
     return (
         f"Test accuracy of {experiment.experiment} by student, in the order of the config. Points are means "
-        f"over seeds ({seeds_text(seeds_of_cells(tables.results))} each), bars their 95% Student t "
+        f"over seeds ({describe_seeds(count_seeds(tables.results))} each), bars their 95% Student t "
         "intervals over seeds; one seed has no interval. Lines join a method's students and mean nothing "
         "between them. Methods stand a little apart so that their bars can be told from one another."
-        f"{missing_text(tables.results)}"
+        f"{describe_missing(tables.results)}"
     )
 
 
-def _students(experiment: Experiment) -> list[str]:
+def _list_students(experiment: Experiment) -> list[str]:
     present = {run.student.name for run in expand(experiment)}
     return [student.name for student in experiment.students if student.name in present]
 
 
-def _one(experiment: Experiment) -> str:
-    (name,) = _students(experiment)
+def _explain_absence(experiment: Experiment) -> str:
+    (name,) = _list_students(experiment)
     return (
         f"All runs of {experiment.experiment} have the student {name}: there is no curve against the size "
         "of the student. List several 'students' in the config to get one."

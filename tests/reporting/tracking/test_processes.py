@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from cotdistill.config.models import Experiment
+from cotdistill.tables.collect import collect
 from cotdistill.tracking import store
 
 pytestmark = pytest.mark.slow
@@ -82,6 +83,7 @@ def test_two_experiments_at_once_on_a_store_that_does_not_exist(
     grid: Experiment, made: Any, expected: Any, warm: Any, config_of: Any, content: Any, tmp_path: Path
 ) -> None:
     other = made(experiment="other", datasets=["svamp"], methods=["dss"], seeds=[0], steps=20)
+    collect(other)
     uri = f"sqlite:///{tmp_path / 'new folder' / 'shared.db'}"
     (first, experiment), (second, other) = config_of(grid, uri), config_of(other, uri)
     for tracker in [warm.track(config) for config in (first, second, first)]:

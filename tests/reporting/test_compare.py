@@ -10,29 +10,31 @@ from collections.abc import Callable
 import pandas as pd
 import pytest
 
-from cotdistill.analysis.comparison import compare, write
-from cotdistill.analysis.reported import reported, sources
+from cotdistill.analysis.comparison import compare
+from cotdistill.analysis.reported import read_reported, read_sources
+from cotdistill.analysis.tables import AnalysedTables
+from cotdistill.analysis.words import format_percent
 from cotdistill.common.errors import UserError
 from cotdistill.config.models import Experiment
-from cotdistill.report.latex import escape, latex
-from cotdistill.report.render import markdown, percent, plain
+from cotdistill.report.comparison import write_comparison
+from cotdistill.report.latex import escape, render_latex
+from cotdistill.report.render import render_markdown, render_plain
 from cotdistill.tables.collect import collect
-from cotdistill.tables.store import Tables
 
 Made = Callable[..., Experiment]
 
 
-def tables_of(experiment: Experiment) -> Tables:
+def tables_of(experiment: Experiment) -> AnalysedTables:
     collect(experiment, allow_missing=True)
-    return Tables(experiment)
+    return AnalysedTables(experiment)
 
 
-def rows_of(tables: Tables, baseline: str = "dss") -> pd.DataFrame:
+def rows_of(tables: AnalysedTables, baseline: str = "dss") -> pd.DataFrame:
     return compare(tables.results, tables.evidence, baseline)
 
 
-def page(tables: Tables) -> str:
-    return markdown(rows_of(tables), tables.results, tables.measures, "the verdict")
+def page(tables: AnalysedTables) -> str:
+    return render_markdown(rows_of(tables), tables.results, tables.measures, "the verdict")
 
 
 def test_numbers_by_hand(made: Made) -> None:
@@ -56,7 +58,7 @@ def test_the_baseline_has_no_difference_and_must_exist(made: Made) -> None:
     rows = rows_of(tables_of(experiment)).set_index("method")
     assert rows.loc["dss", "n_pairs"] == 0 and math.isnan(rows.loc["dss", "difference"])
     with pytest.raises(UserError, match="'baseline': method 'dsss' is not in the grid"):
-        write(experiment.model_copy(update={"baseline": "dsss"}))
+        write_comparison(experiment.model_copy(update={"baseline": "dsss"}))
 
 
 def test_missing_runs_are_counted_and_named(made: Made) -> None:
@@ -67,19 +69,19 @@ def test_missing_runs_are_counted_and_named(made: Made) -> None:
     text = page(tables)
     assert "MISSING: 2 of 18 runs" in text and "cqa/tiny/mi/gold/1/2" in text
     assert "(1 pair)" in text
-    assert "missing: 2 of 18 runs" in plain(rows_of(tables))
+    assert "missing: 2 of 18 runs" in render_plain(rows_of(tables))
 
 
 def test_all_missing(made: Made) -> None:
     ids = tuple(f"cqa/tiny/{method}/gold/1/0" for method in ("dss", "mi"))
     tables = tables_of(made(skip=ids, datasets=["cqa"], methods=["dss", "mi"], seeds=[0]))
-    assert "missing" in plain(rows_of(tables))
+    assert "missing" in render_plain(rows_of(tables))
 
 
 def test_one_seed_has_no_interval(made: Made) -> None:
     rows = rows_of(tables_of(made(seeds=[7], datasets=["cqa"])))
     assert rows["low"].isna().all() and (rows["n_seeds"] == 1).all()
-    text = plain(rows)
+    text = render_plain(rows)
     assert "(n=1)" in text and "±" not in text.split("accuracy: mean")[0]
 
 
@@ -112,8 +114,10 @@ def test_reported_numbers_stand_beside_the_same_experiment_alone(made: Made) -> 
 
 
 def test_reported_file_is_whole() -> None:
-    assert len(reported()) == 22
-    assert all(r.source in sources() and 0 < r.low <= r.high < 100 and not r.verified for r in reported())
+    assert len(read_reported()) == 22
+    assert all(
+        r.source in read_sources() and 0 < r.low <= r.high < 100 and not r.verified for r in read_reported()
+    )
 
 
 def test_mixed_data_and_code_are_told(made: Made) -> None:
@@ -127,7 +131,7 @@ def test_mixed_data_and_code_are_told(made: Made) -> None:
 def test_files(made: Made) -> None:
     experiment = made(methods=["dss", {"name": "mi_beta_0.5", "method": "mi", "beta": 0.5}])
     collect(experiment)
-    paths = write(experiment)
+    paths = write_comparison(experiment)
     names = ["verdict.md", "verdict.txt", "evidence.csv", "comparison.md", "comparison.csv", "comparison.tex"]
     assert [path.name for path in paths] == [*names, "comparison.html", "samples.md", "samples.html"]
     md, csv, tex = (path.read_text() for path in paths[3:6])
@@ -154,11 +158,11 @@ def test_text_helpers() -> None:
     assert escape(r"a_b & 50% {x} \ ~^") == (
         r"a\_b \& 50\% \{x\} \textbackslash{} \textasciitilde{}\textasciicircum{}"
     )
-    assert percent(-0.0001, sign=True) == "+0.0" and percent(float("nan")) == "n/a"
-    assert percent(0.0351, sign=True) == "+3.5"
+    assert format_percent(-0.0001, sign=True) == "+0.0" and format_percent(float("nan")) == "n/a"
+    assert format_percent(0.0351, sign=True) == "+3.5"
 
 
 def test_latex_minus(made: Made) -> None:
     tables = tables_of(made(datasets=["cqa"], baseline="mi"))
-    text = latex(rows_of(tables, "mi"), tables.results, tables.measures)
+    text = render_latex(rows_of(tables, "mi"), tables.results, tables.measures)
     assert "$-$" in text, "differences below 0 show a minus sign"

@@ -11,30 +11,22 @@ import pandas as pd
 import pytest
 
 from cotdistill.common.errors import UserError
-from cotdistill.common.files import read_json, write_json
+from cotdistill.common.files import read_json, sealed, write_json
 from cotdistill.config.models import Experiment
 from cotdistill.runs.grid import Run, expand
 from cotdistill.tables.collect import collect
-from cotdistill.tables.store import COLUMNS, Tables
+from cotdistill.tables.columns import RESULT_COLUMNS
+from cotdistill.tables.store import Tables
 
 Made = Callable[..., Experiment]
-
-
-def change(run: Run, name: str, path: str, value: Any) -> None:
-    content = read_json(run.folder / name)
-    *outer, last = path.split(".")
-    place = content
-    for key in outer:
-        place = place[key]
-    place[last] = value
-    write_json(run.folder / name, content)
+Change = Callable[[Run, Path, str, Any], None]
 
 
 def test_a_row_per_run_with_the_numbers_of_its_folder(made: Made) -> None:
     experiment = made()
     paths = collect(experiment)
     table = Tables(experiment).results
-    assert list(table.columns) == list(COLUMNS)
+    assert list(table.columns) == list(RESULT_COLUMNS)
     assert list(table["run"]) == [run.id for run in expand(experiment)]
     assert set(table["status"]) == {"done"}
     for run, row in zip(expand(experiment), table.to_dict("records"), strict=True):
@@ -46,10 +38,12 @@ def test_a_row_per_run_with_the_numbers_of_its_folder(made: Made) -> None:
     assert not list(paths.results.parent.glob(".*")), "temporary files are left"
 
 
-def test_the_history_is_long_and_counts_a_repeated_step_once(made: Made) -> None:
+def test_the_history_is_long_and_counts_a_repeated_step_once(made: Made, seal: Callable[[Run], None]) -> None:
     experiment = made(methods=["dss"], datasets=["cqa"], seeds=[0])
-    file = expand(experiment)[0].folder / "history.jsonl"
+    (run,) = expand(experiment)
+    file = run.files.history
     file.write_text(file.read_text() + '{"step": 100, "epoch": 2.0, "loss/total": null}\n')
+    seal(run)
     collect(experiment)
     history = Tables(experiment).history
     total = history[history["metric"] == "loss/total"]
@@ -77,27 +71,63 @@ def test_another_config_is_refused_by_both_hashes(made: Made) -> None:
     old = made(methods=["dss"], datasets=["cqa"], seeds=[0])
     new = old.model_copy(update={"training": old.training.model_copy(update={"steps": 7})})
     with pytest.raises(UserError, match="history from another config") as error:
-        collect(new, allow_missing=True)
+        collect(new)
+    assert "\n" not in str(error.value)
     assert expand(old)[0].hash in str(error.value) and expand(new)[0].hash in str(error.value)
 
 
 @pytest.mark.parametrize(
     ("name", "path", "value", "message"),
     [
-        ("metrics.json", "strict.test_accuracy", 1.5, "expected a fraction"),
+        ("metrics.json", "strict.test_accuracy", 1.5, "'strict.test_accuracy': .* less than or equal to 1"),
         ("metrics.json", "strict.test_accuracy", 0.9, "expected test_correct / test_n"),
-        ("metrics.json", "strict.test_accuracy", None, "expected a number, found nothing"),
-        ("metrics.json", "strict.test_n", "many", "expected a number, found 'many'"),
+        ("metrics.json", "strict.test_accuracy", None, "'strict.test_accuracy': .* valid number, found None"),
+        ("metrics.json", "strict.test_n", "many", "'strict.test_n': .* valid integer, found 'many'"),
         ("metrics.json", "run", "cqa/other", "belongs to run 'cqa/other'"),
-        ("environment.json", "wall_s", "long", "expected a number"),
+        ("environment.json", "wall_s", "long", "'wall_s': .* valid number, found 'long'"),
     ],
 )
-def test_a_wrong_value_is_one_line(made: Made, name: str, path: str, value: Any, message: str) -> None:
+def test_a_wrong_value_is_one_line(
+    made: Made, change: Change, name: str, path: str, value: Any, message: str
+) -> None:
     experiment = made(methods=["dss"], datasets=["cqa"], seeds=[0])
-    change(expand(experiment)[0], name, path, value)
+    (run,) = expand(experiment)
+    change(run, run.folder / name, path, value)
     with pytest.raises(UserError, match=message) as error:
         collect(experiment)
     assert name in str(error.value) and "\n" not in str(error.value)
+
+
+def test_what_an_older_config_left_is_missing_from_partial_tables(made: Made) -> None:
+    """Training one of the runs anew failed, so that its folder is that of the config before."""
+    grid: dict[str, Any] = {"methods": ["dss"], "datasets": ["cqa"], "seeds": [0, 1]}
+    made(**grid)
+    new = made(**grid, skip=("cqa/tiny/dss/gold/1/1",), training={"steps": 7})
+    done, failed = expand(new)
+    collect(new, allow_missing=True)
+    table = Tables(new).results
+    assert dict(zip(table["run"], table["status"], strict=True)) == {done.id: "done", failed.id: "missing"}
+    assert set(Tables(new).examples["run"]) == set(Tables(new).history["run"]) == {done.id}
+    with pytest.raises(UserError, match=f"{failed.folder}/metrics.json: history from another config"):
+        collect(new)
+    # an older layout is no reason to refuse it: it is not read
+    metrics = read_json(failed.files.metrics)
+    older = {key: metrics[key] for key in ("run", "hash", "strict")}
+    write_json(failed.files.metrics, sealed(older))
+    collect(new, allow_missing=True)
+    # training was as far as to write its config, and evaluation did not come
+    failed.files.metrics.unlink()
+    collect(new, allow_missing=True)
+    with pytest.raises(UserError, match=f"{failed.folder}/config.json: history from another config"):
+        collect(new)
+
+
+def test_a_folder_of_another_layout_is_refused_in_one_line(made: Made, change: Change) -> None:
+    experiment = made(methods=["dss"], datasets=["cqa"], seeds=[0])
+    (run,) = expand(experiment)
+    change(run, run.files.metrics, "schema_version", 1)
+    with pytest.raises(UserError, match="metrics.json: written by another version .* to evaluate again"):
+        collect(experiment)
 
 
 @pytest.mark.parametrize("name", ["config.json", "metrics.json", "environment.json", "history.jsonl"])

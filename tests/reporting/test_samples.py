@@ -5,18 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from html.parser import HTMLParser
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cotdistill.analysis.comparison import write
-from cotdistill.common.files import read_json, read_jsonl, write_json
+from cotdistill.common.files import read_jsonl
 from cotdistill.config.models import Experiment
-from cotdistill.evaluation.samples import LONGEST
-from cotdistill.report import samples
-from cotdistill.runs.grid import expand
+from cotdistill.report.comparison import write_comparison
+from cotdistill.runs.grid import Run, expand
 from cotdistill.tables.collect import collect
+from cotdistill.tables.samples import EXAMPLES, LONGEST
 from cotdistill.tables.store import Tables
 
 Made = Callable[..., Experiment]
@@ -24,8 +22,8 @@ Made = Callable[..., Experiment]
 HOSTILE = "<script>alert(1)</script></td></table>\n| a | <img src=http://e/x> [a](b) \u202e\x1b[2J\ud800 é"
 
 
-def rewrite(run: Any, **changes: Any) -> None:
-    path = Path(run.folder, "predictions.jsonl")
+def rewrite(run: Run, **changes: Any) -> None:
+    path = run.files.predictions
     # in ASCII, as half a character cannot be written otherwise
     path.write_text("".join(f"{json.dumps(line | changes)}\n" for line in read_jsonl(path)))
 
@@ -36,8 +34,8 @@ def test_methods_with_rationales_stand_together(made: Made) -> None:
     table = Tables(experiment).samples
     assert list(table["dataset"].unique()) == ["cqa", "svamp"]
     for _, rows in table.groupby("dataset"):
-        assert list(rows["by"]) == ["teacher", "dss", "mi"] * samples.EXAMPLES
-        assert set(rows["seed"]) == {0} and rows["correct"].isna().sum() == samples.EXAMPLES
+        assert list(rows["by"]) == ["teacher", "dss", "mi"] * EXAMPLES
+        assert set(rows["seed"]) == {0} and rows["correct"].isna().sum() == EXAMPLES
 
 
 def test_seed_and_fraction_are_those_that_most_methods_have(made: Made) -> None:
@@ -48,12 +46,11 @@ def test_seed_and_fraction_are_those_that_most_methods_have(made: Made) -> None:
     assert found == [1.0, 1]
 
 
-def test_runs_that_saw_other_data_do_not_stand_together(made: Made) -> None:
+def test_runs_that_saw_other_data_do_not_stand_together(made: Made, change: Callable[..., None]) -> None:
     experiment = made(datasets=["cqa"], methods=["finetune", "dss", "mi"], seeds=[0])
     run = next(run for run in expand(experiment) if run.method.name == "mi")
     rewrite(run, gold="other")
-    path = run.folder / "environment.json"
-    write_json(path, read_json(path) | {"data_checksum": "other"})
+    change(run, run.files.environment, "data_checksum", "other")
     collect(experiment)
     assert set(Tables(experiment).samples["by"]) == {"teacher", "dss"}
 
@@ -61,7 +58,7 @@ def test_runs_that_saw_other_data_do_not_stand_together(made: Made) -> None:
 def test_without_rationales_a_sentence_says_so(made: Made) -> None:
     experiment = made(methods=["finetune"], baseline="finetune")
     collect(experiment)
-    paths = {path.name: path.read_text() for path in write(experiment)}
+    paths = {path.name: path.read_text() for path in write_comparison(experiment)}
     assert Tables(experiment).samples.empty
     assert "No finished run has generated rationales" in paths["samples.md"]
     assert "<table" not in paths["samples.html"] and "No finished run" in paths["samples.html"]
@@ -83,12 +80,13 @@ class Tags(HTMLParser):
 
 
 @pytest.mark.parametrize("field", ["prediction", "rationale", "input", "teacher_rationale"])
-def test_hostile_text_stays_text(made: Made, field: str) -> None:
+def test_hostile_text_stays_text(made: Made, seal: Callable[[Run], None], field: str) -> None:
     experiment = made(datasets=["cqa"], methods=["dss"], seeds=[0])
     (run,) = expand(experiment)
     rewrite(run, **{field: HOSTILE + "long " * LONGEST})
+    seal(run)
     collect(experiment)
-    paths = {path.name: path for path in write(experiment)}
+    paths = {path.name: path for path in write_comparison(experiment)}
     page = paths["samples.html"].read_text(encoding="ascii")
     parser = Tags()
     parser.feed(page)
@@ -98,5 +96,5 @@ def test_hostile_text_stays_text(made: Made, field: str) -> None:
     assert "<script>alert(1)</script>" in parser.text and "é" in parser.text
     assert not {"\u202e", "\x1b"} & set(parser.text)
     rows = [line for line in paths["samples.md"].read_text().splitlines() if line.startswith("|")]
-    assert all(line.count("|") == 7 for line in rows) and len(rows) == 2 + 2 * samples.EXAMPLES
+    assert all(line.count("|") == 7 for line in rows) and len(rows) == 2 + 2 * EXAMPLES
     assert not any("<" in line or "[" in line for line in rows)

@@ -17,14 +17,14 @@ from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
 from scipy.stats import spearmanr, t
 
+from cotdistill.analysis.tables import AnalysedTables
 from cotdistill.common.errors import UserError
 from cotdistill.config.models import Experiment
 from cotdistill.evaluation.information.estimators import ESTIMATORS
 from cotdistill.report.figures import FIGURES, draw_all
-from cotdistill.report.figures._parts import seeds_and_intervals
-from cotdistill.report.figures._style import MethodStyle, method_styles, style, wrap
+from cotdistill.report.figures._parts import draw_seeds
+from cotdistill.report.figures._style import MethodStyle, choose_styles, use_style, wrap_text
 from cotdistill.tables.collect import collect
-from cotdistill.tables.store import Tables
 
 Made = Callable[..., Experiment]
 REPORT = Path(__file__).parents[2] / "workflow" / "report"
@@ -78,14 +78,16 @@ ONE_FRACTION, ONE_STUDENT = "data_efficiency", "student_size"
 def test_figures_draw_and_say_their_n(made: Made, settings: dict[str, Any], sentences: set[str]) -> None:
     experiment = made(**settings)
     collect(experiment, allow_missing=True)
-    tables = Tables(experiment)
+    tables = AnalysedTables(experiment)
     for name in FIGURES.names():
         module = FIGURES.module(name)
         figure = module.draw(tables, experiment)
         caption = module.caption(tables, experiment)
         assert "\n" not in caption and caption.endswith("."), name
         if name in sentences:
-            assert not figure.axes and wrap(caption, 64) in [text.get_text() for text in figure.texts], name
+            assert not figure.axes and wrap_text(caption, 64) in [text.get_text() for text in figure.texts], (
+                name
+            )
             continue
         assert "n = " in caption, name
         for ax in figure.axes:
@@ -99,21 +101,21 @@ def test_figures_draw_and_say_their_n(made: Made, settings: dict[str, Any], sent
 def test_points_are_the_seeds(made: Made) -> None:
     experiment = made(datasets=["cqa"])
     collect(experiment)
-    tables = Tables(experiment)
+    tables = AnalysedTables(experiment)
     figure = FIGURES.module("accuracy").draw(tables, experiment)
     hollow = [line for line in figure.axes[0].lines if line.get_markerfacecolor() == "none"]
     assert sorted(line.get_xdata()[0] for line in hollow) == sorted(100 * tables.results["accuracy"])
 
 
-def drawn(name: str, experiment: Experiment) -> tuple[Figure, Tables]:
+def drawn(name: str, experiment: Experiment) -> tuple[Figure, AnalysedTables]:
     collect(experiment)
-    tables = Tables(experiment)
+    tables = AnalysedTables(experiment)
     return FIGURES.module(name).draw(tables, experiment), tables
 
 
 def line_of(ax: Axes, experiment: Experiment, method: str) -> Line2D:
     """The line with markers of a method: the last that was drawn in its colour."""
-    look = method_styles(experiment)[method]
+    look = choose_styles(experiment)[method]
     return [line for line in ax.lines if line.get_color() == look.color and line.get_marker() == look.marker][
         -1
     ]
@@ -131,11 +133,12 @@ def test_reliability_counts_the_examples_itself(made: Made) -> None:
             (row["option_confidence"], row["option_correct"])
         )
     expected = [np.mean(bins[key], axis=0) for key in sorted(bins) if len(bins[key]) >= 20]
-    look = method_styles(experiment)["dss"]
+    look = choose_styles(experiment)["dss"]
     (line,) = [line for line in ax.lines if str(line.get_label()).startswith("dss: ECE")]
     assert line.get_marker() == look.marker
     np.testing.assert_allclose(line.get_xydata(), expected)
-    assert "(n=3)" in str(line.get_label())
+    errors = tables.measures.query("measure == 'calibration/options/ece_width'")["value"]
+    assert line.get_label() == f"dss: ECE {errors.mean():.3f} (n=3)", "as it was measured, a seed at a time"
     assert "4 bins" in FIGURES.module("reliability").caption(tables, experiment)
 
 
@@ -224,7 +227,7 @@ def test_axes_hold_all_values_and_run_upwards() -> None:
     figure = Figure()
     for values in ([120.0, 130.0], [50.0, 50.0], [0.0, 100.0], [-5.0]):
         ax = figure.add_subplot()
-        seeds_and_intervals(ax, [values], [MethodStyle("k", "o", "-")], 0, 100)
+        draw_seeds(ax, [values], [MethodStyle("k", "o", "-")], 0, 100)
         low, high = ax.get_xlim()
         assert low < min(values) <= max(values) < high
         assert low > -20 and high < 145, "an interval beyond what is possible is cut"
@@ -239,9 +242,9 @@ MANY = ["dss", *({"name": f"long-name-{k}", "method": "mi"} for k in range(7))]
 def test_nothing_is_cut_off(made: Made, methods: list[Any]) -> None:
     experiment = made(datasets=["cqa"], methods=methods)
     collect(experiment)
-    with style():
+    with use_style():
         for name in FIGURES.names():
-            figure = FIGURES.module(name).draw(Tables(experiment), experiment)
+            figure = FIGURES.module(name).draw(AnalysedTables(experiment), experiment)
             FigureCanvasAgg(figure).draw()
             for artist in [*figure.findobj(Legend), *(t for t in figure.texts if t.get_text())]:
                 (left, _), (right, _) = artist.get_window_extent().get_points()
@@ -256,15 +259,17 @@ def test_every_figure_has_a_caption_in_the_report() -> None:
 
 def test_methods_differ_in_greyscale_too(made: Made) -> None:
     experiment = made(methods=["dss", *({"name": f"m{k}", "method": "mi"} for k in range(7))], seeds=[0])
-    styles = method_styles(experiment)
+    styles = choose_styles(experiment)
     assert len({look.marker for look in styles.values()}) == 8
     assert len({str(look.line) for look in styles.values()}) == 8
 
 
 def test_long_names_are_cut_at_their_joints() -> None:
-    assert wrap("mi_beta_0.5_paper_variant_mean_pooling", 28) == "mi_beta_0.5_paper_variant_\nmean_pooling"
-    assert max(map(len, wrap("x" * 70, 28).split("\n"))) == 28
-    assert wrap("dss", 28) == "dss"
+    assert (
+        wrap_text("mi_beta_0.5_paper_variant_mean_pooling", 28) == "mi_beta_0.5_paper_variant_\nmean_pooling"
+    )
+    assert max(map(len, wrap_text("x" * 70, 28).split("\n"))) == 28
+    assert wrap_text("dss", 28) == "dss"
 
 
 def test_no_finished_run(made: Made) -> None:

@@ -30,6 +30,7 @@ from mlflow.tracking import MlflowClient
 from cotdistill.common.files import replace_non_finite
 from cotdistill.config.models import Experiment
 from cotdistill.runs.grid import expand
+from cotdistill.tables.collect import collect
 from cotdistill.tracking import store
 
 FORKS = """
@@ -198,7 +199,7 @@ def content() -> Callable[[Experiment], dict[str, Any]]:
 
 
 def _content(experiment: Experiment) -> dict[str, Any]:
-    client = MlflowClient(store.uri_of(experiment))
+    client = MlflowClient(store.get_uri(experiment))
     found = client.get_experiment_by_name(experiment.experiment)
     assert found is not None
     runs = client.search_runs([found.experiment_id], max_results=5000)
@@ -242,12 +243,15 @@ def _artifacts(client: MlflowClient, run_id: str) -> dict[str, str]:
 
 
 @pytest.fixture
-def grid(made: Any, warm: Warm, empty_store: Path) -> Experiment:
+def grid(made: Any, seal: Any, warm: Warm, empty_store: Path) -> Experiment:
     """Four finished runs in two cells, with an empty SQLite store; one value of a history is not finite."""
     experiment = made(datasets=["cqa"], methods=["dss", "mi"], seeds=[0, 1], steps=40)
     shutil.copy(empty_store, Path(experiment.results, "mlflow.db"))
-    with open(expand(experiment)[0].folder / "history.jsonl", "a") as handle:
+    run = expand(experiment)[0]
+    with open(run.files.history, "a") as handle:
         handle.write(json.dumps(replace_non_finite({"step": 40, "loss/total": float("nan")})) + "\n")
+    seal(run)
+    collect(experiment)
     return experiment
 
 

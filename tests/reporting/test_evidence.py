@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 
 import numpy as np
@@ -10,11 +9,19 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from cotdistill.analysis.evidence import COLUMNS, OVERALL_COLUMNS, evidence, overall
-from cotdistill.analysis.verdict import text, verdict
+from cotdistill.analysis.evidence import EVIDENCE_COLUMNS, compute_evidence
+from cotdistill.analysis.overall import OVERALL_COLUMNS, compute_overall
+from cotdistill.analysis.verdict import reach_verdict, to_text
 from cotdistill.common.errors import UserError
+from cotdistill.config.models import MethodEntry
+from cotdistill.methods import METHODS, is_proposed
 
-SETTINGS = {"dss": {}, "finetune": {}, "mi-paper": {"beta": 0.1}, "mi-off": {"beta": 0.0}}
+SETTINGS: dict[str, dict[str, float]] = {
+    "dss": {},
+    "finetune": {},
+    "mi-paper": {"beta": 0.1},
+    "mi-off": {"beta": 0.0},
+}
 Tables = tuple[pd.DataFrame, pd.DataFrame]
 
 
@@ -40,7 +47,8 @@ def tables(
                 status = "missing" if run in missing else "done"
                 row = {"run": run, "dataset": dataset, "student": "tiny", "method": method, "labels": "gold"}
                 row |= {"fraction": 1.0, "seed": seed, "status": status, "objective": method.split("-")[0]}
-                runs.append(row | {"method_settings": json.dumps(SETTINGS[method])})
+                entry = MethodEntry(name=method, method=str(row["objective"]), **SETTINGS[method])
+                runs.append(row | {"proposed": is_proposed(entry)})
                 if status == "done":
                     examples += [
                         {"run": run, "example": str(i), "correct": bool(c)} for i, c in enumerate(correct)
@@ -55,7 +63,7 @@ def one(frame: pd.DataFrame, method: str, dataset: str = "demo") -> pd.Series:
 
 
 def test_identical_methods_do_not_differ() -> None:
-    row = one(evidence(*tables({"dss": 0, "mi-paper": 0}), "dss"), "mi-paper")
+    row = one(compute_evidence(*tables({"dss": 0, "mi-paper": 0}), "dss"), "mi-paper")
     assert (row["difference"], row["low"], row["high"]) == (0, 0, 0)
     assert row["p"] == row["p_holm"] == row["p_permutation"] == 1 and row["p_mcnemar"] == [1] * 5
     assert row["decision"] == "no evidence"
@@ -63,8 +71,8 @@ def test_identical_methods_do_not_differ() -> None:
 
 def test_a_large_gain_is_seen_and_its_mirror_too() -> None:
     examples, runs = tables({"dss": 0, "mi-paper": 1})
-    row = one(evidence(examples, runs, "dss"), "mi-paper")
-    mirror = one(evidence(examples, runs, "mi-paper"), "dss")
+    row = one(compute_evidence(examples, runs, "dss"), "mi-paper")
+    mirror = one(compute_evidence(examples, runs, "mi-paper"), "dss")
     correct = examples.assign(method=examples["run"].str.split("/").str[2])
     means = correct.groupby("method")["correct"].mean()
     assert row["difference"] == pytest.approx(means["mi-paper"] - means["dss"]) == -mirror["difference"]
@@ -77,7 +85,7 @@ def test_a_large_gain_is_seen_and_its_mirror_too() -> None:
 
 def test_mcnemar_by_seed_is_a_binomial_test() -> None:
     examples, runs = tables({"dss": 0, "mi-paper": 0.2})
-    row = one(evidence(examples, runs, "dss"), "mi-paper")
+    row = one(compute_evidence(examples, runs, "dss"), "mi-paper")
     by_run = {run: part["correct"].to_numpy() for run, part in examples.groupby("run")}
     for seed, p in zip(row["seeds"], row["p_mcnemar"], strict=True):
         ours, theirs = by_run[run_id("demo", "mi-paper", seed)], by_run[run_id("demo", "dss", seed)]
@@ -89,24 +97,23 @@ def test_the_order_of_rows_does_not_matter() -> None:
     gains = {"dss": 0, "finetune": -0.3, "mi-paper": 0.3}
     examples, runs = tables(gains, ("a", "b"), range(3), n_test=60)
     mixed = examples.sample(frac=1, random_state=1), runs.sample(frac=1, random_state=2)
-    for function in (evidence, overall):
+    for function in (compute_evidence, compute_overall):
         expected = function(examples, runs, "dss")
         pd.testing.assert_frame_equal(function(*mixed, "dss"), expected)
-    found = verdict(evidence(*mixed, "dss"), overall(*mixed, "dss"), "x", "dss")
-    assert text(found) == text(
-        verdict(evidence(examples, runs, "dss"), overall(examples, runs, "dss"), "x", "dss")
-    )
+    found = reach_verdict(compute_evidence(*mixed, "dss"), compute_overall(*mixed, "dss"), "x", "dss")
+    expected = compute_evidence(examples, runs, "dss"), compute_overall(examples, runs, "dss")
+    assert to_text(found) == to_text(reach_verdict(*expected, "x", "dss"))
 
 
 def test_another_method_changes_nothing() -> None:
-    alone = one(evidence(*tables({"dss": 0, "mi-paper": 0.3}), "dss"), "mi-paper")
-    beside = one(evidence(*tables({"finetune": -1, "mi-paper": 0.3, "dss": 0}), "dss"), "mi-paper")
+    alone = one(compute_evidence(*tables({"dss": 0, "mi-paper": 0.3}), "dss"), "mi-paper")
+    beside = one(compute_evidence(*tables({"finetune": -1, "mi-paper": 0.3, "dss": 0}), "dss"), "mi-paper")
     pd.testing.assert_series_equal(alone, beside, check_names=False)
 
 
 def test_missing_runs_are_named_and_their_seeds_left_out() -> None:
     gone = [run_id("demo", "dss", 1), run_id("demo", "mi-paper", 3)]
-    row = one(evidence(*tables({"dss": 0, "mi-paper": 0.3}, missing=gone), "dss"), "mi-paper")
+    row = one(compute_evidence(*tables({"dss": 0, "mi-paper": 0.3}, missing=gone), "dss"), "mi-paper")
     assert row["seeds"] == [0, 2, 4]
     assert row["missing"] == [f"{run} (not finished)" for run in gone]
 
@@ -114,7 +121,7 @@ def test_missing_runs_are_named_and_their_seeds_left_out() -> None:
 def test_a_finished_run_without_answers_is_named() -> None:
     examples, runs = tables({"dss": 0, "mi-paper": 0.3})
     gone = run_id("demo", "dss", 0)
-    row = one(evidence(examples[examples["run"] != gone], runs, "dss"), "mi-paper")
+    row = one(compute_evidence(examples[examples["run"] != gone], runs, "dss"), "mi-paper")
     assert row["missing"] == [f"{gone} (no answers)"] and row["n_seeds"] == 4
 
 
@@ -124,7 +131,7 @@ def test_runs_pair_only_on_the_same_examples() -> None:
     renamed = examples["example"].where(
         ~((examples["run"] == other) & (examples["example"] == "7")), "another"
     )
-    row = one(evidence(examples.assign(example=renamed), runs, "dss"), "mi-paper")
+    row = one(compute_evidence(examples.assign(example=renamed), runs, "dss"), "mi-paper")
     assert row["seeds"] == [0, 1, 3, 4]
     assert row["unpaired"] == [f"{run_id('demo', 'mi-paper', 2)}: other test examples than {other}"]
 
@@ -132,7 +139,7 @@ def test_runs_pair_only_on_the_same_examples() -> None:
 def test_seeds_with_other_examples_than_most_are_named() -> None:
     examples, runs = tables({"dss": 0, "mi-paper": 0.3})
     cut = ~(examples["run"].str.endswith("/4") & (examples["example"] == "7"))
-    row = one(evidence(examples[cut], runs, "dss"), "mi-paper")
+    row = one(compute_evidence(examples[cut], runs, "dss"), "mi-paper")
     assert row["seeds"] == [0, 1, 2, 3] and row["n_test"] == 150
     assert row["unpaired"] == [f"{run_id('demo', 'mi-paper', 4)}: other test examples than most seeds"]
 
@@ -140,16 +147,16 @@ def test_seeds_with_other_examples_than_most_are_named() -> None:
 def test_an_example_answered_twice_is_refused() -> None:
     examples, runs = tables({"dss": 0, "mi-paper": 0.3})
     with pytest.raises(UserError, match=r"demo/tiny/dss/gold/1/0.*'0' stands twice"):
-        evidence(pd.concat([examples, examples.head(1)]), runs, "dss")
+        compute_evidence(pd.concat([examples, examples.head(1)]), runs, "dss")
 
 
 def test_an_unknown_baseline_is_refused() -> None:
     with pytest.raises(UserError, match="'baseline': method 'nothing' is not in the grid"):
-        evidence(*tables({"dss": 0, "mi-paper": 0.3}), "nothing")
+        compute_evidence(*tables({"dss": 0, "mi-paper": 0.3}), "nothing")
 
 
 def test_one_seed_decides_nothing() -> None:
-    row = one(evidence(*tables({"dss": 0, "mi-paper": 2}, seeds=[0]), "dss"), "mi-paper")
+    row = one(compute_evidence(*tables({"dss": 0, "mi-paper": 2}, seeds=[0]), "dss"), "mi-paper")
     assert row["decision"] == "unknown" and np.isnan(row["p_holm"])
     assert row["low"] > 0 and row["p_mcnemar"][0] < 0.001 and row["detectable"] > 0
     assert pd.isna(row["seeds_needed"]) and "one seed" in row["seeds_needed_why"]
@@ -157,20 +164,20 @@ def test_one_seed_decides_nothing() -> None:
 
 def test_no_pair_at_all() -> None:
     gone = [run_id("demo", "dss", seed) for seed in range(5)]
-    row = one(evidence(*tables({"dss": 0, "mi-paper": 0.3}, missing=gone), "dss"), "mi-paper")
+    row = one(compute_evidence(*tables({"dss": 0, "mi-paper": 0.3}, missing=gone), "dss"), "mi-paper")
     assert row["decision"] == "unknown" and row["n_seeds"] == 0 and len(row["missing"]) == 5
     assert np.isnan(row["difference"]) and pd.isna(row["n_test"])
 
 
 def test_no_answers_at_all() -> None:
     examples, runs = tables({"dss": 0, "mi-paper": 0.3})
-    assert one(evidence(examples.head(0), runs, "dss"), "mi-paper")["n_seeds"] == 0
-    assert overall(examples.head(0), runs, "dss").empty
+    assert one(compute_evidence(examples.head(0), runs, "dss"), "mi-paper")["n_seeds"] == 0
+    assert compute_overall(examples.head(0), runs, "dss").empty
 
 
 def test_holm_is_over_the_datasets_of_a_method() -> None:
     gains = {"dss": 0, "mi-paper": 0.15, "finetune": -1}
-    found = evidence(*tables(gains, ("a", "b", "c"), range(3), n_test=100), "dss")
+    found = compute_evidence(*tables(gains, ("a", "b", "c"), range(3), n_test=100), "dss")
     mine = found[found["method"] == "mi-paper"]
     assert set(mine["n_comparisons"]) == {3}
     assert mine["p_holm"].min() == pytest.approx(min(1, 3 * mine["p"].min()))
@@ -178,18 +185,20 @@ def test_holm_is_over_the_datasets_of_a_method() -> None:
 
 def test_what_is_proposed() -> None:
     gains = {"dss": 0, "mi-paper": 0.1, "mi-off": 0, "finetune": -1}
-    found = evidence(*tables(gains, seeds=range(2), n_test=50), "dss")
+    found = compute_evidence(*tables(gains, seeds=range(2), n_test=50), "dss")
     assert dict(zip(found["method"], found["proposed"], strict=True)) == {
         "finetune": False,
         "mi-off": False,
         "mi-paper": True,
     }
-    assert list(found.columns) == COLUMNS
+    assert list(found.columns) == EVIDENCE_COLUMNS
+    published = [name for name in METHODS.names() if not is_proposed(MethodEntry(name=name, method=name))]
+    assert published == ["dss", "finetune", "single_task"]
 
 
 def test_overall_means_the_datasets() -> None:
     examples, runs = tables({"dss": 0, "mi-paper": 0.5}, ("a", "b"), range(3))
-    blocks, together = evidence(examples, runs, "dss"), overall(examples, runs, "dss")
+    blocks, together = compute_evidence(examples, runs, "dss"), compute_overall(examples, runs, "dss")
     assert list(together.columns) == OVERALL_COLUMNS
     row = one(together, "mi-paper")
     assert row["difference"] == pytest.approx(blocks["difference"].mean())
@@ -201,8 +210,8 @@ def test_overall_means_the_datasets() -> None:
 
 def test_overall_needs_two_datasets_and_names_those_left_out() -> None:
     gains = {"dss": 0, "mi-paper": 0.5}
-    assert overall(*tables(gains), "dss").empty
+    assert compute_overall(*tables(gains), "dss").empty
     gone = [run_id("b", "mi-paper", seed) for seed in (0, 1)]
-    together = overall(*tables(gains, ("a", "b", "c"), range(3), missing=gone), "dss")
+    together = compute_overall(*tables(gains, ("a", "b", "c"), range(3), missing=gone), "dss")
     row = one(together, "mi-paper")
     assert row["datasets"] == ["a", "c"] and row["left_out"] == ["b"]

@@ -8,8 +8,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from cotdistill.analysis.evidence import COLUMNS, OVERALL_COLUMNS
-from cotdistill.analysis.verdict import Verdict, markdown, text, verdict
+from cotdistill.analysis.evidence import EVIDENCE_COLUMNS
+from cotdistill.analysis.overall import OVERALL_COLUMNS
+from cotdistill.analysis.verdict import Verdict, reach_verdict, to_markdown, to_text
 
 
 def row(decision: str = "no evidence", difference: float = 0.01, **changes: Any) -> dict[str, Any]:
@@ -26,8 +27,8 @@ def row(decision: str = "no evidence", difference: float = 0.01, **changes: Any)
 
 
 def made(*rows: dict[str, Any], overall: list[dict[str, Any]] | None = None) -> Verdict:
-    frame = pd.DataFrame(rows, columns=COLUMNS).astype({"seeds_needed": "Int64", "n_test": "Int64"})
-    return verdict(frame, pd.DataFrame(overall or [], columns=OVERALL_COLUMNS), "demo", "dss")
+    frame = pd.DataFrame(rows, columns=EVIDENCE_COLUMNS).astype({"seeds_needed": "Int64", "n_test": "Int64"})
+    return reach_verdict(frame, pd.DataFrame(overall or [], columns=OVERALL_COLUMNS), "demo", "dss")
 
 
 BETTER = row("better", 0.04, p_holm=0.01)
@@ -160,7 +161,7 @@ def test_a_bound_next_to_zero_keeps_its_sign() -> None:
 
 def test_text_is_wrapped_and_markdown_holds_the_same_words() -> None:
     found = made(BETTER, row(method="mi-released", missing=["demo/tiny/mi-released/gold/1/4 (not finished)"]))
-    plain, marked = text(found), markdown(found)
+    plain, marked = to_text(found), to_markdown(found)
     assert all(len(line) <= 88 for line in plain.splitlines())
     assert "mi-\n" not in plain and plain.endswith("\n")
     assert marked.startswith("## Verdict\n\n**Is mi-paper or mi-released")

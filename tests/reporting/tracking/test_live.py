@@ -15,6 +15,7 @@ from mlflow.tracking import MlflowClient
 
 from cotdistill.config.models import Experiment
 from cotdistill.runs.grid import Run, expand
+from cotdistill.tables.collect import collect
 from cotdistill.tracking import store
 
 pytestmark = pytest.mark.slow
@@ -53,7 +54,7 @@ class Job:
 
 def series(experiment: Experiment, run: Run, status: str = "RUNNING") -> list[tuple[int, float]]:
     """The loss of the run as MLflow has it, if it has this status."""
-    client = MlflowClient(store.uri_of(experiment))
+    client = MlflowClient(store.get_uri(experiment))
     found = client.get_experiment_by_name(experiment.experiment)
     runs = client.search_runs([found.experiment_id], f"tags.`{store.RUN}` = '{run.id}'") if found else []
     if len(runs) != 1 or runs[0].info.status != status:
@@ -121,6 +122,7 @@ def test_a_follower_that_ends_early_leaves_nothing_that_track_does_not_complete(
         until(lambda: [step for step, _ in series(experiment, one.run)] == [10, 20, 30, 40])
         again.kill()
         two.finish()
+        collect(experiment, allow_missing=True)
         warm.track(config).done()
     else:
         printed = tracker.log.read_text().splitlines()
@@ -132,6 +134,7 @@ def test_a_follower_that_ends_early_leaves_nothing_that_track_does_not_complete(
     assert {run["info"][0] for run in runs.values()} == {"FINISHED"}
     for job in (one, three) if number == signal.SIGKILL else (one, two, three):
         job.finish()
+    collect(experiment)
     warm.track(config).done()
     assert content(experiment) == expected
 

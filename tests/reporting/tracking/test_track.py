@@ -3,25 +3,36 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import socket
+import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 from filelock import FileLock
 from mlflow.tracking import MlflowClient
 
+from cotdistill.analysis.tables import AnalysedTables
 from cotdistill.common.errors import UserError
-from cotdistill.common.files import read_json, read_jsonl, write_json, write_jsonl
+from cotdistill.common.files import read_json, read_jsonl, write_jsonl
 from cotdistill.config.models import Experiment
+from cotdistill.methods import METHODS, dss
+from cotdistill.runs.documents import read_answers, write_answers
 from cotdistill.runs.grid import Run, expand
-from cotdistill.tracking import finished, mlflow_store, notes, store, track
+from cotdistill.runs.lease import Lease
+from cotdistill.tables.collect import collect
+from cotdistill.tracking import finished, live, mlflow_store, notes, store
+from cotdistill.tracking import track as track_tables
 from cotdistill.tracking.store import GONE
 
 Made = Callable[..., Experiment]
+Change = Callable[[Run, Path, str, Any], None]
 
 
 @pytest.fixture(autouse=True)
@@ -51,9 +62,15 @@ def small(made: Made, empty_store: Path) -> Experiment:
     return experiment
 
 
+def track(experiment: Experiment, **options: Any) -> dict[str, Any]:
+    """Collect what is finished, and track it."""
+    collect(experiment, allow_missing=True)
+    return track_tables(experiment, **options)
+
+
 def stored(experiment: Experiment) -> tuple[dict[str, Any], dict[str, Any]]:
     """(parents by cell, children by run id) of the store."""
-    client = MlflowClient(store.uri_of(experiment))
+    client = MlflowClient(store.get_uri(experiment))
     found = client.get_experiment_by_name(experiment.experiment)
     assert found is not None
     runs = client.search_runs([found.experiment_id])
@@ -88,11 +105,12 @@ def test_what_is_written(small: Experiment) -> None:
     assert child.data.params["method_settings.alpha"] == "0.5"
     assert child.data.tags["role"] == "baseline" and child.data.tags["config_hash"] == run.hash
     assert child.info.end_time - child.info.start_time == 60_000
-    client = MlflowClient(store.uri_of(small))
+    client = MlflowClient(store.get_uri(small))
     series = client.get_metric_history(child.info.run_id, "loss/rationale")
     assert [point.step for point in series] == [10, 20, 30, 40]
     artifacts = {artifact.path for artifact in client.list_artifacts(child.info.run_id)}
-    assert artifacts == {*finished.ARTIFACTS, notes.SAMPLE}
+    assert artifacts == {*(path.name for path in finished.list_artifacts(run.files)), notes.SAMPLE}
+    assert len(artifacts) == 5
     assert Path(small.results, "mlartifacts", "made-up").is_dir()
     parent = parents["cqa/tiny/mi/gold/1"]
     assert parent.data.metrics["test/accuracy_n"] == 2 and parent.data.tags["role"] == "proposed"
@@ -124,12 +142,11 @@ def test_a_cut_short_call_is_completed(small: Experiment, monkeypatch: pytest.Mo
     assert track(small)["unchanged"] == 4
 
 
-def test_changed_content_replaces_the_run(small: Experiment) -> None:
+def test_changed_content_replaces_the_run(small: Experiment, change: Change) -> None:
     track(small)
     run = expand(small)[0]
-    metrics = read_json(run.folder / "metrics.json")
-    metrics["strict"].update(test_accuracy=0.25, test_correct=50)
-    write_json(run.folder / "metrics.json", metrics)
+    change(run, run.files.metrics, "strict.test_accuracy", 0.25)
+    change(run, run.files.metrics, "strict.test_correct", 50)
     report = track(small)
     assert (report["added"], report["updated"], report["unchanged"]) == (0, 1, 3)
     whole(small)
@@ -140,21 +157,44 @@ def test_changed_content_replaces_the_run(small: Experiment) -> None:
 
 
 def test_what_is_replaced_while_it_is_read_is_written_again(
-    small: Experiment, monkeypatch: pytest.MonkeyPatch
+    small: Experiment, monkeypatch: pytest.MonkeyPatch, change: Change
 ) -> None:
-    run, real = expand(small)[0], finished.result_row
+    run, real = expand(small)[0], finished.build_history_rows
 
-    def evaluated_anew(run: Run) -> dict[str, Any]:
-        row = real(run)
-        predictions = run.folder / "predictions.jsonl"
-        predictions.write_text(predictions.read_text() * 2)
-        return row
+    def evaluated_anew(run: Run) -> list[dict[str, Any]]:
+        change(run, run.files.metrics, "evaluation_wall_s", 9.0)
+        return real(run)
 
-    before = finished.read(run)
+    before = finished.read_finished(run, {})
     with monkeypatch.context() as patch:
-        patch.setattr(finished, "result_row", evaluated_anew)
-        assert before is not None and before.row
-    assert before != finished.read(run), "the digest is of files that were not read"
+        patch.setattr(finished, "build_history_rows", evaluated_anew)
+        during = finished.read_finished(run, {})
+    after = finished.read_finished(run, {})
+    assert before and during and after
+    assert before.digest == during.digest != after.digest, "the digest is of files that were not read"
+    with pytest.raises(UserError, match="changed since it was collected"):
+        during.check()
+
+
+def test_a_run_that_changed_since_it_was_collected_is_refused(small: Experiment, change: Change) -> None:
+    run = expand(small)[0]
+    collect(small)
+    change(run, run.files.metrics, "evaluation_wall_s", 9.0)
+    with pytest.raises(UserError, match="metrics.json: changed since it was collected; collect again"):
+        track_tables(small)
+    run.files.metrics.unlink()
+    with pytest.raises(UserError, match="metrics.json: no such file, though it was collected"):
+        track_tables(small)
+    assert stored(small) == ({}, {}), "a fault is found before anything is written"
+
+
+def test_only_the_tables_are_read(small: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match="results.parquet: no such table; run the collect stage first"):
+        track_tables(small)
+    track(small)
+    for run in expand(small):
+        run.folder.rename(run.folder.with_name(f"{run.seed}.aside"))
+    assert track_tables(small)["unchanged"] == 4
 
 
 def test_another_trackers_writing_is_not_undone(small: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,10 +206,10 @@ def test_another_trackers_writing_is_not_undone(small: Experiment, monkeypatch: 
         monkeypatch.undo()
         aside.rename(last.folder)  # finished while we wait, and written by who holds the store
         track(small)
-        with store.writing(*arguments):
+        with store.hold_store(*arguments):
             yield
 
-    monkeypatch.setattr(mlflow_store, "writing", waits_for_another)
+    monkeypatch.setattr(mlflow_store, "hold_store", waits_for_another)
     assert track(small)["unchanged"] == 4
     whole(small)
 
@@ -217,21 +257,28 @@ def test_a_new_store_is_laid_out_quietly(
 # --- what stands beside the accuracy: measures, inputs, descriptions, figures
 
 
-def measured(run: Run, **values: Any) -> None:
-    """Add measures to the run's metrics."""
-    metrics = read_json(run.folder / "metrics.json")
-    write_json(run.folder / "metrics.json", {**metrics, "measures": values})
+@pytest.fixture
+def measured(change: Change) -> Callable[..., None]:
+    """Replace the measures of the run's metrics."""
+
+    def write(run: Run, **values: Any) -> None:
+        change(run, run.files.metrics, "measures", values)
+
+    return write
 
 
 def description(stored_run: Any) -> str:
     return str(stored_run.data.tags["mlflow.note.content"])
 
 
-def test_measures_are_final_metrics_and_the_parent_has_their_means(small: Experiment) -> None:
+def test_measures_are_final_metrics_and_the_parent_has_their_means(
+    small: Experiment, measured: Callable[..., None], seal: Callable[[Run], None]
+) -> None:
     first, second = expand(small)[:2]
     for run, value in ((first, 0.1), (second, 0.3)):
         series = [{"step": 10, "mi/pooled/infonce": 0.7}, {"step": 40, "mi/pooled/infonce": 0.9}]
         write_jsonl(run.folder / "history.jsonl", [*read_jsonl(run.folder / "history.jsonl"), *series])
+        seal(run)
         bound = {"value": 1 + value, "low": 0.5, "n": 50, "ceiling": 3.9}
         measured(
             run,
@@ -244,7 +291,7 @@ def test_measures_are_final_metrics_and_the_parent_has_their_means(small: Experi
     metrics = children[first.id].data.metrics
     assert metrics["calibration/sequence/ece_width"] == 0.1 and metrics["mi/pooled/infonce/ceiling"] == 3.9
     assert metrics["mi/pooled/infonce"] == 0.9 and metrics["mi/pooled/infonce/value"] == 1.1
-    client = MlflowClient(store.uri_of(small))
+    client = MlflowClient(store.get_uri(small))
     history = client.get_metric_history(children[first.id].info.run_id, "mi/pooled/infonce")
     assert [point.value for point in history] == [0.7, 0.9]
     means = parents["cqa/tiny/dss/gold/1"].data.metrics
@@ -256,7 +303,9 @@ def test_measures_are_final_metrics_and_the_parent_has_their_means(small: Experi
     assert collides["loss/total/final"] == 7.0 and collides["loss/total"] != 7.0
 
 
-def test_a_changed_measure_updates_run_and_parent_in_place_of_the_old(small: Experiment) -> None:
+def test_a_changed_measure_updates_run_and_parent_in_place_of_the_old(
+    small: Experiment, measured: Callable[..., None]
+) -> None:
     run = expand(small)[0]
     measured(run, rationale={"made": {"bleu": 10.0}})
     track(small)
@@ -283,10 +332,15 @@ def test_datasets_are_inputs_with_the_digest_of_the_data(small: Experiment) -> N
     assert str(expand(small)[0].prepared.absolute()) in inputs[0].dataset.source
 
 
-def test_descriptions_and_samples_are_there_to_read(small: Experiment, tmp_path: Path) -> None:
+def test_descriptions_and_samples_are_there_to_read(
+    small: Experiment, tmp_path: Path, seal: Callable[[Run], None]
+) -> None:
     run = expand(small)[0]
-    rows = [{"id": str(k), "input": "x|y", "options": ["a", "b"], "correct": True} for k in range(30)]
-    write_jsonl(run.folder / "predictions.jsonl", rows)
+    first = replace(read_answers(run.files.predictions)[0], input="x|y", correct=True)
+    first = replace(first, options=["a", "b"], option_probabilities=[0.5, 0.5])
+    write_answers(run.files.predictions, [replace(first, id=str(k)) for k in range(30)])
+    rows = read_jsonl(run.files.predictions)
+    seal(run)
     track(small)
     parents, children = stored(small)
     parent, child = parents["cqa/tiny/dss/gold/1"], children[run.id]
@@ -296,10 +350,12 @@ def test_descriptions_and_samples_are_there_to_read(small: Experiment, tmp_path:
     assert f"{strict['test_correct']} of {strict['test_n']}" in text
     assert f"/runs/{parent.info.run_id}/artifacts" in text and str(run.folder.absolute()) in text
     assert "| test/accuracy |" in description(parent) and "No figures" in description(parent)
-    client = MlflowClient(store.uri_of(small))
+    client = MlflowClient(store.get_uri(small))
     table = read_json(Path(client.download_artifacts(child.info.run_id, notes.SAMPLE, str(tmp_path))))
     assert table["columns"] == list(rows[0]) and len(table["data"]) == notes.SAMPLE_ROWS
-    assert table["data"][3] == ["3", "x|y", '["a", "b"]', True]
+    shown = dict(zip(table["columns"], table["data"][3], strict=True))
+    names = ("id", "input", "options", "correct")
+    assert [shown[name] for name in names] == ["3", "x|y", '["a", "b"]', True]
 
 
 def test_figures_drawn_later_reach_the_parent_and_rewrite_no_run(small: Experiment) -> None:
@@ -307,7 +363,7 @@ def test_figures_drawn_later_reach_the_parent_and_rewrite_no_run(small: Experime
     before = {run.info.run_id for group in stored(small) for run in group.values()}
     figures = Path(small.results, small.experiment, "figures")
     figures.mkdir()
-    client = MlflowClient(store.uri_of(small))
+    client = MlflowClient(store.get_uri(small))
     for content in (b"first", b"second"):
         (figures / "accuracy.png").write_bytes(content)
         assert track(small)["unchanged"] == 4
@@ -322,7 +378,7 @@ def test_figures_drawn_later_reach_the_parent_and_rewrite_no_run(small: Experime
 def test_a_description_that_a_person_wrote_stays(small: Experiment) -> None:
     track(small)
     parents, children = stored(small)
-    client = MlflowClient(store.uri_of(small))
+    client = MlflowClient(store.get_uri(small))
     run = expand(small)[0]
     client.set_tag(children[run.id].info.run_id, "mlflow.note.content", "mine")
     aside = run.folder.with_name("aside")
@@ -343,7 +399,7 @@ def test_a_run_whose_folder_is_gone_is_marked_until_it_comes_back(small: Experim
     track(small)
     before = {name: run.info.run_id for name, run in stored(small)[1].items()}
     run = expand(small)[3]
-    cell = finished.cell_of(run)
+    cell = finished.get_cell(run.id)
     aside = Path(small.results, "aside")
     run.folder.rename(aside)
     report = track(small)
@@ -372,11 +428,11 @@ def test_a_cell_is_gone_with_all_its_runs_and_leaving_the_grid_is_not_gone(small
         shutil.rmtree(run.folder)
     for experiment in (less, small):
         assert track(experiment)["gone"] == 2
-        assert marks(small) == {*(run.id for run in lost), finished.cell_of(lost[0])}
+        assert marks(small) == {*(run.id for run in lost), finished.get_cell(lost[0].id)}
 
 
 def test_moved_results_are_found_again(small: Experiment, tmp_path: Path) -> None:
-    uri = store.uri_of(small)
+    uri = store.get_uri(small)
     track(small)
     moved = small.model_copy(update={"tracking": small.tracking.model_copy(update={"uri": uri})})
     moved = moved.model_copy(update={"results": str(tmp_path / "moved")})
@@ -391,9 +447,62 @@ def test_tags_are_read_alike_through_mlflow_and_from_the_file(
     small: Experiment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     track(small)
-    client = MlflowClient(store.uri_of(small))
-    target = store.experiment_id(client, small)
+    client = MlflowClient(store.get_uri(small))
+    target = store.find_experiment(client, small)
     client.delete_run(stored(small)[1][expand(small)[0].id].info.run_id)
-    direct = store.stored_runs(client, target)
-    monkeypatch.setattr(store, "_database", lambda uri: None)
-    assert store.stored_runs(client, target) == direct and len(direct) == 5
+    direct = store.read_stored_runs(client, target)
+    monkeypatch.setattr(store, "_find_database", lambda uri: None)
+    assert store.read_stored_runs(client, target) == direct and len(direct) == 5
+
+
+# --- what a method is
+
+
+def test_a_method_of_ones_own_has_one_role_everywhere(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Mine(dss.DSS):
+        """A user's method, which reuses a reference."""
+
+    real = METHODS.module
+
+    def module(name: str) -> ModuleType:
+        if name != "mine":
+            return real(name)
+        found = ModuleType("mine")
+        found.METHOD = Mine  # type: ignore[attr-defined]
+        return found
+
+    monkeypatch.setattr(METHODS, "module", module)
+    monkeypatch.setattr(METHODS, "names", lambda: ["dss", "finetune", "mi", "mine", "single_task"])
+    off = {"name": "off", "method": "mi", "beta": 0.0}
+    grid: dict[str, Any] = {"datasets": ["cqa"], "methods": ["dss", "mine", "finetune", "mi", off]}
+    experiment = made(**grid, seeds=[0, 1], steps=40)
+    collect(experiment)
+    evidence = AnalysedTables(experiment).evidence.set_index("method")["proposed"]
+    items = finished.select_finished(experiment)
+    expected = {
+        "dss": "baseline", "mine": "proposed", "finetune": "other", "mi": "proposed", "off": "other",
+    }  # fmt: skip
+    assert {item.run.method.name: item.tags["role"] for item in items} == expected
+    assert {name: "proposed" if found else "other" for name, found in evidence.items()} == {
+        name: role for name, role in expected.items() if role != "baseline"
+    }
+    assert {run.method.name: live.build_run_tags(run)["role"] for run in expand(experiment)} == expected
+
+
+# --- when a run in training began
+
+
+def test_a_run_in_training_began_when_its_process_took_it_or_training_says(small: Experiment) -> None:
+    run = expand(small)[0]
+    before = time.time() * 1000
+    # written at the end of a training before, and no word on this one
+    os.utime(run.files.config, (1, 1))
+    assert live.find_start(run) >= int(before)
+    run.state.mkdir(parents=True)
+    (run.state / "started.json").write_text(json.dumps({"started_at": "2026-01-02T03:04:05+00:00"}))
+    assert live.find_start(run) == 1_767_323_045_000
+    with Lease(run.files.states) as lease:
+        assert live.find_start(run) == int(lease.about["since"] * 1000)
+    assert live.find_start(run) == 1_767_323_045_000
+    (run.state / "started.json").write_text('{"started_at": "yester')
+    assert live.find_start(run) >= int(before)

@@ -10,8 +10,18 @@ from typing import Any
 
 import pytest
 
-from cotdistill.common.files import write_json, write_jsonl
+from cotdistill.common.files import file_sha256, read_sealed, sealed, write_json, write_jsonl
 from cotdistill.config.models import Experiment
+from cotdistill.runs.documents import (
+    Answer,
+    Environment,
+    Metrics,
+    RunConfig,
+    Score,
+    StrictScore,
+    TeacherScore,
+    write_answers,
+)
 from cotdistill.runs.grid import Run, expand
 
 TERMS = {
@@ -41,54 +51,70 @@ def write_run(run: Run, steps: int = 100) -> None:
     """Write the folder of a finished run, with numbers that follow from the run's axes."""
     draw = random.Random(run.id)
     objective = run.config["method_settings"]["method"]
-    correct = 90 + GAIN[objective] + 3 * (run.seed % 3) + draw.randrange(3)
+    correct = 90 + GAIN.get(objective, 0) + 3 * (run.seed % 3) + draw.randrange(3)
     last = correct - draw.randrange(3)
-    identity = {"run": run.id, "hash": run.hash}
-    write_json(run.folder / "config.json", {**identity, "config": run.config})
-    write_jsonl(run.folder / "history.jsonl", _history(objective, draw, steps, correct / N_TEST))
-    split = {"accuracy": 0.75, "correct": 150, "n": N_TEST, "unparsed": 1}
-    write_json(
-        run.folder / "metrics.json",
-        {
-            **identity,
-            "strict": {
-                "step": steps - 20,
-                "valid_accuracy": correct / N_TEST,
-                "test_accuracy": correct / N_TEST,
-                "test_correct": correct,
-                "test_n": N_TEST,
-                "mean_confidence": 0.8,
-            },
-            "published": {
-                "step": steps,
-                "test_accuracy": last / N_TEST,
-                "test_correct": last,
-                "test_n": N_TEST,
-            },
-            "teacher": {"train": split, "valid": split, "test": split},
-            "sizes": {"train": round(720 * run.fraction), "valid": 80, "test": N_TEST},
-            "evaluation_wall_s": 1.5,
-            "measures": _measures(run, correct),
-        },
-    )
-    write_jsonl(run.folder / "predictions.jsonl", _predictions(run, correct))
-    write_json(
-        run.folder / "environment.json",
-        {
-            "versions": {"torch": "2"},
-            "hardware": {"cpu": "made up"},
-            "git_commit": "0123abc",
-            "data_checksum": f"sum-of-{run.dataset.name}",
-            "device": "cpu",
-            "wall_s": 60.0,
-            "peak_memory_mb": 512.0,
-            "started_at": "2026-01-02T03:04:05+00:00",
-            "finished_at": "2026-01-02T03:05:05+00:00",
-        },
-    )
+    files = run.files
+    RunConfig(run=run.id, hash=run.hash, config=run.config).write(files.config)
+    write_jsonl(files.history, _history(objective, draw, steps, correct / N_TEST))
+    write_answers(files.predictions, _predictions(run, correct))
+    Environment(
+        run=run.id,
+        hash=run.hash,
+        versions={"torch": "2"},
+        hardware={"cpu": "made up"},
+        device="cpu",
+        engine="packed",
+        git_commit="0123abc",
+        data_checksum=f"sum-of-{run.dataset.name}",
+        student={},
+        wall_s=60.0,
+        peak_memory_mb=512.0,
+        started_at="2026-01-02T03:04:05+00:00",
+        finished_at="2026-01-02T03:05:05+00:00",
+    ).write(files.environment)
+    split = TeacherScore(accuracy=0.75, correct=150, n=N_TEST, unparsed=1)
+    score = {"test_n": N_TEST, "mean_confidence": 0.8}
+    Metrics(
+        run=run.id,
+        hash=run.hash,
+        strict=StrictScore(
+            step=steps - 20,
+            valid_accuracy=correct / N_TEST,
+            test_accuracy=correct / N_TEST,
+            test_correct=correct,
+            **score,
+        ),
+        published=Score(step=steps, test_accuracy=last / N_TEST, test_correct=last, **score),
+        measures=_measures(run, correct),
+        teacher={"train": split, "valid": split, "test": split},
+        sizes={"train": round(720 * run.fraction), "valid": 80, "test": N_TEST},
+        evaluation_wall_s=1.5,
+        files={path.name: file_sha256(path) for path in digested(run)},
+    ).write(files.metrics)
 
 
-def _predictions(run: Run, correct: int) -> list[dict[str, Any]]:
+def digested(run: Run) -> tuple[Path, ...]:
+    """The files whose digests `metrics.json` tells."""
+    return run.files.config, run.files.history, run.files.environment, run.files.predictions
+
+
+def change_document(path: Path, key: str, value: Any) -> None:
+    """Write another value at a dotted key of a sealed document, under a seal that fits."""
+    content = read_sealed(path, "")
+    *outer, last = key.split(".")
+    place = content
+    for name in outer:
+        place = place[name]
+    place[last] = value
+    write_json(path, sealed(content))
+
+
+def seal_files(run: Run) -> None:
+    """Have `metrics.json` tell the files beside it as they are now."""
+    change_document(run.files.metrics, "files", {path.name: file_sha256(path) for path in digested(run)})
+
+
+def _predictions(run: Run, correct: int) -> list[Answer]:
     """Hard examples are hard for every run; svamp has no options, and only some methods write rationales."""
     draw = random.Random(run.id + "predictions")
     hard = random.Random(run.dataset.name)
@@ -97,7 +123,7 @@ def _predictions(run: Run, correct: int) -> list[dict[str, Any]]:
     lines = []
     for number in range(N_TEST):
         confidence = min(max(1.2 - 0.7 * difficulty[number], 0.25), 0.99)
-        line = {
+        line: dict[str, Any] = {
             "id": f"{run.dataset.name}-{number}", "input": "which?", "gold": "a",
             "prediction": "a" if number in right else "b", "correct": number in right,
             "confidence": confidence, "options": [], "option_probabilities": [],
@@ -106,9 +132,9 @@ def _predictions(run: Run, correct: int) -> list[dict[str, Any]]:
             line["options"] = ["a", "b", "c"]
             best, rest = confidence, (1 - confidence) / 2
             line["option_probabilities"] = [best, rest, rest] if number in right else [rest, best, rest]
-        if len(TERMS[run.method.method]) > 1:
+        if len(TERMS.get(run.method.method, ())) > 1:
             line |= {"rationale": "it is a.", "teacher_rationale": "so a."}
-        lines.append(line)
+        lines.append(Answer(**line))
     return lines
 
 
@@ -125,7 +151,7 @@ def _measures(run: Run, correct: int) -> dict[str, Any]:
     found: dict[str, Any] = {"calibration": {"sequence": calibration()}}
     if run.dataset.name == "cqa":
         found["calibration"]["options"] = calibration()
-    if len(TERMS[run.method.method]) > 1:
+    if len(TERMS.get(run.method.method, ())) > 1:
         gain = 0.4 if run.method.method == "mi" else 0.0
         found["rationale"] = {
             "n": N_TEST, "bleu": draw.uniform(10, 30), "bleu_signature": "nrefs:1", "words": 9.5,
@@ -147,19 +173,37 @@ def _history(objective: str, draw: random.Random, steps: int, accuracy: float) -
     lines: list[dict[str, Any]] = []
     for step in range(10, steps + 1, 10):
         fall = math.exp(-3 * step / steps)
-        names = [f"loss/{term}" for term in TERMS[objective]]
+        names = [f"loss/{term}" for term in TERMS.get(objective, ("label",))]
         terms = {name: (3 + k) * fall + 0.5 + 0.1 * draw.random() for k, name in enumerate(names)}
         line = {"step": step, "epoch": step / 50, "loss/total": sum(terms.values()), **terms}
         lines.append({**line, "learning_rate": 5e-5 * (1 - step / steps), "gradient_norm": 1.0})
         if step % 20 == 0:
             value = accuracy * (1 - fall) + 0.02 * draw.random()
             found = {"valid/accuracy": value, "valid/n": 80}
-            if len(TERMS[objective]) > 1:
+            if len(TERMS.get(objective, ("label",))) > 1:
                 kinds = ("decoder/infonce", "decoder/gaussian", "output/infonce", "output/gaussian")
                 names = [f"mi/{kind}" for kind in kinds]
                 found |= {name: (1 - fall) * (1 + k) + 0.1 * draw.random() for k, name in enumerate(names)}
             lines.append({"step": step, "epoch": step / 50, **found})
     return lines
+
+
+@pytest.fixture(scope="session")
+def change() -> Callable[[Run, Path, str, Any], None]:
+    """Change a value of a finished run's document: `change(run, file, dotted key, value)`; all else fits."""
+
+    def write(run: Run, path: Path, key: str, value: Any) -> None:
+        change_document(path, key, value)
+        if path != run.files.metrics:
+            seal_files(run)
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def seal() -> Callable[[Run], None]:
+    """Have a run's `metrics.json` tell the files beside it as they are now."""
+    return seal_files
 
 
 @pytest.fixture

@@ -1,0 +1,132 @@
+"""Sum up over datasets how each method differs from the baseline. No decision rests on it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from cotdistill.analysis import across, crossed
+from cotdistill.analysis.pairs import Answers, Pairs, group_answers, make_rng, pair_runs, split_blocks
+from cotdistill.tables.columns import SETTING
+
+
+@dataclass(frozen=True)
+class Overall:
+    """How one method differs from the baseline over several datasets; a row of the table of overall results.
+
+    A dataset counts when it has at least two pairs of runs; every dataset weighs the same.
+    """
+
+    student: str
+    labels: str
+    fraction: float
+    method: str
+    baseline: str
+    n_datasets: int
+    datasets: list[str]
+    left_out: list[str]
+    n_runs: int
+    difference: float
+    """mean over datasets, with the stratified bootstrap of `crossed.mean_of`; NaN for the baseline itself"""
+    low: float
+    high: float
+    p: float
+    """not corrected"""
+    probability_of_improvement: float
+    """over the baseline, as in `across`, with a 95% interval over the same runs"""
+    improvement_low: float
+    improvement_high: float
+    iqm: float
+    """interquartile mean of the accuracies, as in `across`, with a 95% interval"""
+    iqm_low: float
+    iqm_high: float
+
+
+OVERALL_COLUMNS = [field.name for field in fields(Overall)]
+
+
+def compute_overall(examples: pd.DataFrame, runs: pd.DataFrame, baseline: str) -> pd.DataFrame:
+    """Return a row (see Overall) per setting of the grid and method, the baseline too, over its datasets.
+
+    A dataset counts for a method when it has at least two pairs of runs with the baseline; `left_out` names
+    the others. The datasets themselves are not resampled, so it speaks of these datasets alone. No row where
+    fewer than two datasets can be used. Raises UserError as `compute_evidence`.
+    """
+    answers = group_answers(examples)
+    blocks = split_blocks(runs, baseline)
+    rows = []
+    for setting in sorted({tuple(key[axis] for axis in SETTING) for key, _ in blocks}):
+        mine = [(key, block) for key, block in blocks if tuple(key[axis] for axis in SETTING) == setting]
+        for method in sorted({name for _, block in mine for name in block["method"]}):
+            key = dict(zip(SETTING, setting, strict=True))
+            row = _sum_up(key, mine, method, baseline, answers)
+            rows += [asdict(row)] if row else []
+    return pd.DataFrame(rows, columns=OVERALL_COLUMNS)
+
+
+def _sum_up(
+    key: dict[str, Any],
+    blocks: list[tuple[dict[str, Any], pd.DataFrame]],
+    method: str,
+    baseline: str,
+    answers: Answers,
+) -> Overall | None:
+    """Return the row of one method in one setting; None where fewer than two datasets can be used."""
+    used: dict[str, tuple[dict[str, Any], Pairs]] = {}
+    left_out = []
+    for where, block in blocks:
+        pairs = pair_runs(block, method, baseline, answers)
+        if len(pairs.seeds) > 1 and pairs.n_examples > 1:
+            used[where["dataset"]] = where, pairs
+        else:
+            left_out.append(where["dataset"])
+    if len(used) < 2:
+        return None
+    ours = [pairs.proposed.mean(axis=1) for _, pairs in used.values()]
+    iqm_low, iqm_high = across.interquartile_interval(ours, make_rng("iqm", key, method, baseline))
+    mean = crossed.Estimate(math.nan, math.nan, math.nan, math.nan)
+    chance = chance_low = chance_high = math.nan
+    if method != baseline:
+        theirs = [pairs.baseline.mean(axis=1) for _, pairs in used.values()]
+        chance = across.probability_of_improvement(ours, theirs)
+        rng = make_rng("improvement", key, method, baseline)
+        chance_low, chance_high = across.improvement_interval(ours, theirs, rng)
+        mean = _average([
+            (pairs, make_rng("bootstrap", where, method, baseline)) for where, pairs in used.values()
+        ])  # fmt: skip
+    return Overall(
+        **key,
+        method=method,
+        baseline=baseline,
+        n_datasets=len(used),
+        datasets=list(used),
+        left_out=left_out,
+        n_runs=sum(map(len, ours)),
+        difference=mean.mean,
+        low=mean.low,
+        high=mean.high,
+        p=mean.p,
+        probability_of_improvement=chance,
+        improvement_low=chance_low,
+        improvement_high=chance_high,
+        iqm=across.interquartile_mean(ours),
+        iqm_low=iqm_low,
+        iqm_high=iqm_high,
+    )
+
+
+def _average(datasets: list[tuple[Pairs, np.random.Generator]]) -> crossed.Estimate:
+    """Return the mean difference over datasets with its interval."""
+    return crossed.mean_of([
+        (float(pairs.differences.mean()), crossed.deviations(pairs.differences, rng))
+        for pairs, rng in datasets
+    ])  # fmt: skip
+
+
+def read_overall(frame: pd.DataFrame) -> list[Overall]:
+    """Return the rows of the table of overall results."""
+    return [Overall(**{str(key): value for key, value in row.items()}) for row in frame.to_dict("records")]

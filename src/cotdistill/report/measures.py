@@ -1,0 +1,91 @@
+"""Show the measures of finished runs: which belong to a table, under which heading, in which unit."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import pandas as pd
+
+from cotdistill.tables.columns import CELL
+
+
+@dataclass(frozen=True)
+class MeasureColumn:
+    """A column of a table of measures: the measure's name, the heading, and the factor and digits shown."""
+
+    name: str
+    heading: str
+    scale: float = 1.0
+    digits: int = 2
+
+
+def _calibration(kind: str) -> list[MeasureColumn]:
+    return [
+        MeasureColumn(f"calibration/{kind}/accuracy", "accuracy %", 100, 1),
+        MeasureColumn(f"calibration/{kind}/mean_confidence", "mean confidence %", 100, 1),
+        MeasureColumn(f"calibration/{kind}/ece_width", "ECE % (equal width)", 100, 1),
+        MeasureColumn(f"calibration/{kind}/ece_mass", "ECE % (equal mass)", 100, 1),
+        MeasureColumn(f"calibration/{kind}/brier", "Brier", 1, 3),
+        MeasureColumn(f"calibration/{kind}/nll", "NLL (nats)", 1, 3),
+    ]
+
+
+def _information(space: str) -> list[MeasureColumn]:
+    return [
+        MeasureColumn(f"mi/{space}/infonce/value", f"{space}, InfoNCE (nats)"),
+        MeasureColumn(f"mi/{space}/gaussian/value", f"{space}, Gaussian (nats)"),
+    ]
+
+
+GROUPS: dict[str, list[MeasureColumn]] = {
+    "Calibration of option scoring": _calibration("options"),
+    "Calibration of the generated label": _calibration("sequence"),
+    "Rationales": [
+        MeasureColumn("rationale/faithful_prediction", "states the prediction %", 100, 1),
+        MeasureColumn("rationale/faithful_gold", "states the gold label %", 100, 1),
+        MeasureColumn("rationale/states_label", "states a label %", 100, 1),
+        MeasureColumn("rationale/bleu", "BLEU", 1, 1),
+        MeasureColumn("rationale/rouge1", "ROUGE-1", 100, 1),
+        MeasureColumn("rationale/rouge2", "ROUGE-2", 100, 1),
+        MeasureColumn("rationale/rougeL", "ROUGE-L", 100, 1),
+        MeasureColumn("rationale/words", "words", 1, 1),
+        MeasureColumn("rationale/repetition", "repetition %", 100, 1),
+        MeasureColumn("rationale/judge_mean", "judge (1 to 5)"),
+    ],
+    "Mutual information between the two tasks, on test": [
+        *_information("decoder"), *_information("output"),
+    ],
+}  # fmt: skip
+"""columns of each table of measures by its heading, in the order of the tables"""
+
+
+def tabulate_group(
+    measures: pd.DataFrame, cells: pd.DataFrame, group: str, varying: list[str]
+) -> tuple[list[str], list[list[str]]] | None:
+    """Return header and rows of a group of measures; None without values.
+
+    A number is the mean ± the standard deviation over seeds. measures: the long table. cells: rows with the
+    axes CELL, in the order to show. varying: axes beside the method that get a column.
+    """
+    shown = [column for column in GROUPS[group] if (measures["measure"] == column.name).any()]
+    rows = []
+    for cell in cells[CELL].to_dict("records"):
+        keep = pd.Series(True, index=measures.index)
+        for axis in CELL:
+            keep &= measures[axis] == cell[axis]
+        own = measures[keep]
+        values = [own.loc[own["measure"] == column.name, "value"] for column in shown]
+        if any(len(found) for found in values):
+            texts = [_show(found, column) for found, column in zip(values, shown, strict=True)]
+            rows.append([cell["method"], *(f"{cell[axis]:g}" if axis == "fraction" else str(cell[axis])
+                                           for axis in varying), *texts])  # fmt: skip
+    return (["method", *varying, *(column.heading for column in shown)], rows) if rows else None
+
+
+def _show(values: pd.Series, column: MeasureColumn) -> str:
+    found = values.dropna()
+    if not len(found):
+        return "n/a"
+    mean, sd = column.scale * float(found.mean()), column.scale * float(found.std(ddof=1))
+    return f"{mean:.{column.digits}f}" + ("" if math.isnan(sd) else f" ± {sd:.{column.digits}f}")
