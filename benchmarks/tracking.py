@@ -123,7 +123,8 @@ def write(run: Run, points: int) -> None:
     """Write the folder of a finished run, without the syncs that a real one pays for."""
     run.folder.mkdir(parents=True)
     identity = {"schema_version": SCHEMA_VERSION, "run": run.id, "hash": run.hash}
-    write_plain(run.folder / "config.json", json.dumps(seal({**identity, "config": run.config})))
+    config = seal({**identity, "engine": "packed", "config": run.config})
+    write_plain(run.folder / "config.json", json.dumps(config))
     lines = [
         {"step": step, **{name: 1 / (step + k) for k, name in enumerate(SERIES)}}
         for step in range(1, (points - FINAL) // len(SERIES) + 1)

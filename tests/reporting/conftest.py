@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from cotdistill.common.files import file_sha256, read_sealed, sealed, write_json, write_jsonl
+from cotdistill.common.files import file_sha256, read_sealed, write_json, write_jsonl
+from cotdistill.common.files import seal as seal_document
 from cotdistill.config.models import Experiment
 from cotdistill.runs.documents import (
     Answer,
@@ -54,7 +55,7 @@ def write_run(run: Run, steps: int = 100) -> None:
     correct = 90 + GAIN.get(objective, 0) + 3 * (run.seed % 3) + draw.randrange(3)
     last = correct - draw.randrange(3)
     files = run.files
-    RunConfig(run=run.id, hash=run.hash, config=run.config).write(files.config)
+    RunConfig(run=run.id, hash=run.hash, engine="packed", config=run.config).write(files.config)
     write_jsonl(files.history, _history(objective, draw, steps, correct / N_TEST))
     write_answers(files.predictions, _predictions(run, correct))
     Environment(
@@ -106,7 +107,7 @@ def change_document(path: Path, key: str, value: Any) -> None:
     for name in outer:
         place = place[name]
     place[last] = value
-    write_json(path, sealed(content))
+    write_json(path, seal_document(content))
 
 
 def seal_files(run: Run) -> None:

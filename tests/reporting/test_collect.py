@@ -11,7 +11,8 @@ import pandas as pd
 import pytest
 
 from cotdistill.common.errors import UserError
-from cotdistill.common.files import read_json, sealed, write_json
+from cotdistill.common.files import read_json, write_json
+from cotdistill.common.files import seal as seal_document
 from cotdistill.config.models import Experiment
 from cotdistill.runs.grid import Run, expand
 from cotdistill.tables.collect import collect
@@ -113,7 +114,7 @@ def test_what_an_older_config_left_is_missing_from_partial_tables(made: Made) ->
     # an older layout is no reason to refuse it: it is not read
     metrics = read_json(failed.files.metrics)
     older = {key: metrics[key] for key in ("run", "hash", "strict")}
-    write_json(failed.files.metrics, sealed(older))
+    write_json(failed.files.metrics, seal_document(older))
     collect(new, allow_missing=True)
     # training was as far as to write its config, and evaluation did not come
     failed.files.metrics.unlink()

@@ -12,6 +12,11 @@ import sentencepiece
 import torch
 from safetensors.torch import save_file
 
+from cotdistill.students.packed import layout
+from cotdistill.students.packed import learning as packed_learning
+from cotdistill.students.packed import scoring as packed_scoring
+from cotdistill.students.reference import passes
+
 WORDS = "ann bob cem dia paints the cup hat car pen box red dark blue green with grey dots what colour is of"
 ENDS = ("predict:", "explain:", "1 2.0")
 LINES = [f"{first} {second} {end}" for first in WORDS.split() for second in WORDS.split() for end in ENDS]
@@ -63,3 +68,15 @@ def write_checkpoint() -> Callable[..., dict[str, torch.Tensor]]:
         return tensors
 
     return write
+
+
+@pytest.fixture(params=[False, True], ids=["whole", "cut"])
+def cut(request: Any, monkeypatch: Any) -> bool:
+    """Whether engines cut batches and logits into the smallest parts, or into none."""
+    if request.param:
+        monkeypatch.setitem(passes.MEMORY, "cpu", 1)
+        monkeypatch.setattr(packed_learning, "MEMORY", 1)
+        monkeypatch.setattr(packed_learning, "CHUNK", 1)
+        monkeypatch.setattr(packed_scoring, "MOST", 2)
+        monkeypatch.setattr(layout, "GROUP", 3)
+    return bool(request.param)

@@ -13,94 +13,33 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import GenerationConfig
 
 from cotdistill import methods
-from cotdistill.data.batches import Batch
 from cotdistill.jobs.evaluate import evaluate
 from cotdistill.jobs.train import train
 from cotdistill.runs.grid import Run
 from cotdistill.students import engines
-from cotdistill.students.engines import ENGINES, make_learner, make_scorer, make_writer
+from cotdistill.students.engines import ENGINES, make_learner
 from cotdistill.students.interface import Needs, Whole
-from cotdistill.students.packed import layout
-from cotdistill.students.packed import learning as packed_learning
-from cotdistill.students.packed import scoring as packed_scoring
-from cotdistill.students.reference import passes
 from cotdistill.students.reference.passes import cut_by_padding
 from tests.methods import plain
-from tests.methods.test_step import VARIANTS, D, Sure, V, batches, build, student
+from tests.methods.test_step import VARIANTS, Sure, batches, build, student
+from tests.students.engines import (
+    KINDS,
+    OTHERS,
+    assert_near,
+    compute,
+    each_engine,
+    find_end,
+    generate,
+    log_likelihood,
+    make_inputs,
+    make_other,
+    make_targets,
+    score,
+    write,
+)
 from tests.training.test_resume import assert_same, stop_at
-
-KINDS = [("gated-gelu", True), ("gated-gelu", False), ("relu", True), ("gated-silu", False)]
-OTHERS = ("bart", "pegasus", "mt5", "t5gemma", "blenderbot")
-each_engine = pytest.mark.parametrize("engine", ENGINES)
-
-
-@pytest.fixture(params=[False, True], ids=["whole", "cut"])
-def cut(request: Any, monkeypatch: Any) -> bool:
-    """Whether engines cut batches and logits into the smallest parts, or into none."""
-    if request.param:
-        monkeypatch.setitem(passes.MEMORY, "cpu", 1)
-        monkeypatch.setattr(packed_learning, "MEMORY", 1)
-        monkeypatch.setattr(packed_learning, "CHUNK", 1)
-        monkeypatch.setattr(packed_scoring, "MOST", 2)
-        monkeypatch.setattr(layout, "GROUP", 3)
-    return bool(request.param)
-
-
-def make_other(kind: str, dropout: float = 0.0) -> Any:
-    """An encoder-decoder that is no T5, tiny, with all that its family does to logits."""
-    from transformers import AutoConfig, AutoModelForSeq2SeqLM
-
-    torch.manual_seed(2)
-    both = {"vocab_size": V, "tie_word_embeddings": True}
-    if kind == "mt5":
-        shape = {"d_model": D, "d_ff": 64, "d_kv": 8, "num_heads": 4, "num_layers": 2,
-                 "dropout_rate": dropout, "decoder_start_token_id": 0}  # fmt: skip
-    elif kind == "t5gemma":
-        module = {
-            "vocab_size": V, "hidden_size": D, "intermediate_size": 64, "num_hidden_layers": 2, "head_dim": 8,
-            "num_attention_heads": 4, "num_key_value_heads": 2, "sliding_window": 8, "pad_token_id": 0,
-            "bos_token_id": 2, "eos_token_id": 1, "final_logit_softcapping": 2.0,
-        }  # fmt: skip
-        shape = {"encoder": module, "decoder": module, "dropout_rate": dropout}
-    else:
-        shape = {
-            "d_model": D, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4,
-            "decoder_attention_heads": 4, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64, "dropout": dropout,
-            "attention_dropout": dropout, "activation_dropout": dropout, "max_position_embeddings": 64,
-        }  # fmt: skip
-    model = AutoModelForSeq2SeqLM.from_config(AutoConfig.for_model(kind, **both, **shape)).train()
-    for parameter in model.parameters():
-        parameter.data += 0.1 * torch.randn_like(parameter)
-    if hasattr(model, "final_logits_bias"):
-        model.final_logits_bias = torch.randn(1, V)
-    decoder = model.config.get_text_config(decoder=True)
-    start = getattr(model.config, "decoder_start_token_id", None)
-    start = decoder.bos_token_id if start is None else start
-
-    def shift(labels: torch.Tensor) -> torch.Tensor:
-        shifted = torch.cat([torch.full((len(labels), 1), start), labels[:, :-1]], 1)
-        return shifted.masked_fill(shifted < 0, decoder.pad_token_id)
-
-    model._shift_right = shift
-    model.start_token = start
-    return model
-
-
-def compute(engine: str, model: Any, method: Any, given_: Any, **more: Any) -> tuple[dict[str, float], Any]:
-    """An engine's terms and gradients."""
-    model.zero_grad()
-    if method.learned is not None:
-        method.learned.zero_grad()
-    found = make_learner(engine, model).add_gradients(given_, method, seed=1, **more)
-    return {name: value.item() for name, value in found.items()}, plain.grads(model, method)
-
-
-def assert_near(gradients: Any, expected: Any) -> None:
-    for name, value in expected.items():
-        assert (gradients[name] - value).norm() <= 1e-5 * value.norm() + 1e-8, name
 
 
 @pytest.mark.parametrize(("kind", "tied"), KINDS)
@@ -244,131 +183,6 @@ def test_dropout_moves_the_loss_as_transformers_does(engine: str, kind: str):
     assert 0.7 < ours.std() / theirs.std() < 1.4
 
 
-def make_speaker(kind: str = "gated-gelu", tied: bool = True) -> Any:
-    """A student whose answers differ from input to input; with dropout, which generation is not to draw."""
-    model = student(kind, tied, dropout=0.4)
-    for parameter in model.parameters():
-        parameter.data += 0.4 * torch.randn_like(parameter)
-    model.start_token = 0
-    return model
-
-
-def make_inputs(lengths: list[int] | None = None) -> list[torch.Tensor]:
-    draw = torch.Generator().manual_seed(1)
-    lengths = lengths or [9, 9, 7, 4, 4, 2, 1, 1]
-    return [torch.randint(3, V, (length,), generator=draw) for length in lengths]
-
-
-def write(engine: str, model: Any, end: int, precision: str = "fp32") -> list[tuple[list[int], float]]:
-    writer = make_writer(engine, model, precision)
-    return writer.write(writer.read(make_inputs()), 20, end)
-
-
-def find_end(written: list[tuple[list[int], float]]) -> int:
-    """A token that ends the sequences at as many different steps as can be."""
-    return max(range(V), key=lambda token: len({(*ids, token).index(token) for ids, _ in written}))
-
-
-@torch.no_grad()
-def log_likelihood(model: Any, ids: torch.Tensor, target: list[int]) -> float:
-    """log p(target | input), by one full pass over one example."""
-    training = model.training
-    before = torch.tensor([[model.start_token, *target[:-1]]])
-    logits = model.eval()(input_ids=ids[None], decoder_input_ids=before, use_cache=False).logits[0]
-    model.train(training)
-    logs = logits.double().log_softmax(-1)
-    return float(logs[torch.arange(len(target)), torch.tensor(target)].sum())
-
-
-@torch.no_grad()
-def generate(model: Any, ids: torch.Tensor, longest: int, end: int) -> list[int]:
-    """What transformers generates greedily for one input, without a checkpoint's own settings."""
-    training, settings_ = model.training, model.generation_config
-    model.generation_config = GenerationConfig(decoder_start_token_id=model.start_token, pad_token_id=0)
-    found = model.eval().generate(
-        input_ids=ids[None], max_new_tokens=longest, do_sample=False, num_beams=1, eos_token_id=end
-    )
-    model.generation_config = settings_
-    model.train(training)
-    return found[0, 1:].tolist()
-
-
-@pytest.mark.parametrize(("kind", "tied"), KINDS)
-def test_greedy_generation_is_that_of_transformers(kind: str, tied: bool):
-    model = make_speaker(kind, tied)
-    end = find_end(write("reference", model, end=1))
-    state = torch.get_rng_state()
-    found = {engine: write(engine, model, end) for engine in ENGINES}
-    assert model.training and torch.equal(torch.get_rng_state(), state)
-    for each in found.values():
-        for ids, (tokens, log) in zip(make_inputs(), each, strict=True):
-            assert tokens == generate(model, ids, 20, end)
-            assert log == pytest.approx(log_likelihood(model, ids, tokens), rel=1e-4)
-    assert len({len(tokens) for tokens, _ in found["packed"]}) > 2, "they end at different steps"
-    for (tokens, log), (others, other) in zip(found["packed"], found["reference"], strict=True):
-        assert tokens == others and log == pytest.approx(other, rel=1e-4)
-
-
-@each_engine
-def test_a_checkpoints_generation_settings_change_nothing(engine: str):
-    model = make_speaker()
-    expected = write(engine, model, end=1)
-    own = GenerationConfig(
-        num_beams=4, do_sample=True, no_repeat_ngram_size=1, min_new_tokens=19, forced_bos_token_id=5,
-        forced_eos_token_id=7, max_length=3, repetition_penalty=3.0, suppress_tokens=[expected[0][0][0]],
-    )  # fmt: skip
-    model.generation_config = own
-    assert write(engine, model, end=1) == expected
-    assert model.generation_config is own
-
-
-def make_targets() -> list[list[list[int]]]:
-    draw = torch.Generator().manual_seed(4)
-    made = [torch.randint(3, V, (length,), generator=draw).tolist() for length in (4, 1, 3, 4, 2, 6)]
-    shared = [made[0], [*made[0][:2], 1], [made[0][0], 9, 1]]  # options with equal beginnings
-    return [shared, [], [made[1]], [], made[2:5], [made[5]], [made[1], made[1]], []]
-
-
-def score(engine: str, model: Any, targets: Any, precision: str = "fp32") -> list[list[float]]:
-    writer = make_writer(engine, model, precision)
-    return make_scorer(engine, writer).log_likelihoods(writer.read(make_inputs()), targets)
-
-
-@each_engine
-@pytest.mark.parametrize(("kind", "tied"), KINDS)
-def test_log_likelihoods_are_those_of_a_pass_for_each_target(engine: str, kind: str, tied: bool, cut: bool):
-    model, targets = make_speaker(kind, tied), make_targets()
-    found = score(engine, model, targets)
-    for ids, own, scores in zip(make_inputs(), targets, found, strict=True):
-        assert scores == pytest.approx([log_likelihood(model, ids, target) for target in own], rel=1e-4)
-    assert score(engine, model, [[] for _ in targets]) == [[] for _ in targets]
-
-
-@each_engine
-def test_one_reading_serves_to_write_and_to_score(engine: str):
-    model = make_speaker()
-    writer = make_writer(engine, model)
-    read = writer.read(make_inputs())
-    scorer = make_scorer(engine, writer)
-    first = scorer.log_likelihoods(read, make_targets())
-    written = writer.write(read, 20, 1)
-    scores = scorer.log_likelihoods(read, [[tokens] for tokens, _ in written])
-    assert [log for _, log in written] == pytest.approx([own for (own,) in scores], rel=1e-4)
-    assert scorer.log_likelihoods(read, make_targets()) == first and writer.write(read, 20, 1) == written
-
-
-@each_engine
-def test_writing_and_scoring_in_bf16_are_near(engine: str):
-    model, targets = student(tied=False), make_targets()
-    model.start_token = 0
-    exact, near = (score(engine, model, targets, precision) for precision in ("fp32", "bf16"))
-    assert exact != near
-    for first, second in zip(exact, near, strict=True):
-        assert second == pytest.approx(first, rel=0.02)
-    for ids, (tokens, log) in zip(make_inputs(), write(engine, model, 1, "bf16"), strict=True):
-        assert log == pytest.approx(log_likelihood(model, ids, tokens), rel=0.02)
-
-
 @pytest.mark.parametrize("kind", OTHERS)
 def test_the_reference_engine_is_right_for_other_families(kind: str, cut: bool):
     model = make_other(kind)
@@ -422,12 +236,12 @@ def test_groups_are_whole_in_order_and_bounded(lengths: list[tuple[int, ...]], m
 )  # fmt: skip
 def test_an_engine_is_chosen_by_setting_and_device(setting: str, device: str, chosen: str):
     assert engines.choose(setting, device) == chosen
-    assert engines.possible(setting, device) == (chosen,)
+    assert engines.list_possible(setting, device) == (chosen,)
 
 
 def test_a_device_that_is_not_known_yet_allows_both_engines():
-    assert engines.possible("auto", "auto") == ("packed", "reference")
-    assert engines.possible("reference", "auto") == ("reference",)
+    assert engines.list_possible("auto", "auto") == ("packed", "reference")
+    assert engines.list_possible("reference", "auto") == ("reference",)
 
 
 def test_engines_have_the_parts_that_are_named():
@@ -467,15 +281,3 @@ def test_both_engines_train_alike(tiny: Any, tmp_path: Path, history: Any):
         train(run)
         found.append([line["loss/total"] for line in history(run) if "loss/total" in line])
     assert found[0] == pytest.approx(found[1], rel=1e-3)
-
-
-def test_batches_of_one_length_are_read_too():
-    """Without padding anywhere."""
-    model, method = student(), build("mi", {})
-    ids = torch.arange(3, 9)
-    given_ = {task.name: Batch([ids, ids + 3], [ids[:4], ids[1:5]], 4) for task in method.tasks}
-    values, gradients = plain.gradients(model, method, given_)
-    for engine in ENGINES:
-        found, own = compute(engine, model, method, given_)
-        assert found == pytest.approx(values, rel=1e-5)
-        assert_near(own, gradients)

@@ -39,11 +39,11 @@ def lacking(monkeypatch: Any) -> Any:
 
     def lack() -> None:
         monkeypatch.setattr(operators.torch, "ops", Operators())
-        products._onednn.cache_clear()
+        products._has_fast_onednn.cache_clear()
 
     yield lack
     monkeypatch.undo()
-    products._onednn.cache_clear()
+    products._has_fast_onednn.cache_clear()
 
 
 def test_the_gradient_of_softmax_is_the_operators(lacking: Any):
@@ -100,7 +100,7 @@ def test_an_engine_without_the_operators_computes_the_same(lacking: Any, monkeyp
 
     terms, gradients, written = compute()
     lacking()
-    assert products._onednn("cpu") is False
+    assert products._has_fast_onednn("cpu") is False
     lean, own, again = compute()
     assert lean == pytest.approx(terms, rel=1e-5)
     for key, value in gradients.items():

@@ -270,3 +270,30 @@ def expected(grid: Experiment, warm: Warm, kept: dict[str, Any], empty_store: Pa
         warm.track(config).done()
         kept.update(_content(experiment))
     return kept
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Tracking into a local store opens no connection."""
+
+    def refuse(*address: Any) -> None:
+        raise AssertionError(f"tracking opened a connection to {address[1:]}")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    yield
+
+
+@pytest.fixture(scope="session")
+def laid_out_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store without runs; laying one out takes seconds, copying it does not."""
+    path = tmp_path_factory.mktemp("laid-out") / "mlflow.db"
+    store.connect(f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture
+def small(made: Callable[..., Experiment], laid_out_store: Path) -> Experiment:
+    """One dataset, two methods, two seeds and an empty store."""
+    experiment = made(datasets=["cqa"], methods=["dss", "mi"], seeds=[0, 1], steps=40)
+    shutil.copy(laid_out_store, Path(experiment.results, "mlflow.db"))
+    return experiment
