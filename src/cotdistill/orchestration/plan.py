@@ -10,6 +10,7 @@ from typing import Any
 
 from cotdistill.common.errors import UserError
 from cotdistill.common.files import digest, read_json
+from cotdistill.common.text_tables import Row, plain_table
 from cotdistill.config.models import Experiment
 from cotdistill.runs.grid import Run, expand
 
@@ -23,18 +24,16 @@ def describe(experiment: Experiment) -> str:
     cells: dict[tuple[str, ...], list[Run]] = defaultdict(list)
     for run in expand(experiment):
         cells[tuple(run.id.split("/")[:-1])].append(run)
-    rows = [("dataset", "student", "method", "labels", "fraction", "seeds", "steps a run", "hours")]
+    header = ("dataset", "student", "method", "labels", "fraction", "seeds", "steps a run", "hours")
+    rows: list[Row] = [header]
     for cell, runs in cells.items():
         hours = [estimate(run, seconds) for run in runs]
         known = [hour for hour in hours if hour is not None]
         text = f"{sum(known):.2f}" if len(known) == len(runs) else "?"
-        rows.append((*cell, str(len(runs)), f"{runs[0].training.steps:,}", text))  # type: ignore[arg-type]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    table = "\n".join("  ".join(value.ljust(width) for value, width in zip(row, widths, strict=True)).rstrip()
-                      for row in rows)
+        rows.append((*cell, str(len(runs)), f"{runs[0].training.steps:,}", text))
     wall = minutes(experiment, seconds)
     on = f"; {wall:.0f} minutes or so on the {_cores()} cores here" if wall is not None else ""
-    return f"{table}\n\n{_totals(list(cells.values()), seconds)}{on}"
+    return f"{plain_table(rows)}\n\n{_totals(list(cells.values()), seconds)}{on}"
 
 
 def _totals(cells: list[list[Run]], seconds: dict[str, float]) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 
 from cotdistill.common.errors import UserError
 from cotdistill.common.files import read_json
+from cotdistill.common.text_tables import plain_table
 from cotdistill.config.models import Experiment
 from cotdistill.jobs.manners import read_failure
 from cotdistill.runs.folder import RunFiles
@@ -150,10 +151,7 @@ def table(found: list[Status], everything: bool = False) -> str:
     shown = [s for s in found if everything or s.state not in ("done", "waiting")]
     shown.sort(key=lambda status: -STATES.index(status.state) if everything else STATES.index(status.state))
     rows = [[s.state, s.run.id, f"{s.step}/{s.steps}", *_pace(s), _remark(s)] for s in shown]
-    widths = [max(len(row[i]) for row in rows) for i in range(5)] if rows else []
-    lines = ["  ".join([*(cell.ljust(w) for cell, w in zip(row, widths, strict=False)), row[5]]).rstrip()
-             for row in rows]
-    return "\n".join([head, *lines])
+    return f"{head}\n{plain_table(rows)}" if rows else head
 
 
 def _pace(status: Status) -> tuple[str, str]:
