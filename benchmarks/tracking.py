@@ -25,7 +25,7 @@ from typing import Any
 
 import yaml
 
-from cotdistill.common.files import file_sha256, seal
+from cotdistill.common.files import hash_file, seal
 from cotdistill.config.models import Experiment
 from cotdistill.runs.documents import SCHEMA_VERSION
 from cotdistill.runs.grid import Run, expand
@@ -154,7 +154,7 @@ def write(run: Run, points: int) -> None:
         "evaluation_wall_s": 1.5,
         "measures": MEASURES,
         "files": {
-            name: file_sha256(run.folder / name)
+            name: hash_file(run.folder / name)
             for name in ("config.json", "history.jsonl", "environment.json", "predictions.jsonl")
         },
     }

@@ -14,11 +14,11 @@ from scipy import stats
 
 from cotdistill.analysis.crossed import (
     Estimate,
-    components,
-    deviations,
+    compute_components,
     estimate,
     mean_of,
     paired_bootstrap,
+    resample_deviations,
 )
 
 FEW = 999
@@ -38,7 +38,7 @@ def test_mean_squares_are_those_of_statsmodels() -> None:
     rows = [(value, seed, example) for (seed, example), value in np.ndenumerate(matrix)]
     frame = pd.DataFrame(rows, columns=["value", "seed", "example"])
     table = anova_lm(ols("value ~ C(seed) + C(example)", frame).fit())
-    ours = components(matrix)
+    ours = compute_components(matrix)
     found = [ours.seed_square, ours.example_square, ours.noise_square]
     assert found == pytest.approx(list(table["mean_sq"]))
 
@@ -48,7 +48,7 @@ def test_variance_components_are_unbiased() -> None:
     found = []
     for _ in range(300):
         seeds, examples = 0.3 * rng.normal(size=(6, 1)), 0.5 * rng.normal(size=40)
-        ours = components(seeds + examples + rng.normal(size=(6, 40)))
+        ours = compute_components(seeds + examples + rng.normal(size=(6, 40)))
         # not cut at 0, which would be a bias
         own = (ours.seed_square - ours.noise_square) / 40, (ours.example_square - ours.noise_square) / 6
         found.append((*own, ours.noise))
@@ -112,9 +112,9 @@ def test_seeds_alone_are_the_t_test_over_seeds() -> None:
 def test_the_deviations_have_the_variance_of_the_mean() -> None:
     rng = np.random.default_rng(4)
     matrix = 0.2 * rng.normal(size=(40, 1)) + rng.normal(size=60) + rng.normal(size=(40, 60))
-    ours = components(matrix)
+    ours = compute_components(matrix)
     expected = 39 / 37 * ours.seed_square / 2400 + 59 / 57 * ours.examples / 60
-    found = deviations(matrix, np.random.default_rng(0), 40_000).var()
+    found = resample_deviations(matrix, np.random.default_rng(0), 40_000).var()
     assert found == pytest.approx(expected, rel=0.04)
 
 
@@ -137,7 +137,7 @@ def test_a_mean_of_independent_parts() -> None:
 @pytest.mark.parametrize("matrix", [np.zeros(4), np.zeros((2, 1)), np.zeros((0, 4)), [[0, math.nan]]])
 def test_what_is_no_matrix_of_differences_is_refused(matrix: object) -> None:
     with pytest.raises(ValueError, match="expected finite differences"):
-        components(matrix)  # type: ignore[arg-type]
+        compute_components(matrix)  # type: ignore[arg-type]
 
 
 def in_band(share: float, repetitions: int, low: float, high: float) -> bool:

@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from cotdistill.analysis.crossed import Components, components, paired_bootstrap
-from cotdistill.analysis.power import MOST_SEEDS, detectable, seeds_needed
+from cotdistill.analysis.crossed import Components, compute_components, paired_bootstrap
+from cotdistill.analysis.power import MOST_SEEDS, count_seeds_needed, detectable
 
 
 def design(n: int, m: int, seeds: float, examples: float, noise: float, mean: float = 0.0) -> Components:
@@ -49,7 +49,7 @@ def test_more_seeds_detect_less_down_to_the_test_set() -> None:
 @pytest.mark.parametrize("mean", [0.05, -0.08, 0.2])
 def test_the_number_of_seeds_is_the_least_that_does(mean: float) -> None:
     found = design(5, 500, seeds=0.002, examples=0.05, noise=0.2, mean=mean)
-    needed, why = seeds_needed(found)
+    needed, why = count_seeds_needed(found)
     assert needed is not None and why == ""
     assert detectable(found, n_seeds=needed) <= abs(mean)
     assert needed == 2 or detectable(found, n_seeds=needed - 1) > abs(mean)
@@ -65,13 +65,13 @@ def test_the_number_of_seeds_is_the_least_that_does(mean: float) -> None:
     ],
 )
 def test_why_no_number_of_seeds_can_be_named(found: Components, why: str) -> None:
-    needed, reason = seeds_needed(found)
+    needed, reason = count_seeds_needed(found)
     assert needed is None and why in reason
 
 
 def test_few_seeds_and_nothing_that_varies() -> None:
-    assert math.isnan(detectable(components(np.zeros((5, 100)))))
+    assert math.isnan(detectable(compute_components(np.zeros((5, 100)))))
     # two seeds at a corrected level: more than any accuracy, but a number
     assert detectable(design(2, 200, 0.01, 0.05, 0.2), 0.05 / 12) > 1
-    alone = components(np.random.default_rng(0).integers(-1, 2, size=(1, 400)))
+    alone = compute_components(np.random.default_rng(0).integers(-1, 2, size=(1, 400)))
     assert math.isnan(alone.seeds) and detectable(alone) == pytest.approx(2.80 * 0.816 / 20, rel=0.05)

@@ -24,7 +24,7 @@ Config = dict[str, Any]
 
 @pytest.fixture(scope="module")
 def schema() -> jsonschema.Draft202012Validator:
-    value = document.json_schema()
+    value = document.build_json_schema()
     jsonschema.Draft202012Validator.check_schema(value)
     return jsonschema.Draft202012Validator(value)
 
@@ -44,7 +44,7 @@ def test_drift_is_seen_and_write_mends_it(tmp_path: Path) -> None:
 
 
 def test_defaults_are_a_legal_config_with_every_default() -> None:
-    values = yaml.safe_load(document.commented_defaults())
+    values = yaml.safe_load(document.comment_defaults())
     parse(values, "defaults")
     assert set(values) == set(Experiment.model_fields)
     for key, model in (("training", Training), ("evaluation", Evaluation)):
@@ -58,7 +58,7 @@ def test_defaults_are_a_legal_config_with_every_default() -> None:
 
 
 def test_defaults_explain_every_setting() -> None:
-    text = " ".join(line.lstrip(" #") for line in document.commented_defaults().splitlines())
+    text = " ".join(line.lstrip(" #") for line in document.comment_defaults().splitlines())
     models: list[type[BaseModel]] = [Experiment, Training, Evaluation, ScratchStudent]
     models += [METHODS.module(name).METHOD.Settings for name in METHODS.names()]
     for model in models:
@@ -78,7 +78,7 @@ def test_shipped_config(path: Path, schema: jsonschema.Draft202012Validator) -> 
 
 
 def test_overrides_have_the_keys_of_training_and_no_defaults() -> None:
-    models = document.json_schema()["$defs"]
+    models = document.build_json_schema()["$defs"]
     training, overrides = models["Training"]["properties"], models["TrainingOverrides"]["properties"]
     bare = {key: {name: part for name, part in node.items() if name != "default"}
             for key, node in training.items()}  # fmt: skip
@@ -86,7 +86,7 @@ def test_overrides_have_the_keys_of_training_and_no_defaults() -> None:
 
 
 def test_schema_describes_every_setting() -> None:
-    properties = document.json_schema()["properties"]
+    properties = document.build_json_schema()["properties"]
     for name, field in Experiment.model_fields.items():
         assert properties[name]["description"] == field.description
 

@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from cotdistill.common.errors import UserError
-from cotdistill.data.answers import MAX_LENGTH, evaluate_equation, matches
+from cotdistill.data.answers import MAX_LENGTH, evaluate_equation, is_right
 
 numbers = st.one_of(
     st.integers(0, 10_000).map(str), st.decimals(0, 1000, places=2).map(str), st.sampled_from(["5.", ".25"])
@@ -81,9 +81,9 @@ def test_length_limit() -> None:
 
 
 def test_matching() -> None:
-    assert matches("text", "nest", "nest") and not matches("text", "Nest", "nest")
-    assert not matches("text", "", "nest")
-    assert matches("equation", "(2 + 7)", "( 7.0 + 2.0 )") and not matches("equation", "7", "( 7.0 + 2.0 )")
-    assert not matches("equation", "", "") and not matches("equation", "x", "x")
+    assert is_right("text", "nest", "nest") and not is_right("text", "Nest", "nest")
+    assert not is_right("text", "", "nest")
+    assert is_right("equation", "(2 + 7)", "( 7.0 + 2.0 )") and not is_right("equation", "7", "( 7.0 + 2.0 )")
+    assert not is_right("equation", "", "") and not is_right("equation", "x", "x")
     with pytest.raises(UserError, match="unknown answer kind 'txt'; did you mean 'text'"):
-        matches("txt", "a", "a")
+        is_right("txt", "a", "a")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cotdistill.data import adapter, load, measure_teacher
-from cotdistill.data.answers import matches
+from cotdistill.data.answers import is_right
 from cotdistill.data.release import resolve_root
 from cotdistill.data.rows import Row
 
@@ -38,7 +38,7 @@ def test_counts_and_teacher_accuracy(name: str, on_disk: dict[str, dict[str, lis
     found = {
         split: (
             len(rows),
-            sum(matches(kind, row["teacher_label"], row["label"]) for row in rows),
+            sum(is_right(kind, row["teacher_label"], row["label"]) for row in rows),
             sum(row["teacher_label"] == "" for row in rows),
         )
         for split, rows in on_disk[name].items()

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from cotdistill.common.errors import UserError
-from cotdistill.common.files import tree_sha256
+from cotdistill.common.files import hash_tree
 from cotdistill.data import prepared
 from cotdistill.data.prepared import Prepared
 from cotdistill.jobs import prepare as job
@@ -36,10 +36,10 @@ def pair(tiny: Any, tmp_path: Path) -> Any:
 
 def test_second_time_tokenises_nothing_and_changes_nothing(pair: Any, monkeypatch: Any):
     assert pair()
-    before = tree_sha256(pair.folder)
+    before = hash_tree(pair.folder)
     monkeypatch.setattr(prepared, "_tokenise", lambda *_: pytest.fail("tokenised again"))
     assert not pair()
-    assert tree_sha256(pair.folder) == before
+    assert hash_tree(pair.folder) == before
 
 
 def test_other_rows_are_prepared(pair: Any):
@@ -72,9 +72,9 @@ def test_another_method_changes_no_prepared_data(pair: Any, monkeypatch: Any):
     from cotdistill.methods.finetune import Finetune
 
     pair()
-    before = tree_sha256(pair.folder)
+    before = hash_tree(pair.folder)
     monkeypatch.setattr(Finetune, "tasks", (Task("label", "reflect: ", ("label",)),))
-    assert not pair(method="finetune") and tree_sha256(pair.folder) == before
+    assert not pair(method="finetune") and hash_tree(pair.folder) == before
 
 
 @pytest.mark.parametrize("harm", ["a byte", "a file gone", "no manifest"])

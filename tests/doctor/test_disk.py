@@ -47,7 +47,7 @@ def free(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
 def test_parameters_are_those_of_the_published_checkpoints(
     shape: tuple[int, ...], gated: bool, tied: bool, count: int
 ) -> None:
-    assert disk.parameters(*shape, gated=gated, tied=tied) == count  # type: ignore[misc]
+    assert disk.count_parameters(*shape, gated=gated, tied=tied) == count  # type: ignore[misc]
     assert count in disk.KNOWN.values() or tied
 
 
@@ -57,7 +57,7 @@ def test_parameters_of_a_scratch_student_are_those_that_are_built(make: Make) ->
 
     (entry,) = make().experiment.students
     built = sum(p.numel() for p in build(entry.scratch, entry.scratch.vocabulary, 0).parameters())
-    assert disk._weights(entry) == 4 * built
+    assert disk._estimate_weights(entry) == 4 * built
 
 
 def test_levels_follow_the_free_space(make: Make, only: Of, free: Callable[[float], None]) -> None:
@@ -66,7 +66,7 @@ def test_levels_follow_the_free_space(make: Make, only: Of, free: Callable[[floa
     needed = 2 * (2 * weights + disk.RUN) + 6 * weights  # two runs, one of them in training
     for part, level in ((1.01, "FAIL"), (0.9, "warn"), (0.5, "ok")):
         free(needed / part)
-        found = only(disk.disk(site))
+        found = only(disk.check_disk(site))
         assert found.level == level and found.text.startswith("9.91 GB for 2 runs, 1 at once; ")
 
 
@@ -76,7 +76,7 @@ def test_finished_runs_need_nothing_more(make: Make, only: Of, free: Callable[[f
     for run in site.grid.runs.values():
         run.folder.mkdir(parents=True)
         (run.folder / "training.json").touch()
-    assert only(disk.disk(site)).text.startswith("0 GB for 0 runs, 0 at once; 1,000 GB free")
+    assert only(disk.check_disk(site)).text.startswith("0 GB for 0 runs, 0 at once; 1,000 GB free")
 
 
 def test_a_local_checkpoint_is_measured_by_its_config(make: Make, work: Path) -> None:
@@ -84,11 +84,11 @@ def test_a_local_checkpoint_is_measured_by_its_config(make: Make, work: Path) ->
     for config, count in ((V11_BASE, 247_577_856), ({"d_model": "x"}, None), ([], None)):
         (work / "t5" / "config.json").write_text(json.dumps(config))
         (entry,) = make(students=["./t5"]).experiment.students
-        assert disk._weights(entry) == (4 * count if count else None)
+        assert disk._estimate_weights(entry) == (4 * count if count else None)
 
 
 def test_a_student_of_unknown_size_is_named(make: Make, only: Of) -> None:
-    found = only(disk.disk(make(students=["somebody/their-t5"])))
+    found = only(disk.check_disk(make(students=["somebody/their-t5"])))
     assert found.level == "warn" and "size not known: their-t5" in found.text
 
 
@@ -100,4 +100,4 @@ def test_a_student_of_unknown_size_is_named(make: Make, only: Of) -> None:
 def test_jobs_at_once(settings: Any, slurm: bool, jobs: int, make: Make) -> None:
     site = make(settings, training={"device": "cuda"})
     site.no_slurm = "" if slurm else "no Slurm on this machine"
-    assert disk._jobs(site) == jobs
+    assert disk._count_jobs(site) == jobs

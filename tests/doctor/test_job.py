@@ -24,7 +24,7 @@ TAKES = "echo 4711"
 def test_a_node_that_sees_all_is_ok_and_nothing_stays(
     cluster: Fake, make: Make, levels: Of, work: Path
 ) -> None:
-    found = list(job.node(make()))
+    found = list(job.check_node(make()))
     assert levels(found) == [("ok", "node"), ("ok", "gpu"), ("ok", "clock")], found
     assert "job 4711 on " in found[0].text and "none asked for: the config needs none" in found[1].text
     assert os.listdir(work) == [], "also the results folder that had to be made is gone"
@@ -33,7 +33,7 @@ def test_a_node_that_sees_all_is_ok_and_nothing_stays(
 def test_results_that_are_there_are_left_alone(cluster: Fake, make: Make, work: Path) -> None:
     (work / "results").mkdir()
     (work / "results" / "mine").touch()
-    list(job.node(make()))
+    list(job.check_node(make()))
     assert os.listdir(work / "results") == ["mine"]
 
 
@@ -41,7 +41,7 @@ def test_the_job_asks_for_little_where_the_runs_will_ask(cluster: Fake, make: Ma
     cluster("sbatch", f'for word; do echo "$word"; done > {work}/asked; exit 1')
     profile = {"default-resources": {"slurm_partition": "gpu", "slurm_extra": "'--requeue'"}}
     students = [{"name": "big", "scratch": {}, "compute": {"mem_mb": 90_000}}]
-    list(job.node(make(profile, training={"device": "cuda"}, students=students)))
+    list(job.check_node(make(profile, training={"device": "cuda"}, students=students)))
     asked = (work / "asked").read_text().splitlines()
     assert {"--partition=gpu", "--requeue", "--gpus=1", "--mem=4000", "--time=10"} <= {*asked}
     assert asked[-1].endswith("/node.json --torch")
@@ -63,7 +63,7 @@ def test_a_job_that_waits_too_long_is_cancelled_with_its_reason(
     queue: Callable[[str], None], make: Make, only: Of, work: Path
 ) -> None:
     queue("PENDING|Resources|")
-    found = only(job.node(make(wait=0.6)))
+    found = only(job.check_node(make(wait=0.6)))
     assert found.level == "warn" and "4711 was still pending after 0.6 s (Resources)" in found.text
     assert "--name=cotdistill-doctor-" in cancelled(work) and os.listdir(work) == ["cancelled"]
 
@@ -72,7 +72,7 @@ def test_a_job_that_runs_and_writes_nothing_is_a_failure_and_cancelled(
     queue: Callable[[str], None], make: Make, only: Of, work: Path
 ) -> None:
     queue("RUNNING|None|n7")
-    found = only(job.node(make(wait=0.6)))
+    found = only(job.check_node(make(wait=0.6)))
     assert found.level == "FAIL" and "on n7 ran for up to 0.6 s and wrote nothing into" in found.text
     assert "folders that nodes see" in found.advice and cancelled(work)
 
@@ -80,7 +80,7 @@ def test_a_job_that_runs_and_writes_nothing_is_a_failure_and_cancelled(
 def test_a_job_that_ends_without_a_word_shows_its_log(cluster: Fake, make: Make, only: Of) -> None:
     writes = 'case "$w" in --output=*) echo "exec: python: not found" > "${w#--output=}";; esac'
     cluster("sbatch", f"for w; do {writes}; done; echo 4711")
-    found = only(job.node(make()))
+    found = only(job.check_node(make()))
     assert found.level == "FAIL" and "ended and wrote nothing" in found.text
     assert "its log: exec: python: not found" in found.text
 
@@ -91,14 +91,14 @@ def test_a_queue_that_cannot_be_read_is_waited_out(
 ) -> None:
     monkeypatch.setattr("cotdistill.orchestration.doctor.shell.TIMEOUT", 0.3)
     cluster("squeue", squeue)
-    assert only(job.node(make(wait=0.6))).level == "warn"
+    assert only(job.check_node(make(wait=0.6))).level == "warn"
 
 
 def test_a_refusal_is_shown_and_cancelled_all_the_same(
     queue: Callable[[str], None], cluster: Fake, make: Make, only: Of, work: Path
 ) -> None:
     cluster("sbatch", "echo 'sbatch: error: QOSMinGRES' >&2; exit 1")
-    found = only(job.node(make()))
+    found = only(job.check_node(make()))
     assert found.level == "FAIL" and "QOSMinGRES" in found.text and cancelled(work)
 
 
@@ -110,22 +110,22 @@ def test_an_interrupt_cancels_the_job_and_cleans_up(
 
     monkeypatch.setattr(job, "_look", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        list(job.node(make()))
+        list(job.check_node(make()))
     assert cancelled(work) and os.listdir(work) == ["cancelled"]
 
 
 def test_results_that_cannot_be_written_are_a_failure(cluster: Fake, make: Make, only: Of) -> None:
     Path("blocked").touch()
-    found = only(job.node(make(results="blocked/results")))
+    found = only(job.check_node(make(results="blocked/results")))
     assert found.level == "FAIL" and found.text.startswith("cannot write blocked/results: ")
 
 
 def test_no_job_where_slurm_refused_or_none_is_wanted(cluster: Fake, make: Make, only: Of) -> None:
     site = make(wait=0)
-    assert only(job.node(site)).level == "skip"
+    assert only(job.check_node(site)).level == "skip"
     site = make()
     site.refused = "no such partition"
-    assert "no such partition" in only(job.node(site)).text
+    assert "no such partition" in only(job.check_node(site)).text
 
 
 @pytest.mark.parametrize("banner", ["Welcome to the cluster!\n4711;main\n", "4711\n\n", "Submitted job\n"])
@@ -155,17 +155,17 @@ CPU_BUILD = {"version": "2.13.0+cpu", "built": None, "count": 0}
     ],
 )
 def test_the_gpu_line_says_what_is_wrong(change: Any, level: str, words: str, make: Make) -> None:
-    found = job._gpu({**SEEN, **change}, make(training={"device": "cuda"}))
+    found = job._check_gpu({**SEEN, **change}, make(training={"device": "cuda"}))
     assert found.level == level and words in found.line()
 
 
 def test_too_few_gpus_are_a_failure(make: Make) -> None:
-    found = job._gpu(SEEN, make(training={"device": "cuda", "gpus": 2}))
+    found = job._check_gpu(SEEN, make(training={"device": "cuda", "gpus": 2}))
     assert found.level == "FAIL" and "sees 1 of 2" in found.text
 
 
 def test_device_auto_asks_slurm_for_no_gpu_and_says_so(make: Make) -> None:
-    found = job._gpu(SEEN, make(training={"device": "auto"}))
+    found = job._check_gpu(SEEN, make(training={"device": "auto"}))
     assert found.level == "warn" and "training.device: cuda" in found.advice
 
 
@@ -179,7 +179,7 @@ def test_device_auto_asks_slurm_for_no_gpu_and_says_so(make: Make) -> None:
     ],
 )
 def test_the_node_line_says_what_the_node_lacks(change: Any, level: str, words: str) -> None:
-    found = job._reached({**SEEN, **change}, Job("x", 0.0, number="4711"))
+    found = job._check_reached({**SEEN, **change}, Job("x", 0.0, number="4711"))
     assert found.level == level and words in found.line() and found.line().isprintable()
 
 
@@ -195,10 +195,10 @@ def test_clocks_apart_are_found(
     (tmp_path / "node.json").touch()
     os.utime(tmp_path / "node.json", (now + written, now + written))
     mine = Job("x", now - 1)
-    found = job._clock({"time": now + node}, mine, tmp_path / "node.json", server)
+    found = job._check_clock({"time": now + node}, mine, tmp_path / "node.json", server)
     assert found.level == level and (level == "ok" or "60 s apart" in found.text)
 
 
 @pytest.mark.parametrize("told", [None, "now", float("nan"), {}])
 def test_a_node_without_a_time_does_no_harm(told: Any, tmp_path: Path) -> None:
-    assert job._clock({"time": told}, Job("x", 0), tmp_path / "none", 0.0).level == "warn"
+    assert job._check_clock({"time": told}, Job("x", 0), tmp_path / "none", 0.0).level == "warn"

@@ -49,12 +49,12 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_student_from_scratch_needs_nothing(make: Make, only: Of) -> None:
-    assert only(local.students(make())).level == "ok"
+    assert only(local.check_students(make())).level == "ok"
 
 
 def test_a_whole_folder_is_ok(make: Make, only: Of, work: Path) -> None:
     model(work / "t5", *WHOLE)
-    assert only(local.students(make(students=["./t5"]))).level == "ok"
+    assert only(local.check_students(make(students=["./t5"]))).level == "ok"
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_a_whole_folder_is_ok(make: Make, only: Of, work: Path) -> None:
 )
 def test_what_a_folder_lacks_is_named(names: Any, config: Any, words: str, make: Make, only: Of) -> None:
     model(Path("t5"), *names, config=config)
-    found = only(local.students(make(students=["./t5"])))
+    found = only(local.check_students(make(students=["./t5"])))
     assert found.level == "FAIL" and words in found.text and "'pretrained' in grid.yaml" in found.advice
 
 
@@ -78,23 +78,23 @@ def test_weights_in_several_files_must_all_be_there(make: Make, only: Of) -> Non
     folder = model(Path("t5"), "config.json", "spiece.model", "one.safetensors")
     index = {"weight_map": {"a": "one.safetensors", "b": "two.safetensors"}}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
-    assert "lacks two.safetensors" in only(local.students(make(students=["./t5"]))).text
+    assert "lacks two.safetensors" in only(local.check_students(make(students=["./t5"]))).text
     (folder / "two.safetensors").touch()
-    assert only(local.students(make(students=["./t5"]))).level == "ok"
+    assert only(local.check_students(make(students=["./t5"]))).level == "ok"
 
 
 def test_a_folder_that_is_not_there_is_a_failure(make: Make, only: Of) -> None:
-    found = only(local.students(make(students=["/no/such/t5"])))
+    found = only(local.check_students(make(students=["/no/such/t5"])))
     assert found.level == "FAIL" and "/no/such/t5: no such folder" in found.text
 
 
 def test_a_student_in_the_cache_is_ok_and_one_cut_off_is_fetched(make: Make, only: Of, hub: Path) -> None:
     snapshot = cached(hub, *WHOLE)
     site = make(students=["google/t5-v1_1-small"])
-    assert only(local.students(site)).level == "ok"
-    assert local.checkpoints(site) == {"t5-v1_1-small": snapshot}
+    assert only(local.check_students(site)).level == "ok"
+    assert local.find_checkpoints(site) == {"t5-v1_1-small": snapshot}
     (snapshot / "model.safetensors").unlink()
-    found = only(local.students(site))
+    found = only(local.check_students(site))
     assert found.level == "warn" and "no weights" in found.text and "--student t5-v1_1-small" in found.advice
 
 
@@ -102,37 +102,37 @@ def test_a_student_not_fetched_yet_is_a_failure_only_offline(
     make: Make, only: Of, hub: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     site = make(students=["google/t5-v1_1-small"])
-    found = only(local.students(site))
+    found = only(local.check_students(site))
     assert found.level == "warn" and "needs a network on this machine" in found.text
     assert "cotdistill prepare --config grid.yaml --dataset demo --student t5-v1_1-small" in found.advice
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    assert only(local.students(site)).level == "FAIL"
+    assert only(local.check_students(site)).level == "FAIL"
 
 
 def test_names_that_the_hub_forbids_do_no_harm(make: Make, only: Of, hub: Path) -> None:
     students = [{"name": "odd", "pretrained": "a..b/c--d"}]
-    assert only(local.students(make(students=students))).level == "warn"
+    assert only(local.check_students(make(students=students))).level == "warn"
 
 
 def test_generated_and_own_data(make: Make, only: Of) -> None:
-    assert only(local.data(make())).level == "ok"
+    assert only(local.check_data(make())).level == "ok"
     own = {"name": "mine", "adapter": "custom", "path": "rows"}
-    found = only(local.data(make(datasets=[own])))
+    found = only(local.check_data(make(datasets=[own])))
     assert found.level == "FAIL" and "rows lacks train.jsonl and test.jsonl" in found.text
     for name in ("train", "test"):
         Path("rows").mkdir(exist_ok=True)
         Path(f"rows/{name}.jsonl").touch()
-    assert only(local.data(make(datasets=[own]))).level == "ok"
+    assert only(local.check_data(make(datasets=[own]))).level == "ok"
 
 
 def test_published_data_are_found_or_will_be_fetched(make: Make, levels: Of) -> None:
-    found = list(local.data(make(datasets=["cqa", "demo", "svamp"])))
+    found = list(local.check_data(make(datasets=["cqa", "demo", "svamp"])))
     assert levels(found) == [("ok", "data"), ("warn", "data")]
     assert found[1].text.startswith("cqa, svamp: the fetch job downloads them")
     assert found[1].advice.endswith("cotdistill fetch --config grid.yaml")
     Path("data/datasets/cqa").mkdir(parents=True)
     Path("data/datasets/cqa/cqa_train.json").touch()
-    found = list(local.data(make(datasets=["cqa"])))
+    found = list(local.check_data(make(datasets=["cqa"])))
     assert levels(found) == [("ok", "data")] and found[0].text == "cqa: data/datasets/cqa"
 
 
@@ -147,7 +147,7 @@ def test_a_named_folder_without_the_data_is_a_failure(
         monkeypatch.setenv("COTDISTILL_DATA", "elsewhere")
     else:
         changes["datasets"] = [{"name": "cqa", "path": "elsewhere"}]
-    found = only(local.data(make(**changes)))
+    found = only(local.check_data(make(**changes)))
     assert found.level == "FAIL" and "elsewhere/cqa" in found.text and "--root elsewhere" in found.advice
 
 
@@ -172,29 +172,29 @@ def snakemake(work: Path) -> Iterator[Callable[..., int]]:
 def test_a_lock_is_stale_only_where_no_snakemake_works(
     make: Make, only: Of, snakemake: Callable[..., int]
 ) -> None:
-    assert only(local.lock(make())).text == "none"
+    assert only(local.check_lock(make())).text == "none"
     Path(".snakemake/locks").mkdir(parents=True)
     Path(".snakemake/locks/0.input.lock").touch()
-    found = only(local.lock(make()))
+    found = only(local.check_lock(make()))
     assert found.level == "warn" and found.advice.endswith("snakemake --unlock")
     snakemake("all", "--mode", "remote")  # a job of a snakemake that may be gone
-    assert only(local.lock(make())).level == "warn"
+    assert only(local.check_lock(make())).level == "warn"
     working = snakemake("--cores", "1")
-    assert local.snakemakes() == [working]
-    assert only(local.lock(make())).level == "ok"
+    assert local.find_snakemakes() == [working]
+    assert only(local.check_lock(make())).level == "ok"
 
 
 def test_the_gpus_of_a_machine_without_slurm_are_counted(fake: Fake, make: Make, only: Of) -> None:
     site = make({"resources": ["gpu=4"]}, training={"device": "cuda", "gpus": 2})
     site.no_slurm = "no Slurm on this machine"
-    assert only(local.gpu(site)).level == "FAIL"
+    assert only(local.check_gpu(site)).level == "FAIL"
     fake("nvidia-smi", 'for n in 0 1; do echo "GPU $n: NVIDIA H200 (UUID: GPU-secret)"; done')
-    found = only(local.gpu(site))
+    found = only(local.check_gpu(site))
     assert found.level == "warn" and "2 here (NVIDIA H200, NVIDIA H200)" in found.text
     assert "gpu=2" in found.advice and "secret" not in found.line()
     site = make(training={"device": "cuda"})
     site.no_slurm = "no Slurm on this machine"
-    assert only(local.gpu(site)).level == "ok"
+    assert only(local.check_gpu(site)).level == "ok"
 
 
 @pytest.mark.parametrize("answer", ["exit 9", "echo GPU", "echo 'GPU 0'; printf '\\377'", "echo none"])
@@ -202,14 +202,14 @@ def test_a_broken_driver_is_no_gpu(answer: str, fake: Fake, make: Make, only: Of
     fake("nvidia-smi", answer)
     site = make(training={"device": "cuda"})
     site.no_slurm = "none"
-    assert only(local.gpu(site)).level == "FAIL"
+    assert only(local.check_gpu(site)).level == "FAIL"
 
 
 def test_gpus_of_this_machine_do_not_matter_to_a_cluster(make: Make) -> None:
-    assert list(local.gpu(make(training={"device": "cuda"}))) == []
+    assert list(local.check_gpu(make(training={"device": "cuda"}))) == []
 
 
 def test_looking_for_snakemakes_is_quick() -> None:
     started = time.monotonic()
-    local.snakemakes()
+    local.find_snakemakes()
     assert time.monotonic() - started < 5

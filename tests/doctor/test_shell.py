@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cotdistill.common.errors import listed
+from cotdistill.common.errors import list_some
 from cotdistill.orchestration.doctor import shell
-from cotdistill.orchestration.doctor.finding import Finding, printable
+from cotdistill.orchestration.doctor.finding import Finding, make_printable
 from cotdistill.orchestration.doctor.shell import run
 
 Fake = Callable[..., Path]
@@ -85,12 +85,12 @@ def test_a_missing_or_unusable_command_is_an_answer(fake: Fake) -> None:
 def test_every_finding_is_one_printable_line(text: str) -> None:
     line = Finding("FAIL", "slurm", text, text).line()
     assert line.isprintable() and line.startswith("FAIL  slurm")
-    assert len(printable(text)) <= 400
+    assert len(make_printable(text)) <= 400
 
 
 def test_what_a_terminal_acts_on_is_taken_out() -> None:
-    assert printable("\x1b[2Jred\r\n\u202eevil\x07") == "?[2Jred ?evil?"
+    assert make_printable("\x1b[2Jred\r\n\u202eevil\x07") == "?[2Jred ?evil?"
 
 
 def test_long_lists_are_counted_not_printed() -> None:
-    assert listed(["a", "b"], 2) == "a, b" and listed(["a", "b", "c", "d"], 2) == "a, b and 2 more"
+    assert list_some(["a", "b"], 2) == "a, b" and list_some(["a", "b", "c", "d"], 2) == "a, b and 2 more"

@@ -45,19 +45,19 @@ def test_what_the_plugin_will_use_must_work(
         path.unlink()
     if scontrol:
         cluster("scontrol", scontrol)
-    found = only(status.status(make({"slurm-status-command": setting} if setting else {})))
+    found = only(status.check_status(make({"slurm-status-command": setting} if setting else {})))
     assert found.level == level and words in found.line()
 
 
 def test_a_shorter_first_check_lets_squeue_be_used(cluster: Fake, make: Make, only: Of) -> None:
     cluster("scontrol", SHORT)
     settings = {"slurm-status-command": "squeue", "slurm-init-seconds-before-status-checks": 20}
-    assert only(status.status(make(settings))).level == "ok"
+    assert only(status.check_status(make(settings))).level == "ok"
 
 
 def test_a_controller_that_does_not_answer_is_a_failure(cluster: Fake, make: Make, only: Of) -> None:
     cluster("squeue", "echo 'slurm_load_jobs error: Unable to contact slurm controller' >&2; exit 1")
-    found = only(status.status(make({"slurm-status-command": "squeue"})))
+    found = only(status.check_status(make({"slurm-status-command": "squeue"})))
     assert found.level == "FAIL" and "Unable to contact" in found.text
 
 
@@ -67,7 +67,7 @@ def test_a_hanging_squeue_is_a_failure_and_a_slow_one_a_warning(
     monkeypatch.setattr("cotdistill.orchestration.doctor.shell.TIMEOUT", 1.0)
     monkeypatch.setattr(status, "SLOW", 0.2)
     cluster("squeue", "/bin/sleep 0.4")
-    assert only(status.status(make({"slurm-status-command": "squeue"}))).level == "warn"
+    assert only(status.check_status(make({"slurm-status-command": "squeue"}))).level == "warn"
     cluster("squeue", "/bin/sleep 60")
-    found = only(status.status(make({"slurm-status-command": "squeue"})))
+    found = only(status.check_status(make({"slurm-status-command": "squeue"})))
     assert found.level == "FAIL" and "no answer in 1 s" in found.text

@@ -169,11 +169,11 @@ def ids_of(rows: list[list[str]]) -> list[list[list[int]]]:
 
 def test_options_that_are_tokenised_alike_are_one_and_bear_the_gold_text():
     rows = [["a b", "ab", "c", "a b"], ["a b", "ab"], [], ["abcdef", "abcdeg"]]
-    found = options.tell_apart(rows, ids_of(rows), ["ab", "a b", "x", "abcdeg"], 1, 4)
+    found = options.list_distinct(rows, ids_of(rows), ["ab", "a b", "x", "abcdeg"], 1, 4)
     assert found[0] == {(97, 98, 1): "ab", (99, 1): "c"}
     assert found[1] == {(97, 98, 1): "a b"} and found[2] == {}
     assert found[3] == {(97, 98, 99, 1): "abcdeg"}, "cut as labels are"
-    assert options.tell_apart([[]], [[]], ["x"], 1, 4) == [{}]
+    assert options.list_distinct([[]], [[]], ["x"], 1, 4) == [{}]
 
 
 def test_normalised_survives_likelihoods_that_underflow():

@@ -14,7 +14,7 @@ from cotdistill import methods, students
 from cotdistill.common.errors import UserError
 from cotdistill.common.files import (
     digest,
-    file_sha256,
+    hash_file,
     read_json,
     read_jsonl,
     seal,
@@ -225,7 +225,7 @@ def test_answers_of_older_code_are_made_anew(demo: Any):
         rows = run.folder / "answers" / f"{checkpoint}.jsonl"
         write_jsonl(rows, [{key: line[key] for key in list(line)[:6]} for line in read_jsonl(rows)])
         key = digest([run.hash, "0123456789abcdef", "weights", False])
-        about = {"key": key, "seconds": 1.0, "sha256": file_sha256(rows)}
+        about = {"key": key, "seconds": 1.0, "sha256": hash_file(rows)}
         write_json(run.folder / "answers" / f"{checkpoint}.json", seal(about))
     assert evaluate(run).measures == wanted
     assert all(line["option_probabilities"] for line in read_jsonl(run.folder / "predictions.jsonl"))

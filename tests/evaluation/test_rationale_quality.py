@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from cotdistill.data import adapter, release
 from cotdistill.data.adapters import ADAPTERS
-from cotdistill.data.answers import matches
+from cotdistill.data.answers import is_right
 from cotdistill.evaluation import rationale_quality, rouge
 from cotdistill.evaluation.rationale_quality import measure, measure_repetition
 from cotdistill.runs.documents import Answer
@@ -168,8 +168,8 @@ def test_what_is_read_from_the_teachers_rationales(name: str):
     root = release.resolve_root() if source.needs_release else Path()
     rows = [row for row in source.read(root)["test"] if row["rationale"]]
     read = [(row, label) for row in rows if (label := source.stated_label(row["rationale"], row["options"]))]
-    teachers = sum(matches(source.answer, label, row["teacher_label"]) for row, label in read) / len(read)
-    gold = sum(matches(source.answer, label, row["label"]) for row, label in read) / len(read)
+    teachers = sum(is_right(source.answer, label, row["teacher_label"]) for row, label in read) / len(read)
+    gold = sum(is_right(source.answer, label, row["label"]) for row, label in read) / len(read)
     assert (len(read) / len(rows), teachers, gold) == pytest.approx(TEACHER[name], abs=5e-4)
 
 

@@ -21,7 +21,7 @@ from cotdistill.common.errors import UserError
 from cotdistill.common.files import atomic, sweep
 from cotdistill.runs import lease
 from cotdistill.runs.grid import Run
-from cotdistill.runs.lease import Lease, born, gone, holder, holders, machine
+from cotdistill.runs.lease import Lease, find_holder, is_gone, list_holders, name_machine, read_start
 
 QUICK = {"beat": 0.05, "stale": 0.4, "poll": 0.01}
 ELSEWHERE = {"token": "of-another", "host": "n2", "machine": "n2 and its boot id", "pid": 1, "born": 1.0,
@@ -207,8 +207,8 @@ def test_no_two_are_ever_inside(tmp_path: Path, threads: int, rounds: int, death
         assert deaths > 3 and entered > deaths
     else:
         assert entered == 4 * threads * rounds
-    left = holders(tmp_path / "state")
-    assert all(gone(found) for found in left) and (death or not left), "whoever lived gave it back"
+    left = list_holders(tmp_path / "state")
+    assert all(is_gone(found) for found in left) and (death or not left), "whoever lived gave it back"
 
 
 # --- holders that are not this machine's
@@ -232,7 +232,7 @@ def test_a_holder_elsewhere_is_waited_for_until_its_count_stands_still(tmp_path:
         assert held.held and waited >= QUICK["stale"], "not before it stood still that long"
         assert held.path == tmp_path / "lease-2" and not path.exists()
         held.check()
-    assert holder(tmp_path) is None
+    assert find_holder(tmp_path) is None
     out = capsys.readouterr().out
     assert out.startswith("waiting: process 1 on n2 works on this run; its result will be used\n")
     assert "taking over: process 1 on n2 ended without giving this run back\n" in out
@@ -269,21 +269,21 @@ def test_a_process_of_this_job_in_another_container_is_waited_for(tmp_path: Path
     with Lease(tmp_path, **QUICK) as held:
         about = json.loads((tmp_path / "lease-1").read_text())
         assert (about["slurm_job"], about["slurm_start"]) == ("7", 1000)
-        monkeypatch.setattr(lease, "machine", lambda: "this machine, other process numbers")
-        (found,) = holders(tmp_path)
-        assert not gone(found)
+        monkeypatch.setattr(lease, "name_machine", lambda: "this machine, other process numbers")
+        (found,) = list_holders(tmp_path)
+        assert not is_gone(found)
         held.check()
 
 
 def test_a_process_of_this_machine_is_told_from_a_later_one_of_its_number(tmp_path: Path) -> None:
-    mine = {"machine": machine(), "pid": os.getpid()}
-    leave(tmp_path, **mine, born=born(os.getpid()))
+    mine = {"machine": name_machine(), "pid": os.getpid()}
+    leave(tmp_path, **mine, born=read_start(os.getpid()))
     assert acquired(tmp_path) >= QUICK["stale"], "it works"
     leave(tmp_path, **mine, born=1.0)
     assert acquired(tmp_path) < QUICK["stale"], "it was another, before"
     with subprocess.Popen(["true"]) as process:
-        leave(tmp_path, machine=machine(), pid=process.pid, born=born(process.pid))
-        while born(process.pid) is not None:
+        leave(tmp_path, machine=name_machine(), pid=process.pid, born=read_start(process.pid))
+        while read_start(process.pid) is not None:
             time.sleep(0.01)
         assert acquired(tmp_path) < QUICK["stale"], "ended, though its parent has not asked for it yet"
 
@@ -296,7 +296,7 @@ GARBAGE = {
     "no object": b"[1, 2]",
     "nested deep": b"[" * 100_000,
     "a number of thousands of digits": b"1" * 5000,
-    "this machine, and no process": json.dumps({"machine": machine(), "pid": "x", "born": 1}).encode(),
+    "this machine, and no process": json.dumps({"machine": name_machine(), "pid": "x", "born": 1}).encode(),
     "half": json.dumps(ELSEWHERE).encode()[:60],
 }
 
@@ -324,14 +324,14 @@ def test_files_of_like_names_are_no_leases(tmp_path: Path) -> None:
 
 def test_several_dead_holders_block_nobody(tmp_path: Path) -> None:
     for number in (1, 4, 6):
-        leave(tmp_path, number, machine=machine(), born=1.0)
+        leave(tmp_path, number, machine=name_machine(), born=1.0)
     assert acquired(tmp_path) < QUICK["stale"]
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_dead_lease_that_was_replaced_meanwhile_is_the_living_ones(tmp_path: Path) -> None:
-    leave(tmp_path, machine=machine(), born=1.0)
-    dead = holders(tmp_path)  # as a slow process saw it; another has taken over since, and a third begun
+    leave(tmp_path, machine=name_machine(), born=1.0)
+    dead = list_holders(tmp_path)  # as a slow process saw it; another has taken over since, and a third begun
     leave(tmp_path, token="of-the-third")
     slow = Lease(tmp_path, **QUICK)
     assert not slow._create(dead)
@@ -387,4 +387,4 @@ def test_waiting_ends_when_there_is_no_need_any_more(tmp_path: Path) -> None:
     with Lease(tmp_path, until=lambda: next(told), **QUICK) as waited:
         assert not waited.held
         waited.check()
-    assert holder(tmp_path) is not None, "the other's lease is left alone"
+    assert find_holder(tmp_path) is not None, "the other's lease is left alone"

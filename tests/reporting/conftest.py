@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from cotdistill.common.files import file_sha256, read_sealed, write_json, write_jsonl
+from cotdistill.common.files import hash_file, read_sealed, write_json, write_jsonl
 from cotdistill.common.files import seal as seal_document
 from cotdistill.config.models import Experiment
 from cotdistill.runs.documents import (
@@ -90,7 +90,7 @@ def write_run(run: Run, steps: int = 100) -> None:
         teacher={"train": split, "valid": split, "test": split},
         sizes={"train": round(720 * run.fraction), "valid": 80, "test": N_TEST},
         evaluation_wall_s=1.5,
-        files={path.name: file_sha256(path) for path in digested(run)},
+        files={path.name: hash_file(path) for path in digested(run)},
     ).write(files.metrics)
 
 
@@ -112,7 +112,7 @@ def change_document(path: Path, key: str, value: Any) -> None:
 
 def seal_files(run: Run) -> None:
     """Have `metrics.json` tell the files beside it as they are now."""
-    change_document(run.files.metrics, "files", {path.name: file_sha256(path) for path in digested(run)})
+    change_document(run.files.metrics, "files", {path.name: hash_file(path) for path in digested(run)})
 
 
 def _predictions(run: Run, correct: int) -> list[Answer]:

@@ -15,7 +15,7 @@ from typing import IO, Any
 import yaml
 from cluster import Cluster, end_with_parent, until
 
-from cotdistill.runs.lease import holder
+from cotdistill.runs.lease import find_holder
 
 ROOT = Path(__file__).parents[2]
 QUICK = Path(__file__).with_name("quick.py")
@@ -102,7 +102,7 @@ class Checkout:
 
     def process(self, run: str) -> int | None:
         """The process that trains a run, by its lease; None where nobody does."""
-        found = holder(self.folder(run) / "state")
+        found = find_holder(self.folder(run) / "state")
         return found.about.get("pid") if found else None
 
     def jobs(self, cluster: Cluster, *options: str) -> list[Job]:

@@ -16,7 +16,7 @@ from cotdistill.data.prepared import Prepared
 from cotdistill.data.splits import choose_subset
 from cotdistill.methods import METHODS, Task
 from cotdistill.methods.single_task import BRIDGE
-from cotdistill.training.devices import world_size
+from cotdistill.training.devices import get_world_size
 from cotdistill.training.trainer import Trainer
 
 sizes = st.integers(1, 60)
@@ -65,7 +65,7 @@ def test_fractions_are_nested(n: int, seed: int, fractions: list[float]):
 
 
 def test_methods_and_labels_of_a_seed_see_the_same_examples(tiny: Any, tmp_path: Any):
-    assert world_size() == 1
+    assert get_world_size() == 1
     seen = []
     for method in METHODS.names():
         for labels in ("gold", "teacher"):

@@ -10,8 +10,8 @@ import pytest
 
 from cotdistill.config.models import Experiment
 from cotdistill.orchestration import plan as planning
-from cotdistill.orchestration.plan import describe, measured
-from cotdistill.orchestration.progress import Status, line, statuses
+from cotdistill.orchestration.plan import describe, measure_steps
+from cotdistill.orchestration.progress import Status, format_line, list_statuses
 from cotdistill.runs.experiment import load, parse
 from cotdistill.runs.grid import Run, expand
 
@@ -45,7 +45,7 @@ def finish(run: Run, *names: str, config_hash: str | None = None) -> None:
 
 
 def seen() -> list[tuple[str, int]]:
-    return [(status.state, status.step) for status in statuses(experiment())]
+    return [(status.state, status.step) for status in list_statuses(experiment())]
 
 
 def test_states_of_a_grid_under_way(runs: list[Run]) -> None:
@@ -86,30 +86,30 @@ def test_what_another_config_left_is_to_be_redone(runs: list[Run]) -> None:
 
 
 def test_line_of_a_grid_that_has_not_begun(runs: list[Run]) -> None:
-    assert line(statuses(experiment()), 0.0, 0) == "[ 0.0 min] 0/4 runs done"
+    assert format_line(list_statuses(experiment()), 0.0, 0) == "[ 0.0 min] 0/4 runs done"
 
 
 def test_line_names_what_runs_and_what_is_left(runs: list[Run]) -> None:
     found = [Status(runs[0], "done", 200), Status(runs[1], "running", 100), Status(runs[2], "waiting", 0),
              Status(runs[3], "waiting", 0)]  # fmt: skip
     # 300 of 800 steps in 6 minutes: 500 are left
-    assert line(found, 360.0, 0) == (
+    assert format_line(found, 360.0, 0) == (
         f"[ 6.0 min] 1/4 runs done, running: {runs[1].id} 50%, about 10.0 min of training left"
     )
     # 200 of the 300 were there before
-    assert line(found, 360.0, 200).endswith("about 30.0 min of training left")
-    assert "left" not in line(found, 360.0, 300), "no step since: no estimate"
+    assert format_line(found, 360.0, 200).endswith("about 30.0 min of training left")
+    assert "left" not in format_line(found, 360.0, 300), "no step since: no estimate"
 
 
 def test_line_of_many_runs_stays_short(runs: list[Run]) -> None:
     found = [Status(run, "running", 20 * n) for n, run in enumerate(runs)]
-    text = line(found, 60.0, 0)
+    text = format_line(found, 60.0, 0)
     assert text.count("%") == 3 and " ...," in text and "\n" not in text
 
 
 def test_line_at_the_end(runs: list[Run]) -> None:
     done = [Status(run, "done", 200) for run in runs]
-    assert line(done, 90.0, 0) == "[ 1.5 min] 4/4 runs done"
+    assert format_line(done, 90.0, 0) == "[ 1.5 min] 4/4 runs done"
 
 
 # --- plan
@@ -154,7 +154,7 @@ def test_folders_that_tell_nothing_are_passed_over(wall: Any, steps: Any, runs: 
     measure(runs[0], wall, steps)
     write(runs[1].folder / "config.json", "{")
     write(runs[2].folder / "config.json", "[]")
-    assert measured(Path("results")) == {}
+    assert measure_steps(Path("results")) == {}
 
 
 def test_plan_of_the_finished_grid_knows_its_hours(untouched: Any) -> None:
@@ -167,11 +167,11 @@ def test_plan_of_the_finished_grid_knows_its_hours(untouched: Any) -> None:
 
 def test_finished_grid_is_done(untouched: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(untouched.root)
-    assert [(s.state, s.step) for s in statuses(load("tiny.yaml"))] == [("done", 4)] * 4
+    assert [(s.state, s.step) for s in list_statuses(load("tiny.yaml"))] == [("done", 4)] * 4
 
 
 def test_plan_predicts_the_grid_s_minutes_from_its_earlier_jobs(runs: list[Run], monkeypatch: Any) -> None:
-    monkeypatch.setattr(planning, "_cores", lambda: 2)
+    monkeypatch.setattr(planning, "_count_cores", lambda: 2)
     times = Path(runs[0].experiment.results, runs[0].experiment.experiment, "benchmarks")
 
     def took(job: str, seconds: float) -> None:

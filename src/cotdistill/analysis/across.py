@@ -19,10 +19,10 @@ Scores = Sequence[NDArray[np.float64]]
 
 def interquartile_mean(scores: Sequence[ArrayLike]) -> float:
     """Return the mean of the middle half of all runs of all datasets; a quarter is cut at each end."""
-    return float(_middle([np.asarray(values, dtype=np.float64) for values in scores]))
+    return float(_average_middle([np.asarray(values, dtype=np.float64) for values in scores]))
 
 
-def _middle(scores: Scores) -> NDArray[np.float64]:
+def _average_middle(scores: Scores) -> NDArray[np.float64]:
     from scipy.stats import trim_mean
 
     return np.asarray(trim_mean(np.concatenate(scores, axis=-1), 0.25, axis=-1))
@@ -50,7 +50,7 @@ def interquartile_interval(
     scores: Sequence[ArrayLike], rng: np.random.Generator, confidence: float = 0.95
 ) -> tuple[float, float]:
     """Return the stratified bootstrap interval of `interquartile_mean`."""
-    return _interval(_middle, [scores], rng, confidence)
+    return _interval(_average_middle, [scores], rng, confidence)
 
 
 def improvement_interval(
@@ -69,12 +69,12 @@ def _interval(
     rng: np.random.Generator,
     confidence: float,
 ) -> tuple[float, float]:
-    drawn = [[_resampled(values, rng) for values in scores] for scores in sides]
+    drawn = [[_resample(values, rng) for values in scores] for scores in sides]
     low, high = np.quantile(statistic(*drawn), [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)
 
 
-def _resampled(values: ArrayLike, rng: np.random.Generator) -> NDArray[np.float64]:
+def _resample(values: ArrayLike, rng: np.random.Generator) -> NDArray[np.float64]:
     # sorted, so that the same runs in another order give the same resamples
     runs = np.sort(np.asarray(values, dtype=np.float64))
     return runs[rng.integers(len(runs), size=(RESAMPLES, len(runs)))]

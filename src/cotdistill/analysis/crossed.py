@@ -23,7 +23,7 @@ RESAMPLES = 19_999
 """one below a round number: then `(1 + count) / (RESAMPLES + 1) < 0.05` has no rounding in it"""
 
 SEPARATE = 0.6
-"""weight of the Behrens-Fisher part in `deviations`"""
+"""weight of the Behrens-Fisher part in `resample_deviations`"""
 
 CELLS = 4_000_000
 """most counts drawn at once (32 MB)"""
@@ -71,12 +71,12 @@ class Estimate:
     p: float
 
 
-def components(differences: ArrayLike) -> Components:
+def compute_components(differences: ArrayLike) -> Components:
     """Return the mean squares of `differences` (seeds x examples). Raises ValueError for one example."""
-    return _effects(differences)[0]
+    return _compute_effects(differences)[0]
 
 
-def _effects(differences: ArrayLike) -> tuple[Components, NDArray[np.float64], NDArray[np.float64]]:
+def _compute_effects(differences: ArrayLike) -> tuple[Components, NDArray[np.float64], NDArray[np.float64]]:
     """Return the components, and the sorted effects of seeds and of examples."""
     matrix = np.asarray(differences, dtype=np.float64)
     if matrix.ndim != 2 or matrix.shape[0] < 1 or matrix.shape[1] < 2 or not np.isfinite(matrix).all():
@@ -99,7 +99,7 @@ def _effects(differences: ArrayLike) -> tuple[Components, NDArray[np.float64], N
     return Components(n, m, mean, seed_square, example_sum / (m - 1), noise_square), seeds, examples
 
 
-def deviations(
+def resample_deviations(
     differences: ArrayLike, rng: np.random.Generator, resamples: int = RESAMPLES
 ) -> NDArray[np.float64]:
     """Return bootstrap deviations of the mean of `differences` (seeds x examples), `resamples` of them.
@@ -124,11 +124,11 @@ def deviations(
     a mean over `n` seeds needs its own shape. With one seed it covers the test examples alone. The order of
     seeds and of examples does not matter. Fast where the differences take few values, as counts do.
     """
-    squares, seeds, examples = _effects(differences)
+    squares, seeds, examples = _compute_effects(differences)
     n, m = squares.n_seeds, squares.n_examples
     first, first_square, first_freedom = np.zeros(resamples), squares.seed_square, max(n - 1, 1)
     if n > 1 and seeds[-1] - seeds[0] > 1e-12:
-        first = _resampled_mean(seeds, rng, resamples)
+        first = _resample_mean(seeds, rng, resamples)
     elif n > 1:
         first_square, first_freedom = squares.noise_square, (n - 1) * (m - 1)
         first = math.sqrt(first_square / (n * m)) * rng.standard_normal(resamples)
@@ -138,7 +138,7 @@ def deviations(
     second = np.zeros(resamples)
     if second_square > 0:
         share = second_square / squares.example_square
-        second = math.sqrt(share) * _resampled_mean(examples, rng, resamples)
+        second = math.sqrt(share) * _resample_mean(examples, rng, resamples)
     if first_square + second_square == 0:
         return first + second
     # ratios, as squares of tiny numbers would vanish
@@ -152,7 +152,7 @@ def deviations(
     return SEPARATE * separate + (1 - SEPARATE) * joint
 
 
-def _resampled_mean(
+def _resample_mean(
     effects: NDArray[np.float64], rng: np.random.Generator, resamples: int
 ) -> NDArray[np.float64]:
     """Return means of resampled, sorted `effects`, scaled to vary as means of new effects would."""
@@ -193,8 +193,11 @@ def estimate(mean: float, spread: NDArray[np.float64], confidence: float = 0.95)
 def paired_bootstrap(
     differences: ArrayLike, rng: np.random.Generator, resamples: int = RESAMPLES, confidence: float = 0.95
 ) -> Estimate:
-    """Return the mean of `differences` (seeds x examples) with interval and p-value by `deviations`."""
-    return estimate(components(differences).mean, deviations(differences, rng, resamples), confidence)
+    """Return the mean of `differences` (seeds x examples) and its interval and p.
+
+    These come from `resample_deviations`."""
+    deviations = resample_deviations(differences, rng, resamples)
+    return estimate(compute_components(differences).mean, deviations, confidence)
 
 
 def mean_of(parts: list[tuple[float, NDArray[np.float64]]], confidence: float = 0.95) -> Estimate:

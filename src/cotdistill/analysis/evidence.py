@@ -18,7 +18,7 @@ import pandas as pd
 
 from cotdistill.analysis import crossed, paired, power
 from cotdistill.analysis.pairs import Answers, Pairs, group_answers, make_rng, pair_runs, split_blocks
-from cotdistill.tables.columns import role_of
+from cotdistill.tables.columns import get_role
 
 ALPHA = 0.05
 
@@ -122,7 +122,7 @@ def compute_evidence(examples: pd.DataFrame, runs: pd.DataFrame, baseline: str) 
     """
     answers = group_answers(examples)
     contrasts = [
-        _contrast(key, block, method, baseline, answers)
+        _make_contrast(key, block, method, baseline, answers)
         for key, block in split_blocks(runs, baseline)
         for method in sorted(set(block["method"]) - {baseline})
     ]
@@ -144,17 +144,17 @@ def read_evidence(frame: pd.DataFrame) -> list[Evidence]:
     return [Evidence(**{str(key): value for key, value in row.items()}) for row in rows.to_dict("records")]
 
 
-def _contrast(
+def _make_contrast(
     key: dict[str, Any], block: pd.DataFrame, method: str, baseline: str, answers: Answers
 ) -> _Contrast:
     run = block[block["method"] == method].iloc[0]
-    proposed = role_of(method, bool(run["proposed"]), baseline) == "proposed"
+    proposed = get_role(method, bool(run["proposed"]), baseline) == "proposed"
     pairs = pair_runs(block, method, baseline, answers)
     interval = components = None
     if pairs.seeds and pairs.n_examples > 1:
         differences = pairs.differences
         interval = crossed.paired_bootstrap(differences, make_rng("bootstrap", key, method, baseline))
-        components = crossed.components(differences)
+        components = crossed.compute_components(differences)
     return _Contrast(key, method, run["objective"], proposed, baseline, pairs, interval, components)
 
 
@@ -170,7 +170,7 @@ def _decide(contrast: _Contrast, p_holm: float, n_comparisons: int) -> Evidence:
     if components is not None:
         alpha = ALPHA / max(n_comparisons, 1)
         detectable = power.detectable(components, alpha)
-        needed, why = power.seeds_needed(components, alpha)
+        needed, why = power.count_seeds_needed(components, alpha)
     elif some:
         why = "one test example says nothing about the variation between examples"
     decision = "unknown"

@@ -122,7 +122,7 @@ def _sum_up(
 def _average(datasets: list[tuple[Pairs, np.random.Generator]]) -> crossed.Estimate:
     """Return the mean difference over datasets with its interval."""
     return crossed.mean_of([
-        (float(pairs.differences.mean()), crossed.deviations(pairs.differences, rng))
+        (float(pairs.differences.mean()), crossed.resample_deviations(pairs.differences, rng))
         for pairs, rng in datasets
     ])  # fmt: skip
 

@@ -56,7 +56,7 @@ def _shift(share: float, freedom: int, alpha: float, power: float) -> float:
 
     seeds = share * chdtri(freedom, LEVELS) / freedom
     estimated = seeds + 1 - share
-    limits = np.sqrt(estimated) * np.interp(seeds / estimated, SHARES, _critical(freedom, alpha))
+    limits = np.sqrt(estimated) * np.interp(seeds / estimated, SHARES, _compute_critical(freedom, alpha))
 
     def lacking(shift: float) -> float:
         return float(np.mean(ndtr(shift - limits) + ndtr(-shift - limits))) - power
@@ -65,8 +65,10 @@ def _shift(share: float, freedom: int, alpha: float, power: float) -> float:
 
 
 @functools.lru_cache(maxsize=256)
-def _critical(freedom: int, alpha: float) -> NDArray[np.float64]:
-    """Return critical values, in estimated standard errors, for each of SHARES (`crossed.deviations`)."""
+def _compute_critical(freedom: int, alpha: float) -> NDArray[np.float64]:
+    """Return critical values, in estimated standard errors, for each of SHARES.
+
+    See `crossed.resample_deviations`."""
     ratio = SHARES[:, None]
     joint = _spread(1 / np.maximum(ratio**2 / freedom, 1e-9))
     first = SEPARATE * _spread(freedom) + (1 - SEPARATE) * joint
@@ -84,7 +86,9 @@ def _spread(freedom: float | NDArray[np.float64]) -> NDArray[np.float64]:
     return np.sqrt(freedom / chdtri(freedom, LEVELS))
 
 
-def seeds_needed(found: Components, alpha: float = 0.05, power: float = POWER) -> tuple[int | None, str]:
+def count_seeds_needed(
+    found: Components, alpha: float = 0.05, power: float = POWER
+) -> tuple[int | None, str]:
     """Return how many seeds find the observed difference, were it the true one, with probability `power`.
 
     Returns (number, '') or (None, why not). More seeds never shrink the noise of a finite test set: where

@@ -64,7 +64,7 @@ class Protocol:
 
 
 @cache
-def _data() -> dict[str, Any]:
+def _read_data() -> dict[str, Any]:
     text = Path(__file__).with_name("reported.yaml").read_text(encoding="utf-8")
     data: dict[str, Any] = yaml.safe_load(text)
     return data
@@ -74,7 +74,7 @@ def _data() -> dict[str, Any]:
 def read_reported() -> tuple[Reported, ...]:
     """Return all reported accuracies, in the order of the file `reported.yaml`."""
     entries = []
-    for row in _data()["reported"]:
+    for row in _read_data()["reported"]:
         values = {"low": row.get("accuracy"), "high": row.get("accuracy"), **row}
         values.pop("accuracy", None)
         entries.append(Reported(**values))
@@ -83,9 +83,9 @@ def read_reported() -> tuple[Reported, ...]:
 
 def read_sources() -> dict[str, str]:
     """Return what each short source name stands for."""
-    return dict(_data()["sources"])
+    return dict(_read_data()["sources"])
 
 
 def read_protocol() -> list[Protocol]:
     """Return how the published numbers were obtained, against how ours are."""
-    return [Protocol(**row) for row in _data()["protocol"]]
+    return [Protocol(**row) for row in _read_data()["protocol"]]

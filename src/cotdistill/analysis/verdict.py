@@ -17,7 +17,7 @@ from cotdistill.analysis.words import (
     format_points,
     join_names,
 )
-from cotdistill.common.errors import listed
+from cotdistill.common.errors import list_some
 from cotdistill.tables.columns import SETTING
 
 LEAST_SEEDS, LEAST_EXAMPLES = 3, 100
@@ -284,7 +284,7 @@ def _list_limits(rows: list[Evidence], asked: list[Evidence], together: bool) ->
     for column, what in (("missing", "missing"), ("unpaired", "not comparable")):
         names = list(dict.fromkeys(name for row in rows for name in getattr(row, column)))
         if names:
-            limits.append(f"{format_count(len(names), 'run')} {what}: {listed(names, 20)}.")
+            limits.append(f"{format_count(len(names), 'run')} {what}: {list_some(names, 20)}.")
     if any(row.n_seeds == 1 for row in asked):
         limits.append(
             "Where one seed is finished, the variation between seeds is unknown and nothing is decided."

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from cotdistill.common.errors import UserError, unknown
+from cotdistill.common.errors import UserError, make_unknown_error
 from cotdistill.common.files import write_json
 from cotdistill.jobs.manners import guard
 from cotdistill.runs.experiment import load
@@ -25,9 +25,9 @@ def plan(options: Options) -> None:
 
 def status(options: Options) -> None:
     """Show how far the grid is: done, running, failed and waiting runs, from the run folders alone."""
-    from cotdistill.orchestration.progress import statuses, table
+    from cotdistill.orchestration.progress import format_table, list_statuses
 
-    print(table(statuses(load(options.config)), options.all))
+    print(format_table(list_statuses(load(options.config)), options.all))
 
 
 def fetch(options: Options) -> None:
@@ -40,16 +40,16 @@ def fetch(options: Options) -> None:
 def prepare(options: Options) -> None:
     """Parse and tokenise one (dataset, student) pair into Arrow, shared by all its runs."""
     from cotdistill.jobs.prepare import prepare as run
-    from cotdistill.runs.grid import prepared_folder
+    from cotdistill.runs.grid import find_prepared_folder
 
     experiment = load(options.config)
     datasets = {entry.name: entry for entry in experiment.datasets}
     students = {entry.name: entry for entry in experiment.students}
     if options.dataset not in datasets:
-        raise unknown("dataset", options.dataset, datasets)
+        raise make_unknown_error("dataset", options.dataset, datasets)
     if options.student not in students:
-        raise unknown("student", options.student, students)
-    folder = prepared_folder(experiment, options.dataset, options.student)
+        raise make_unknown_error("student", options.student, students)
+    folder = find_prepared_folder(experiment, options.dataset, options.student)
     anew = run(experiment, datasets[options.dataset], students[options.student], folder)
     print(f"prepared {folder}" if anew else f"{folder}: already prepared, nothing to do")
 
@@ -62,7 +62,7 @@ def train(options: Options) -> int:
     with guard(run):
         if run.training.gpus > 1 and "RANK" not in os.environ:
             return launch(run)
-        _offline()
+        _go_offline()
         from cotdistill.jobs.train import train as run_training
 
         run_training(run)
@@ -73,7 +73,7 @@ def evaluate(options: Options) -> None:
     """Evaluate a trained run on test, by the strict and the published protocol."""
     run = _run(options)
     with guard(run):
-        _offline()
+        _go_offline()
         from cotdistill.jobs.evaluate import evaluate as run_evaluation
 
         metrics = run_evaluation(run)
@@ -139,7 +139,7 @@ def reproduce(options: Options) -> int:
 
 def doctor(options: Options) -> int:
     """Check a site before a long run, a line a check: Slurm, GPU, folders, models, data, disk, leftovers."""
-    from cotdistill.orchestration.doctor.checks import doctor as run
+    from cotdistill.orchestration.doctor.checks import run_checks as run
 
     return run(options.config, options.profile, options.job_timeout)
 
@@ -170,13 +170,13 @@ def _run(options: Options) -> Any:
     return run
 
 
-def _offline() -> None:
+def _go_offline() -> None:
     """Keep from the network: training and evaluation read what is prepared; cluster nodes have none."""
     os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
-def _seconds(text: str) -> float:
+def _parse_seconds(text: str) -> float:
     """Parse a time to wait: a number above 0."""
     value = float(text)
     if not 0 < value <= 86400:
@@ -221,7 +221,7 @@ OPTIONS: dict[str, list[tuple[tuple[str, ...], dict[str, Any]]]] = {
     "evaluate": _RUN,
     "collect": [(("--allow-missing",), {"action": "store_true", "help": "mark missing runs, do not stop"})],
     "track": [
-        (("--follow",), {"type": _seconds, "nargs": "?", "const": 5.0, "metavar": "SECONDS",
+        (("--follow",), {"type": _parse_seconds, "nargs": "?", "const": 5.0, "metavar": "SECONDS",
                          "help": "mirror runs in training too, every SECONDS (default: 5)"}),
     ],
     "reproduce": [(("--cores",), {"type": int, "help": "jobs at once (default: all cores)"})],

@@ -14,25 +14,25 @@ class UserError(Exception):
     """
 
 
-def near(name: str, names: Iterable[str]) -> str:
+def suggest(name: str, names: Iterable[str]) -> str:
     """Return `; did you mean 'x'?` for the closest of `names`; an empty string where none is close."""
     close = difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)
     return f"; did you mean '{close[0]}'?" if close else ""
 
 
-def unknown(kind: str, name: str, names: Iterable[str]) -> UserError:
+def make_unknown_error(kind: str, name: str, names: Iterable[str]) -> UserError:
     """Return the error for a name that is not among `names`: it suggests the nearest one and lists all."""
     names = sorted(names)
-    return UserError(f"unknown {kind} '{name}'{near(name, names)} (known: {', '.join(names)})")
+    return UserError(f"unknown {kind} '{name}'{suggest(name, names)} (known: {', '.join(names)})")
 
 
-def listed(names: list[str], most: int) -> str:
+def list_some(names: list[str], most: int) -> str:
     """Return `names` joined by commas; where there are more than `most`, the rest is only counted."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
 
 
-def first_line(error: BaseException) -> str:
+def read_first_line(error: BaseException) -> str:
     """Return the kind of a foreign error and the first line of its message, at most 200 characters of it."""
     text = str(error).strip().split("\n")[0]
     return f"{type(error).__name__}: {text[:200]}"

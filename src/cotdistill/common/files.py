@@ -211,13 +211,13 @@ def digest(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def file_sha256(path: Path) -> str:
+def hash_file(path: Path) -> str:
     """Return the SHA-256 of a file's bytes, as 64 hex digits."""
     with open(path, "rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
-def tree_sha256(folder: Path) -> dict[str, str]:
+def hash_tree(folder: Path) -> dict[str, str]:
     """Return the SHA-256 of every file below a folder, by its path relative to the folder."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {str(path.relative_to(folder)): file_sha256(path) for path in files}
+    return {str(path.relative_to(folder)): hash_file(path) for path in files}

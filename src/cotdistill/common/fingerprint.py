@@ -57,7 +57,7 @@ def _read(module: str) -> tuple[str, tuple[str, ...]]:
     path = base / "__init__.py" if base.is_dir() else base.with_suffix(".py")
     tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
     names: set[str] = set()
-    for node in _statements(tree):
+    for node in _list_statements(tree):
         body = getattr(node, "body", None)
         if isinstance(body, list):
             # a statement that is a string is a docstring; an empty body would not be valid code
@@ -76,14 +76,14 @@ def _read(module: str) -> tuple[str, tuple[str, ...]]:
     return code.hexdigest(), tuple(sorted(name for name in own if _exists(name)))
 
 
-def _statements(node: ast.AST) -> Iterator[ast.AST]:
+def _list_statements(node: ast.AST) -> Iterator[ast.AST]:
     """Yield the nodes of a tree that are or hold statements; expressions, which import nothing, are left out.
     """
     yield node
     for part in ("body", "orelse", "finalbody", "handlers", "cases"):
         inner = getattr(node, part, None)
         for child in inner if isinstance(inner, list) else ():
-            yield from _statements(child)
+            yield from _list_statements(child)
 
 
 def _is_text(node: ast.AST) -> bool:

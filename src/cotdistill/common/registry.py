@@ -6,7 +6,7 @@ import importlib
 import pkgutil
 from types import ModuleType
 
-from cotdistill.common.errors import unknown
+from cotdistill.common.errors import make_unknown_error
 
 
 class Registry:
@@ -27,5 +27,5 @@ class Registry:
         """Import the plug-in `name` and return its module. Raises UserError that suggests the nearest name.
         """
         if name not in self.names():
-            raise unknown(self.kind, name, self.names())
+            raise make_unknown_error(self.kind, name, self.names())
         return importlib.import_module(f"{self.package}.{name}")

@@ -17,7 +17,7 @@ class Preempted(Exception):
 
 
 def listen(hurry: bool = True) -> None:
-    """Remember SIGTERM, SIGUSR1 and SIGINT instead of ending at once: `asked` and `check` tell of them.
+    """Remember SIGTERM, SIGUSR1 and SIGINT instead of ending at once: `get_signal` and `check` tell of them.
 
     hurry: a second SIGINT (an impatient person) interrupts at once.
     """
@@ -32,7 +32,7 @@ def listen(hurry: bool = True) -> None:
         signal.signal(number, remember)
 
 
-def asked() -> signal.Signals | None:
+def get_signal() -> signal.Signals | None:
     """Return the signal that asked this process to stop; None where none did."""
     return _asked
 

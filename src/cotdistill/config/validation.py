@@ -6,7 +6,7 @@ from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from cotdistill.common.errors import UserError, near
+from cotdistill.common.errors import UserError, suggest
 
 T = TypeVar("T", bound=BaseModel)
 
@@ -16,10 +16,10 @@ def validate(model: type[T], value: Any, where: str, prefix: str = "") -> T:
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        raise UserError(one_line(model, error, where, prefix)) from error
+        raise UserError(format_first_fault(model, error, where, prefix)) from error
 
 
-def one_line(model: type, error: ValidationError, where: str, prefix: str = "") -> str:
+def format_first_fault(model: type, error: ValidationError, where: str, prefix: str = "") -> str:
     """Return the first fault of a failed validation: where it is, what was expected and found, the near key.
 
     model: a pydantic model, or a dataclass that a TypeAdapter checks.
@@ -28,13 +28,13 @@ def one_line(model: type, error: ValidationError, where: str, prefix: str = "") 
     faults = [fault for fault in error.errors() if fault["type"] != "default_factory_not_called"]
     # an unknown key is the likeliest cause of everything else that is wrong: name it first
     fault = next((f for f in faults if f["type"] == "extra_forbidden"), faults[0])
-    location = prefix + _dotted(fault["loc"])
+    location = prefix + _join_location(fault["loc"])
     more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
     if fault["type"] == "extra_forbidden":
-        owner = _owner(model, fault["loc"][:-1])
-        keys = list(_fields(owner))
+        owner = _find_owner(model, fault["loc"][:-1])
+        keys = list(_list_fields(owner))
         known = f" (known: {', '.join(keys)})" if keys else ""
-        return f"{where}: unknown key '{location}'{near(str(fault['loc'][-1]), keys)}{known}{more}"
+        return f"{where}: unknown key '{location}'{suggest(str(fault['loc'][-1]), keys)}{known}{more}"
     if fault["type"] == "missing":
         return f"{where}: '{location}' is missing{more}"
     message = fault["msg"].removeprefix("Value error, ")
@@ -43,29 +43,29 @@ def one_line(model: type, error: ValidationError, where: str, prefix: str = "") 
     return f"{where}: '{location}': {message}{found}{more}"
 
 
-def _dotted(location: tuple[int | str, ...]) -> str:
+def _join_location(location: tuple[int | str, ...]) -> str:
     text = ""
     for part in location:
         text += f"[{part}]" if isinstance(part, int) else f".{part}"
     return text.lstrip(".") or "(top level)"
 
 
-def _fields(model: Any) -> dict[str, Any]:
+def _list_fields(model: Any) -> dict[str, Any]:
     return getattr(model, "model_fields", None) or {}
 
 
-def _owner(model: type, location: tuple[int | str, ...]) -> type | None:
+def _find_owner(model: type, location: tuple[int | str, ...]) -> type | None:
     """Return the model that holds the key at `location`, for listing the keys it knows."""
     current: Any = model
     for part in location:
         if isinstance(part, int):
             continue
-        field = _fields(current).get(part)
-        current = _inner_model(field.annotation) if field else None
+        field = _list_fields(current).get(part)
+        current = _find_inner_model(field.annotation) if field else None
     return current
 
 
-def _inner_model(annotation: Any) -> type[BaseModel] | None:
+def _find_inner_model(annotation: Any) -> type[BaseModel] | None:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
-    return next((m for arg in get_args(annotation) if (m := _inner_model(arg))), None)
+    return next((m for arg in get_args(annotation) if (m := _find_inner_model(arg))), None)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cotdistill.common.errors import UserError, near
+from cotdistill.common.errors import UserError, suggest
 from cotdistill.common.files import read_json, read_jsonl
 from cotdistill.data.answers import Kind
 from cotdistill.data.rows import Row
@@ -41,7 +41,7 @@ class Record:
         """Return the value of `column`. Raises UserError if it is missing."""
         if column not in self.fields:
             known = ", ".join(self.fields)
-            raise self.fault(f"column '{column}' is missing{near(column, self.fields)} (found: {known})")
+            raise self.fault(f"column '{column}' is missing{suggest(column, self.fields)} (found: {known})")
         return self.fields[column]
 
     def text(self, column: str, *, filled: bool = False) -> str:

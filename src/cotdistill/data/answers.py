@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 from typing import Literal
 
-from cotdistill.common.errors import unknown
+from cotdistill.common.errors import make_unknown_error
 
 Kind = Literal["text", "equation"]
 
@@ -109,27 +109,27 @@ def _check_finite(value: float) -> float:
     return value
 
 
-def _same_text(prediction: str, gold: str) -> bool:
+def _is_same_text(prediction: str, gold: str) -> bool:
     return prediction == gold
 
 
-def _same_value(prediction: str, gold: str) -> bool:
+def _is_same_value(prediction: str, gold: str) -> bool:
     # `==` and not math.isclose: it is what both published codes do, so accuracies stay comparable, and
     # on PaLM's answers for SVAMP a tolerance changes no verdict (586 of 800, 148 of 200 either way)
     found, wanted = evaluate_equation(prediction), evaluate_equation(gold)
     return found is not None and found == wanted
 
 
-MATCHERS: dict[str, Callable[[str, str], bool]] = {"text": _same_text, "equation": _same_value}
+MATCHERS: dict[str, Callable[[str, str], bool]] = {"text": _is_same_text, "equation": _is_same_value}
 """answer kind -> is `prediction` right, given `gold`"""
 
 
-def matches(kind: str, prediction: str, gold: str) -> bool:
+def is_right(kind: str, prediction: str, gold: str) -> bool:
     """Whether `prediction` is right: the same string ('text') or an equal value ('equation').
 
     An equation without a value is wrong, even beside a gold equation without one.
     Raises UserError for an unknown kind.
     """
     if kind not in MATCHERS:
-        raise unknown("answer kind", kind, MATCHERS)
+        raise make_unknown_error("answer kind", kind, MATCHERS)
     return MATCHERS[kind](prediction, gold)

@@ -19,10 +19,10 @@ from cotdistill.common.errors import UserError
 from cotdistill.common.files import (
     atomic,
     digest,
-    file_sha256,
+    hash_file,
+    hash_tree,
     read_sealed,
     seal,
-    tree_sha256,
     write_json,
     write_text,
 )
@@ -71,7 +71,7 @@ def write_prepared(
             "sizes": {split: len(splits[split]) for split in SPLITS},
             "vocabulary": len(tokenizer),
             "tokens": tokens,
-            "files": tree_sha256(part),
+            "files": hash_tree(part),
         }
         write_json(part / "manifest.json", seal(manifest))
         # apart from the manifest, which stays as it is where another key gives the same data
@@ -85,7 +85,7 @@ def is_current(folder: Path, key: str) -> bool:
             return False
         manifest = Prepared(folder).manifest
         own = ("manifest.json", KEY)
-        files = {name: sha for name, sha in tree_sha256(folder).items() if name not in own}
+        files = {name: sha for name, sha in hash_tree(folder).items() if name not in own}
         return bool(files == manifest["files"])
     except (UserError, OSError, UnicodeDecodeError, KeyError):
         return False
@@ -213,7 +213,7 @@ class Prepared:
             return
         path = self.folder / name
         try:
-            found = file_sha256(path)
+            found = hash_file(path)
         except OSError as error:
             raise UserError(
                 f"cannot read {path}: {error.strerror}; remove {self.folder} to prepare again"

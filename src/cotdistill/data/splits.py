@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypedDict
 
 from cotdistill.common.errors import UserError
 from cotdistill.common.seeds import derive
-from cotdistill.data.answers import matches
+from cotdistill.data.answers import is_right
 from cotdistill.data.rows import COLUMNS
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def measure_teacher(dataset: DatasetDict, answer: str) -> dict[str, Accuracy]:
     result: dict[str, Accuracy] = {}
     for split, rows in dataset.items():
         labels, teacher = list(rows["label"]), list(rows["teacher_label"])
-        correct = sum(matches(answer, found, gold) for found, gold in zip(teacher, labels, strict=True))
+        correct = sum(is_right(answer, found, gold) for found, gold in zip(teacher, labels, strict=True))
         result[str(split)] = Accuracy(
             accuracy=correct / len(labels) if labels else 0.0,
             correct=correct,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from cotdistill.data.answers import matches
+from cotdistill.data.answers import is_right
 from cotdistill.evaluation import rouge
 from cotdistill.runs.documents import Answer
 
@@ -73,9 +73,9 @@ def _measure_likeness(pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
 def _measure_faithfulness(rows: Sequence[Answer], kind: str, stated_label: Reader) -> dict[str, float | None]:
     stated = [(row, stated_label(row.rationale or "", row.options)) for row in rows]
     stated = [(row, label) for row, label in stated if label]
-    golds = [matches(kind, label, row.gold) for row, label in stated]
+    golds = [is_right(kind, label, row.gold) for row, label in stated]
     # a correct prediction is the gold label as the tokenizer spells it
-    own = [(row.correct and gold) or matches(kind, label, row.prediction)
+    own = [(row.correct and gold) or is_right(kind, label, row.prediction)
            for (row, label), gold in zip(stated, golds, strict=True)]  # fmt: skip
     return {
         "states_label": len(stated) / len(rows),

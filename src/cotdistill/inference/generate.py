@@ -8,7 +8,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol
 
 from cotdistill.common import stopping
-from cotdistill.data.answers import matches
+from cotdistill.data.answers import is_right
 from cotdistill.data.batches import Collator
 from cotdistill.data.prepared import Prepared
 from cotdistill.methods import Method, Task
@@ -79,7 +79,7 @@ class Generator:
         answers = []
         for row, (text, confidence, scores) in enumerate(found):
             prediction = self.method.read_label(text)
-            correct = matches(self.answer_kind, prediction, readable[row])
+            correct = is_right(self.answer_kind, prediction, readable[row])
             answer = Answer(ids[row], inputs[row], golds[row], prediction, correct, confidence)
             answers.append(options.add_to(answer, row, scores) if options else answer)
         return answers

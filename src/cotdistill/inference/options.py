@@ -32,7 +32,7 @@ class OptionScorer:
         options, ids, golds = (
             table.column(name).to_pylist() for name in ("options", "options_ids", "label")
         )
-        self.choices = tell_apart(options, ids, golds, end, longest)
+        self.choices = list_distinct(options, ids, golds, end, longest)
         self.engine = engine
 
     @property
@@ -54,7 +54,7 @@ class OptionScorer:
         return replace(answer, options=labels, option_probabilities=normalise(scores))
 
 
-def tell_apart(
+def list_distinct(
     options: Sequence[Sequence[str]], ids: Sequence[Sequence[Sequence[int]]], golds: Sequence[str],
     end: int, longest: int,
 ) -> list[Choices]:  # fmt: skip

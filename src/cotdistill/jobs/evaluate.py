@@ -6,7 +6,7 @@ Needs neither torch nor a GPU where the training job left current answers, as it
 from __future__ import annotations
 
 from cotdistill.common.errors import UserError
-from cotdistill.common.files import file_sha256, sweep
+from cotdistill.common.files import hash_file, sweep
 from cotdistill.data.prepared import Prepared
 from cotdistill.data.splits import choose_subset
 from cotdistill.evaluation import protocols
@@ -48,7 +48,7 @@ def evaluate(run: Run) -> Metrics:
         evaluation_wall_s=answers.sum_seconds(run),
         files={
             **{path.name: trained.files[path.name] for path in kept},
-            run.files.predictions.name: file_sha256(run.files.predictions),
+            run.files.predictions.name: hash_file(run.files.predictions),
         },
     )
     metrics.write(run.files.metrics)

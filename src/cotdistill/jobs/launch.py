@@ -23,13 +23,13 @@ def launch(run: Run) -> int:
     with contextlib.ExitStack() as stack:
         environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
         if run.training.device != "cpu":
-            environment |= _claimed(run, stack)
-        process = subprocess.Popen(_command(run), env=environment)
+            environment |= _claim_gpus(run, stack)
+        process = subprocess.Popen(_build_command(run), env=environment)
         told = None
         while process.poll() is None:
             time.sleep(0.2)
-            if stopping.asked() and not told:
-                told = stopping.asked()
+            if stopping.get_signal() and not told:
+                told = stopping.get_signal()
                 assert told is not None
                 process.send_signal(told)
     if process.returncode:
@@ -37,7 +37,7 @@ def launch(run: Run) -> int:
     return process.returncode
 
 
-def _command(run: Run) -> list[str]:
+def _build_command(run: Run) -> list[str]:
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--no-python"]
     signals = ",".join(number.name for number in stopping.SIGNALS)
     options = [f"--signals-to-handle={signals}", f"--shutdown-timeout={GRACE}"]
@@ -46,7 +46,7 @@ def _command(run: Run) -> list[str]:
     return [*torchrun, *options, f"--nproc-per-node={run.training.gpus}", "--", *own]
 
 
-def _claimed(run: Run, stack: contextlib.ExitStack) -> dict[str, str]:
+def _claim_gpus(run: Run, stack: contextlib.ExitStack) -> dict[str, str]:
     """Claim as many GPUs as the job needs, all or none, and show the processes only those."""
     from cotdistill.training import devices
 

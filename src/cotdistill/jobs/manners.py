@@ -27,11 +27,11 @@ def guard(run: Run) -> Iterator[None]:
     worker = "RANK" in os.environ  # of a launched job: its parent speaks for it
     stopping.listen(hurry=not worker)
     if "SLURM_JOB_ID" in os.environ:
-        print(f"{run.id}: {_where()}", flush=True)
+        print(f"{run.id}: {_describe_start()}", flush=True)
     try:
         yield
     except stopping.Preempted as stopped:
-        if stopping.asked() == signal.SIGUSR1 and not worker:
+        if stopping.get_signal() == signal.SIGUSR1 and not worker:
             print(f"stopped: {stopped}", file=sys.stderr, flush=True)
             requeue.requeue()
         raise
@@ -57,7 +57,7 @@ def _leave(run: Run, text: str) -> None:
         run.files.failure.write_text(f"{text.splitlines()[0] if text else text}\n", encoding="utf-8")
 
 
-def _where() -> str:
+def _describe_start() -> str:
     """Return when and where this process was started, for the log of a Slurm job."""
     now = time.strftime("%Y-%m-%d %H:%M:%S")
     job = os.environ["SLURM_JOB_ID"]

@@ -34,6 +34,6 @@ def requeue() -> bool:
     print(f"Slurm job {job} will be started again, to go on from here", flush=True)
     # to exit now would tell Snakemake that the job failed: wait for Slurm to end it
     end = time.monotonic() + WAIT
-    while time.monotonic() < end and stopping.asked() != signal.SIGTERM:
+    while time.monotonic() < end and stopping.get_signal() != signal.SIGTERM:
         time.sleep(0.2)
     return True

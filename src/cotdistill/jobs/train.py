@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from cotdistill import methods, students
 from cotdistill.common import stopping
-from cotdistill.common.files import link, tree_sha256
+from cotdistill.common.files import hash_tree, link
 from cotdistill.data.prepared import CHECKED, Prepared, check_joins
 from cotdistill.evaluation.information.measure import Meter, is_measured
 from cotdistill.evaluation.scores import score
@@ -123,7 +123,7 @@ def _write_outputs(run: Run, trainer: Trainer, prepared: Prepared, engine: str, 
         ).write(files.environment)  # fmt: skip
         Training(
             run=run.id, hash=run.hash, origin=origin, steps=progress.step, best_step=progress.best_step,
-            best_valid_accuracy=progress.best_accuracy, files=tree_sha256(files.folder),
+            best_valid_accuracy=progress.best_accuracy, files=hash_tree(files.folder),
         ).write(files.training)  # fmt: skip
     outputs.restore(run, origin)
     trainer.drop_states()

@@ -6,9 +6,9 @@ import os
 import time
 from pathlib import Path
 
-from cotdistill.common.errors import listed
+from cotdistill.common.errors import list_some
 from cotdistill.config.models import Experiment
-from cotdistill.orchestration.progress import statuses, table
+from cotdistill.orchestration.progress import format_table, list_statuses
 from cotdistill.orchestration.workflow import PASSES
 from cotdistill.report.comparison import write_comparison
 from cotdistill.report.figures import draw_all
@@ -24,8 +24,8 @@ def write_partial(experiment: Experiment) -> list[Path]:
     Snakemake makes these files anew: they are noted in a file that `Workflow.passes` reads. They are dated
     `OUT_OF_DATE` besides, so that a person sees what they are.
     """
-    found = statuses(experiment)
-    print(table(found))
+    found = list_statuses(experiment)
+    print(format_table(found))
     if not any(status.state == "done" for status in found):
         return []
     _note(experiment, sum(status.state == "done" for status in found), len(found))
@@ -35,7 +35,7 @@ def write_partial(experiment: Experiment) -> list[Path]:
         os.utime(path, (OUT_OF_DATE, OUT_OF_DATE))
     missing = [status.run.id for status in found if status.state != "done"]
     finished = len(found) - len(missing)
-    print(f"tables and figures of the {finished} finished runs; missing: {listed(missing, 8)}")
+    print(f"tables and figures of the {finished} finished runs; missing: {list_some(missing, 8)}")
     return written
 
 

@@ -20,7 +20,7 @@ RUN_FOLDERS = "*/runs/*/*/*/*/*/*"
 
 def describe(experiment: Experiment) -> str:
     """Return the grid as text: a line a cell (all its seeds), totals, and estimated hours where known."""
-    seconds = measured(Path(experiment.results))
+    seconds = measure_steps(Path(experiment.results))
     cells: dict[tuple[str, ...], list[Run]] = defaultdict(list)
     for run in expand(experiment):
         cells[tuple(run.id.split("/")[:-1])].append(run)
@@ -31,12 +31,12 @@ def describe(experiment: Experiment) -> str:
         known = [hour for hour in hours if hour is not None]
         text = f"{sum(known):.2f}" if len(known) == len(runs) else "?"
         rows.append((*cell, str(len(runs)), f"{runs[0].training.steps:,}", text))
-    wall = minutes(experiment, seconds)
-    on = f"; {wall:.0f} minutes or so on the {_cores()} cores here" if wall is not None else ""
-    return f"{plain_table(rows)}\n\n{_totals(list(cells.values()), seconds)}{on}"
+    wall = estimate_minutes(experiment, seconds)
+    on = f"; {wall:.0f} minutes or so on the {_count_cores()} cores here" if wall is not None else ""
+    return f"{plain_table(rows)}\n\n{_format_totals(list(cells.values()), seconds)}{on}"
 
 
-def _totals(cells: list[list[Run]], seconds: dict[str, float]) -> str:
+def _format_totals(cells: list[list[Run]], seconds: dict[str, float]) -> str:
     runs = [run for cell in cells for run in cell]
     known = [hours for run in runs if (hours := estimate(run, seconds)) is not None]
     steps = sum(run.training.steps for run in runs)
@@ -48,7 +48,7 @@ def _totals(cells: list[list[Run]], seconds: dict[str, float]) -> str:
     return f"{line}; about {sum(known):.2f} compute hours{rest}, from earlier runs of the same kind"
 
 
-def minutes(experiment: Experiment, seconds: dict[str, float]) -> float | None:
+def estimate_minutes(experiment: Experiment, seconds: dict[str, float]) -> float | None:
     """Estimate minutes of the whole grid on this machine, by what its jobs took before; None: unknown.
 
     A run's time is that of its steps and what its jobs took beside them; the stages before and after
@@ -57,26 +57,26 @@ def minutes(experiment: Experiment, seconds: dict[str, float]) -> float | None:
     runs = expand(experiment)
     hours = [estimate(run, seconds) for run in runs]
     times = Path(experiment.results, experiment.experiment, "benchmarks")
-    beside = [rest for run in runs if (rest := _beside(run, times)) is not None]
+    beside = [rest for run in runs if (rest := _measure_overhead(run, times)) is not None]
     stages = [
         job for stage in ("prepare", "collect", "compare", "figures", "track")
         for path in [*times.glob(f"{stage}.tsv"), *times.glob(f"{stage}/**/*.tsv")]
-        if (job := _job_seconds(path)) is not None
+        if (job := _read_job_seconds(path)) is not None
     ]  # fmt: skip
     if None in hours or not beside or not stages:
         return None
     training = sum(hour * 3600 for hour in hours if hour is not None) + len(runs) * statistics.median(beside)
-    slots = max(1, _cores() // max(run.student.compute.threads for run in runs))
+    slots = max(1, _count_cores() // max(run.student.compute.threads for run in runs))
     return (training / min(slots, len(runs)) + sum(stages)) / 60
 
 
-def _cores() -> int:
+def _count_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _beside(run: Run, times: Path) -> float | None:
+def _measure_overhead(run: Run, times: Path) -> float | None:
     """Return the seconds that a finished run's two jobs took beside its steps."""
-    jobs = [_job_seconds(Path(times, stage, f"{run.id}.tsv")) for stage in ("train", "evaluate")]
+    jobs = [_read_job_seconds(Path(times, stage, f"{run.id}.tsv")) for stage in ("train", "evaluate")]
     try:
         wall = float(read_json(run.files.environment)["wall_s"])
     except (UserError, KeyError, TypeError, ValueError):
@@ -85,7 +85,7 @@ def _beside(run: Run, times: Path) -> float | None:
     return max(0.0, sum(known) - wall) if len(known) == len(jobs) else None
 
 
-def _job_seconds(path: Path) -> float | None:
+def _read_job_seconds(path: Path) -> float | None:
     """Return the seconds that Snakemake measured of a job."""
     try:
         return float(path.read_text(encoding="utf-8").splitlines()[1].split("\t")[0])
@@ -93,7 +93,7 @@ def _job_seconds(path: Path) -> float | None:
         return None
 
 
-def measured(results: Path) -> dict[str, float]:
+def measure_steps(results: Path) -> dict[str, float]:
     """Return the median seconds a step of finished runs, by kind."""
     found: dict[str, list[float]] = defaultdict(list)
     for folder in results.glob(RUN_FOLDERS):
@@ -102,13 +102,13 @@ def measured(results: Path) -> dict[str, float]:
             wall = read_json(folder / "environment.json")["wall_s"]
             steps = read_json(folder / "training.json")["steps"]
             step = wall / steps  # before `found` is touched: a kind without a number has no median
-            found[kind(config)].append(step)
+            found[digest_kind(config)].append(step)
         except (UserError, KeyError, TypeError, ZeroDivisionError):
             continue  # a run under way, or a folder that is none: it tells nothing about cost
     return {key: statistics.median(values) for key, values in found.items()}
 
 
-def kind(config: dict[str, Any]) -> str:
+def digest_kind(config: dict[str, Any]) -> str:
     """Digest what decides the cost of a step: runs of one kind cost the same."""
     training = {key: config["training"][key] for key in (
         "batch_size", "accumulation", "precision", "max_input_tokens", "max_target_tokens", "eval_every",
@@ -120,5 +120,5 @@ def kind(config: dict[str, Any]) -> str:
 
 def estimate(run: Run, seconds: dict[str, float]) -> float | None:
     """Return the hours of training for one run, or None where no run of its kind was measured."""
-    step = seconds.get(kind(run.config))
+    step = seconds.get(digest_kind(run.config))
     return None if step is None else run.training.steps * step / 3600

@@ -18,7 +18,7 @@ from cotdistill.config.models import Experiment
 from cotdistill.jobs.manners import read_failure
 from cotdistill.runs.folder import RunFiles
 from cotdistill.runs.grid import Run, expand
-from cotdistill.runs.lease import STALE, Holder, gone, holder
+from cotdistill.runs.lease import STALE, Holder, find_holder, is_gone
 from cotdistill.runs.outputs import was_written_under
 
 TAIL = 4096
@@ -45,47 +45,47 @@ class Status:
         return self.run.training.steps
 
 
-def statuses(experiment: Experiment) -> list[Status]:
+def list_statuses(experiment: Experiment) -> list[Status]:
     """Return the status of every run of the grid."""
-    return [_status(run) for run in expand(experiment)]
+    return [_read_status(run) for run in expand(experiment)]
 
 
-def _status(run: Run) -> Status:
+def _read_status(run: Run) -> Status:
     for state, path in (("done", run.files.metrics), ("trained", run.files.training)):
         if was_written_under(run, path):
-            spent = _object(run.files.environment)
+            spent = _read_object(run.files.environment)
             gpus = run.training.gpus if spent.get("device") == "cuda" else 0
-            seconds = _number(spent.get("wall_s"))
+            seconds = _read_number(spent.get("wall_s"))
             error = (read_failure(run) if state == "trained" else None) or ""
             return Status(run, "failed" if error else state, run.training.steps, seconds, gpus, error=error)
-    history, found = RunFiles(run.state).history, holder(run.files.states)
-    step = _last_step(history) if history.is_file() else 0
-    if found and _alive(found):
-        return _running(run, found, step)
-    seconds, gpus = _spent(run)
+    history, found = RunFiles(run.state).history, find_holder(run.files.states)
+    step = _read_last_step(history) if history.is_file() else 0
+    if found and _is_alive(found):
+        return _is_running(run, found, step)
+    seconds, gpus = _read_spent(run)
     if failure := read_failure(run):
         return Status(run, "failed", step, seconds, gpus, error=failure)
     return Status(run, "stopped" if history.is_file() else "waiting", step, seconds, gpus)
 
 
-def _running(run: Run, found: Holder, step: int) -> Status:
+def _is_running(run: Run, found: Holder, step: int) -> Status:
     gpus = run.training.gpus if found.about.get("device") == "cuda" else 0
-    step = max(step, int(_number(found.about.get("step"))))
-    return Status(run, "running", step, _number(found.about.get("seconds")), gpus, where=str(found))
+    step = max(step, int(_read_number(found.about.get("step"))))
+    return Status(run, "running", step, _read_number(found.about.get("seconds")), gpus, where=str(found))
 
 
-def _spent(run: Run) -> tuple[float, int]:
+def _read_spent(run: Run) -> tuple[float, int]:
     """Return seconds and GPUs of the newest saved state of a run that nobody works on."""
     newest = max(run.state.glob("step-*/state.json"), key=os.path.getmtime, default=None)
-    saved = _object(newest) if newest else {}
+    saved = _read_object(newest) if newest else {}
     progress = saved.get("progress")
-    seconds = _number(progress.get("seconds")) if isinstance(progress, dict) else 0.0
+    seconds = _read_number(progress.get("seconds")) if isinstance(progress, dict) else 0.0
     return seconds, run.training.gpus if saved.get("device") == "cuda" else 0
 
 
-def _alive(found: Holder) -> bool:
+def _is_alive(found: Holder) -> bool:
     """Return whether a lease's holder still counts: known of this machine, else told by the file's age."""
-    if gone(found):
+    if is_gone(found):
         return False
     try:
         return abs(time.time() - found.path.stat().st_mtime) < STALE
@@ -93,7 +93,7 @@ def _alive(found: Holder) -> bool:
         return False
 
 
-def _object(file: Path) -> dict[str, Any]:
+def _read_object(file: Path) -> dict[str, Any]:
     """Read a JSON object, empty where there is none: Snakemake may be deleting it at this moment."""
     try:
         value = read_json(file)
@@ -102,11 +102,11 @@ def _object(file: Path) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _number(value: Any) -> float:
+def _read_number(value: Any) -> float:
     return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else 0.0
 
 
-def _last_step(history: Path) -> int:
+def _read_last_step(history: Path) -> int:
     try:
         with open(history, "rb") as handle:
             handle.seek(max(0, os.path.getsize(history) - TAIL))
@@ -121,7 +121,7 @@ def _last_step(history: Path) -> int:
     return 0
 
 
-def line(found: list[Status], elapsed: float, first_steps: int) -> str:
+def format_line(found: list[Status], elapsed: float, first_steps: int) -> str:
     """Return one line for a person: what is done, what runs, how long is left.
 
     elapsed: seconds since watching began, when `first_steps` training steps had been done.
@@ -140,7 +140,7 @@ def line(found: list[Status], elapsed: float, first_steps: int) -> str:
     return text
 
 
-def table(found: list[Status], everything: bool = False) -> str:
+def format_table(found: list[Status], everything: bool = False) -> str:
     """Return the grid for a person: counts, hours used, a line a run that is neither done nor waiting."""
     counts = Counter(status.state for status in found)
     summary = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
@@ -150,11 +150,11 @@ def table(found: list[Status], everything: bool = False) -> str:
     head += f", {cpu:.2f} hours of training without a GPU" if cpu else ""
     shown = [s for s in found if everything or s.state not in ("done", "waiting")]
     shown.sort(key=lambda status: -STATES.index(status.state) if everything else STATES.index(status.state))
-    rows = [[s.state, s.run.id, f"{s.step}/{s.steps}", *_pace(s), _remark(s)] for s in shown]
+    rows = [[s.state, s.run.id, f"{s.step}/{s.steps}", *_format_pace(s), _format_remark(s)] for s in shown]
     return f"{head}\n{plain_table(rows)}" if rows else head
 
 
-def _pace(status: Status) -> tuple[str, str]:
+def _format_pace(status: Status) -> tuple[str, str]:
     """Return speed and time left of a running run, as text."""
     if status.state != "running" or not (status.seconds and status.step):
         return "", ""
@@ -164,7 +164,7 @@ def _pace(status: Status) -> tuple[str, str]:
     return (f"{1 / seconds:.1f} steps/s" if seconds < 1 else f"{seconds:.1f} s/step"), clock
 
 
-def _remark(status: Status) -> str:
+def _format_remark(status: Status) -> str:
     if status.state == "stopped":
         return "goes on from its last saved state when started again"
     return status.error or status.where

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cotdistill.common.errors import UserError
 from cotdistill.config.models import Experiment
-from cotdistill.orchestration.progress import line, statuses
+from cotdistill.orchestration.progress import format_line, list_statuses
 from cotdistill.runs.experiment import load
 
 EVERY = 15.0
@@ -29,15 +29,15 @@ def reproduce(config: Path, cores: int | None) -> int:
     started = time.time()
     _unlock(log.parent / "unlock.log", config)
     print(f"running {config} through Snakemake (its own log: {log})", flush=True)
-    code = _watched(experiment, command, log)
+    code = _watch(experiment, command, log)
     if code:
         _explain(folder, log, started)
         _print_partial(experiment, folder)
         return code
     report = folder / "report.html"
     if "Nothing to be done" in log.read_text(encoding="utf-8", errors="replace") and report.is_file():
-        print(f"nothing to be done: all {len(statuses(experiment))} runs are up to date\n")
-    elif code := _snakemake([*command, "--report", str(report)], folder / "logs" / "report.log"):
+        print(f"nothing to be done: all {len(list_statuses(experiment))} runs are up to date\n")
+    elif code := _make_command([*command, "--report", str(report)], folder / "logs" / "report.log"):
         _explain(folder, folder / "logs" / "report.log", started)
         return code
     _print_results(experiment, folder)
@@ -48,46 +48,47 @@ def _unlock(log: Path, config: Path) -> None:
     """Remove the lock of a Snakemake that was killed. Raises UserError where one works in this folder."""
     if not any(Path(".snakemake", "locks").glob("*.lock")):
         return
-    from cotdistill.orchestration.doctor.local import snakemakes
+    from cotdistill.orchestration.doctor.local import find_snakemakes
 
-    if running := snakemakes():
+    if running := find_snakemakes():
         raise UserError(
             f"a snakemake works in this folder (process {running[0]}); wait for it, or stop it: "
             f"kill {running[0]}"
         )
     print("an earlier snakemake was killed here: removing its lock", flush=True)
-    if _snakemake(["--configfile", str(config), "--unlock"], log):
+    if _make_command(["--configfile", str(config), "--unlock"], log):
         raise UserError(f"snakemake --unlock failed: see {log}")
 
 
-def _environment() -> dict[str, str]:
+def _make_environment() -> dict[str, str]:
     # the rules call `cotdistill` by name: find the one of this environment first
     return {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"}
 
 
-def _snakemake(arguments: list[str], log: Path) -> int:
+def _make_command(arguments: list[str], log: Path) -> int:
     with open(log, "w", encoding="utf-8") as handle:
         command = [sys.executable, "-m", "snakemake", *arguments]
-        return subprocess.run(command, stdout=handle, stderr=subprocess.STDOUT, env=_environment()).returncode
+        environment = _make_environment()
+        return subprocess.run(command, stdout=handle, stderr=subprocess.STDOUT, env=environment).returncode
 
 
-def _watched(experiment: Experiment, arguments: list[str], log: Path) -> int:
+def _watch(experiment: Experiment, arguments: list[str], log: Path) -> int:
     """Run Snakemake, its output in `log`, with a line of progress: live on a terminal, else now and then."""
     live = sys.stdout.isatty()
     with open(log, "w", encoding="utf-8") as handle:
         process = subprocess.Popen(
             [sys.executable, "-m", "snakemake", *arguments],
-            stdout=handle, stderr=subprocess.STDOUT, env=_environment(),
+            stdout=handle, stderr=subprocess.STDOUT, env=_make_environment(),
         )
         started, shown = time.monotonic(), 0.0
-        first = sum(status.step for status in statuses(experiment))
+        first = sum(status.step for status in list_statuses(experiment))
         try:
             while process.poll() is None:
                 time.sleep(0.5)
                 elapsed = time.monotonic() - started
                 if elapsed - shown >= (1.0 if live else EVERY):
                     shown = elapsed
-                    text = line(statuses(experiment), elapsed, first)
+                    text = format_line(list_statuses(experiment), elapsed, first)
                     print(f"\r\x1b[2K{text}" if live else text, end="" if live else "\n", flush=True)
         except KeyboardInterrupt:
             # the terminal sent the signal to Snakemake too: let it stop its jobs and unlock the folder

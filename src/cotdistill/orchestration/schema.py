@@ -34,29 +34,29 @@ BOUNDS = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveM
 
 def write(root: Path) -> list[Path]:
     """Write the generated files below `root`; returns their paths."""
-    for path, text in _files(root).items():
+    for path, text in _list_files(root).items():
         write_text(path, text)
-    return list(_files(root))
+    return list(_list_files(root))
 
 
 def drift(root: Path) -> list[Path]:
     """Return the generated files below `root` that are missing or are not what `write` would write."""
     return [
         path
-        for path, text in _files(root).items()
+        for path, text in _list_files(root).items()
         if not path.is_file() or path.read_text(encoding="utf-8") != text
     ]
 
 
-def _files(root: Path) -> dict[Path, str]:
-    schema = json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
-    return {Path(root, DEFAULTS): commented_defaults(), Path(root, SCHEMA): schema}
+def _list_files(root: Path) -> dict[Path, str]:
+    schema = json.dumps(build_json_schema(), indent=2, ensure_ascii=False) + "\n"
+    return {Path(root, DEFAULTS): comment_defaults(), Path(root, SCHEMA): schema}
 
 
 # --- the commented defaults
 
 
-def commented_defaults() -> str:
+def comment_defaults() -> str:
     """Return a legal config file that spells out every setting, with its meaning as a comment."""
     example = Experiment.model_validate(
         {
@@ -80,50 +80,50 @@ def _block(value: BaseModel, indent: int, explained: set[tuple[type, str]]) -> l
         item = getattr(value, name)
         if (model, name) not in explained:
             explained.add((model, name))
-            lines += _comment(model, name, item, " " * indent)
-        lines += _entry(name, item, indent, explained)
+            lines += _format_comment(model, name, item, " " * indent)
+        lines += _format_entry(name, item, indent, explained)
     if isinstance(value, MethodEntry):
         lines += _block(METHODS.module(value.method).METHOD.Settings(), indent, explained)
     return lines
 
 
-def _entry(name: str, item: Any, indent: int, explained: set[tuple[type, str]]) -> list[str]:
+def _format_entry(name: str, item: Any, indent: int, explained: set[tuple[type, str]]) -> list[str]:
     """Return `name: item`, over as many lines as it takes."""
     pad = " " * indent
-    if not _spelled_out(item):
+    if not _is_spelled_out(item):
         plain = {} if isinstance(item, BaseModel) else item
-        return [f"{pad}{name}: {_scalar(plain)}"]
+        return [f"{pad}{name}: {_format_scalar(plain)}"]
     if isinstance(item, BaseModel):
         return [f"{pad}{name}:", *_block(item, indent + 2, explained)]
-    elements = (_dashed(_block(element, indent + 4, explained), indent + 2) for element in item)
+    elements = (_add_dash(_block(element, indent + 4, explained), indent + 2) for element in item)
     return [f"{pad}{name}:", *itertools.chain.from_iterable(elements)]
 
 
-def _dashed(lines: list[str], indent: int) -> list[str]:
+def _add_dash(lines: list[str], indent: int) -> list[str]:
     """Mark the lines of a mapping as one element of a list: the dash stands before its first key."""
     first = next(i for i, line in enumerate(lines) if not line.lstrip().startswith("#"))
     lines[first] = " " * indent + "- " + lines[first].lstrip()
     return lines
 
 
-def _spelled_out(item: Any) -> bool:
+def _is_spelled_out(item: Any) -> bool:
     """Whether the keys of `item` are listed; overrides are left empty."""
     if isinstance(item, BaseModel):
         return not isinstance(item, TrainingOverrides)
     return isinstance(item, list) and bool(item) and isinstance(item[0], BaseModel)
 
 
-def _scalar(value: Any) -> str:
+def _format_scalar(value: Any) -> str:
     # yaml itself writes a float so that every YAML reader takes it for one
     return yaml.safe_dump(value, default_flow_style=True, width=10_000).removesuffix("...\n").strip()
 
 
-def _comment(model: type[BaseModel], name: str, item: Any, pad: str) -> list[str]:
+def _format_comment(model: type[BaseModel], name: str, item: Any, pad: str) -> list[str]:
     """Say what the field means, whether it is required, and what it may be unless that is spelled out."""
     field, schema = model.model_fields[name], model.model_json_schema()
     notes = ["required"] if field.is_required() else []
-    if not _spelled_out(item):
-        notes.append(_expected(schema["properties"][name], schema.get("$defs", {})))
+    if not _is_spelled_out(item):
+        notes.append(_describe_expected(schema["properties"][name], schema.get("$defs", {})))
     text = (field.description or name) + (f" [{'; '.join(notes)}]" if notes else "")
     lines = textwrap.TextWrapper(
         108,
@@ -135,17 +135,17 @@ def _comment(model: type[BaseModel], name: str, item: Any, pad: str) -> list[str
     return lines.wrap(text)
 
 
-def _expected(node: dict[str, Any], models: dict[str, Any]) -> str:
+def _describe_expected(node: dict[str, Any], models: dict[str, Any]) -> str:
     """Say in words what a JSON schema node allows."""
     if "anyOf" in node:
-        return " or ".join(_expected(choice, models) for choice in node["anyOf"])
+        return " or ".join(_describe_expected(choice, models) for choice in node["anyOf"])
     if "$ref" in node:
         keys = models[node["$ref"].rsplit("/", 1)[-1]]["properties"]
         return f"{{{', '.join(keys)}}}"
     if "enum" in node:
         return " or ".join(map(str, node["enum"]))
     if node.get("type") == "array":
-        return f"list of {_expected(node['items'], models)}"
+        return f"list of {_describe_expected(node['items'], models)}"
     if node.get("type") == "null":
         return "null"
     bounds = [f"{sign} {node[key]:g}" for key, sign in BOUNDS.items() if key in node]
@@ -157,23 +157,23 @@ def _expected(node: dict[str, Any], models: dict[str, Any]) -> str:
 # --- the JSON schema
 
 
-def json_schema() -> dict[str, Any]:
+def build_json_schema() -> dict[str, Any]:
     """Return the JSON schema (draft 2020-12) of a config file, short forms included."""
-    schema = _lenient(Experiment.model_json_schema())
+    schema = _accept_numerals(Experiment.model_json_schema())
     models = schema["$defs"]
     for axis, model in (("datasets", DatasetEntry), ("students", StudentEntry), ("methods", MethodEntry)):
         items = schema["properties"][axis]["items"]
         schema["properties"][axis]["items"] = {"anyOf": [{"type": "string", "minLength": 1}, items]}
         assert items["$ref"].endswith(model.__name__)
-    _one_kind_of_student(models[StudentEntry.__name__])
+    _require_one_kind_of_student(models[StudentEntry.__name__])
     _settings_of_methods(models[MethodEntry.__name__])
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
-def _lenient(node: Any) -> Any:
+def _accept_numerals(node: Any) -> Any:
     """Return `node` with every number also accepted as a numeral in text."""
     if isinstance(node, list):
-        return [_lenient(item) for item in node]
+        return [_accept_numerals(item) for item in node]
     if not isinstance(node, dict):
         return node
     if node.get("type") == "number":
@@ -182,10 +182,10 @@ def _lenient(node: Any) -> Any:
         return {"anyOf": [number, {"type": "string", "pattern": NUMERAL}], **rest}
     # the default of a nested model is the defaults of its own keys, which say them already
     shown = {key: value for key, value in node.items() if not (key == "default" and "$ref" in node)}
-    return {key: value if key == "default" else _lenient(value) for key, value in shown.items()}
+    return {key: value if key == "default" else _accept_numerals(value) for key, value in shown.items()}
 
 
-def _one_kind_of_student(entry: dict[str, Any]) -> None:
+def _require_one_kind_of_student(entry: dict[str, Any]) -> None:
     """Say that a student is pretrained, and may go by the last part of that, or from scratch."""
     text, nothing = {"type": "string"}, {"type": "null"}
     entry.pop("required")
@@ -203,7 +203,7 @@ def _settings_of_methods(entry: dict[str, Any]) -> None:
     own = dict.fromkeys(entry["properties"], True)
     entry["allOf"] = []
     for name in METHODS.names():
-        settings = _lenient(METHODS.module(name).METHOD.Settings.model_json_schema())
+        settings = _accept_numerals(METHODS.module(name).METHOD.Settings.model_json_schema())
         called = {"properties": {"method": {"const": name}}, "required": ["method"]}
         by_name = {"properties": {"name": {"const": name}}, "not": {"required": ["method"]}}
         allowed = {"properties": {**own, **settings.get("properties", {})}, "additionalProperties": False}

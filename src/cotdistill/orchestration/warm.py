@@ -70,7 +70,7 @@ def run(arguments: list[str]) -> int | None:
             connection.connect(address)
             _send(connection, {
                 "arguments": arguments, "folder": os.getcwd(), "environment": dict(os.environ),
-                "installation": _installation(),
+                "installation": _find_installation(),
             })
             answers = connection.makefile("r")
             worker = int(answers.readline())
@@ -144,7 +144,7 @@ def digest_sources(package: Path = PACKAGE) -> str:
     return code.hexdigest()
 
 
-def _installation() -> list[str]:
+def _find_installation() -> list[str]:
     """Return the Python environment of this process and the folder that it takes the package from."""
     return [sys.prefix, str(PACKAGE)]
 
@@ -168,7 +168,7 @@ def _attend(connection: socket.socket, command: Command, sources: str) -> None:
     """
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     request, files = _receive(connection)
-    if request["installation"] != _installation() or sources != digest_sources():
+    if request["installation"] != _find_installation() or sources != digest_sources():
         os._exit(0)
     worker = os.fork()
     if worker == 0:

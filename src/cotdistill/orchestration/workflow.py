@@ -24,7 +24,7 @@ from cotdistill.runs import answers
 from cotdistill.runs.code import Stage, compute_code, compute_preparation_code, digest_preparation_settings
 from cotdistill.runs.experiment import parse
 from cotdistill.runs.folder import RunFiles
-from cotdistill.runs.grid import Run, expand, prepared_folder
+from cotdistill.runs.grid import Run, expand, find_prepared_folder
 from cotdistill.runs.outputs import was_written_under
 from cotdistill.students import pretrained
 
@@ -59,7 +59,7 @@ class Workflow:
         self.grid = f"{self.folder}/grid.json"
         self.wildcards = WILDCARDS
         self.files = RunFiles(f"{self.folder}/runs/" + "/".join(f"{{{name}}}" for name in WILDCARDS))
-        self.prepared = str(prepared_folder(self.experiment, "{dataset}", "{student}"))
+        self.prepared = str(find_prepared_folder(self.experiment, "{dataset}", "{student}"))
         self._resolved: dict[tuple[str, ...], dict[str, Any]] = {}
         self._codes: dict[tuple[str, ...], str] = {}
 

@@ -10,7 +10,7 @@ import pandas as pd
 
 from cotdistill.analysis.reported import Reported, read_protocol, read_reported, read_sources
 from cotdistill.analysis.words import format_count, format_percent
-from cotdistill.common.errors import listed
+from cotdistill.common.errors import list_some
 from cotdistill.common.text_tables import markdown_table, plain_table
 from cotdistill.report.measures import GROUPS, tabulate_group
 from cotdistill.tables.columns import BLOCK
@@ -148,7 +148,7 @@ def _name_missing(results: pd.DataFrame) -> list[str]:
     missing = list(results.loc[results["status"] != "done", "run"])
     if not missing:
         return []
-    named = listed(missing, 20)
+    named = list_some(missing, 20)
     return [f"MISSING: {len(missing)} of {len(results)} runs are not in these numbers: {named}."]
 
 

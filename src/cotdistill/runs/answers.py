@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cotdistill.common.errors import UserError
-from cotdistill.common.files import digest, file_sha256, read_json, read_sealed, seal, write_json
+from cotdistill.common.files import digest, hash_file, read_json, read_sealed, seal, write_json
 from cotdistill.runs import outputs
 from cotdistill.runs.code import compute_code
 from cotdistill.runs.documents import Answer, read_answers, write_answers
@@ -37,7 +37,7 @@ def are_current(run: Run, checkpoint: str) -> bool:
     try:
         about = read_sealed(_find_about(run, checkpoint), "answering again")
         rows = _find_rows(run, checkpoint)
-        return bool(about["key"] == compute_key(run, checkpoint) and about["sha256"] == file_sha256(rows))
+        return bool(about["key"] == compute_key(run, checkpoint) and about["sha256"] == hash_file(rows))
     except (UserError, OSError, KeyError, TypeError):
         return False
 
@@ -49,7 +49,7 @@ def store(
     path = _find_rows(run, checkpoint)
     write_answers(path, answers)
     write_json(_find_about(run, checkpoint), seal({
-        "key": compute_key(run, checkpoint), "seconds": round(seconds, 3), "sha256": file_sha256(path),
+        "key": compute_key(run, checkpoint), "seconds": round(seconds, 3), "sha256": hash_file(path),
         "mutual_information": information,
     }))  # fmt: skip
     for part in path.parent.glob(f"{checkpoint}.*.partial"):

@@ -24,7 +24,7 @@ from pydantic import (
 
 from cotdistill.common.errors import UserError
 from cotdistill.common.files import read_jsonl, read_sealed, seal, write_json, write_jsonl
-from cotdistill.config.validation import one_line, validate
+from cotdistill.config.validation import format_first_fault, validate
 
 SCHEMA_VERSION = 2
 """raise it when a document's fields change; folders of before are then refused, and their runs made again"""
@@ -211,5 +211,5 @@ def _read_lines(path: Path, kind: type[Line]) -> list[Line]:
         try:
             lines.append(adapter.validate_python(row))
         except ValidationError as error:
-            raise UserError(one_line(kind, error, f"{path}: entry {number}")) from error
+            raise UserError(format_first_fault(kind, error, f"{path}: entry {number}")) from error
     return lines

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from cotdistill.common.errors import UserError, unknown
+from cotdistill.common.errors import UserError, make_unknown_error
 from cotdistill.config.models import CellFilter, Experiment
 from cotdistill.config.validation import validate
 from cotdistill.data.adapters import ADAPTERS
@@ -72,13 +72,15 @@ def check(experiment: Experiment, where: str) -> None:
             raise UserError(f"{where}: '{axis}': '{twice}' stands twice; give each entry its own name")
     for number, dataset in enumerate(experiment.datasets):
         if dataset.adapter not in ADAPTERS.names():
-            raise _at(f"{where}: 'datasets[{number}]'", unknown("dataset", dataset.adapter, ADAPTERS.names()))
+            unknown = make_unknown_error("dataset", dataset.adapter, ADAPTERS.names())
+            raise _at(f"{where}: 'datasets[{number}]'", unknown)
         if dataset.adapter == "custom" and dataset.path is None:
             key = f"datasets[{number}].path"
             raise UserError(f"{where}: '{key}': a custom dataset needs the folder of its files")
     for number, method in enumerate(experiment.methods):
         if method.method not in METHODS.names():
-            raise _at(f"{where}: 'methods[{number}]'", unknown("method", method.method, METHODS.names()))
+            unknown = make_unknown_error("method", method.method, METHODS.names())
+            raise _at(f"{where}: 'methods[{number}]'", unknown)
         resolve_settings(method, f"{where}: methods[{number}]")
     known = {"dataset": names["datasets"], "student": names["students"], "method": names["methods"]}
     for key, cells in (("include", experiment.include or []), ("exclude", experiment.exclude)):
@@ -97,7 +99,7 @@ def check(experiment: Experiment, where: str) -> None:
 def _check_baseline(baseline: str, methods: list[str], left: set[str], where: str) -> None:
     """Raise UserError where the baseline is no method, or not one of those that are `left` in the grid."""
     if baseline not in methods:
-        raise _at(f"{where}: 'baseline'", unknown("method", baseline, methods))
+        raise _at(f"{where}: 'baseline'", make_unknown_error("method", baseline, methods))
     if baseline not in left:
         raise UserError(
             f"{where}: 'baseline': 'include' and 'exclude' leave no cell of method '{baseline}' "
@@ -109,7 +111,7 @@ def _check_filter(cell: CellFilter, names: dict[str, list[Any]], where: str) -> 
     for axis, known in names.items():
         for value in getattr(cell, axis) or []:
             if value not in known:
-                raise _at(where, unknown(axis, value, known))
+                raise _at(where, make_unknown_error(axis, value, known))
 
 
 def _at(where: str, error: UserError) -> UserError:

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from cotdistill.common.errors import unknown
+from cotdistill.common.errors import make_unknown_error
 from cotdistill.common.files import digest
 from cotdistill.config.models import CellFilter, DatasetEntry, Experiment, MethodEntry, StudentEntry, Training
 from cotdistill.methods import resolve_settings
@@ -49,7 +49,7 @@ class Run:
     @cached_property
     def id(self) -> str:
         """`dataset/student/method/labels/fraction/seed`: the run's path below `runs/`."""
-        return "/".join(_part(value) for value in self.axes.values())
+        return "/".join(_make_part(value) for value in self.axes.values())
 
     @cached_property
     def folder(self) -> Path:
@@ -69,7 +69,7 @@ class Run:
     @cached_property
     def prepared(self) -> Path:
         """The tokenised data and the student's tokenizer, shared by all runs of the pair."""
-        return prepared_folder(self.experiment, self.dataset.name, self.student.name)
+        return find_prepared_folder(self.experiment, self.dataset.name, self.student.name)
 
     @cached_property
     def training(self) -> Training:
@@ -100,13 +100,13 @@ class Run:
         return digest(self.config)
 
 
-def _part(value: Any) -> str:
+def _make_part(value: Any) -> str:
     """Return a value as a folder name: `1` for 1.0, and no two values alike."""
     short = f"{value:g}" if isinstance(value, float) else str(value)
     return short if not isinstance(value, float) or float(short) == value else repr(value)
 
 
-def prepared_folder(experiment: Experiment, dataset: str, student: str) -> Path:
+def find_prepared_folder(experiment: Experiment, dataset: str, student: str) -> Path:
     """Return the folder of one (dataset, student) pair's tokenised data."""
     return Path(experiment.results, experiment.experiment, "prepared", dataset, student)
 
@@ -127,8 +127,8 @@ def expand(experiment: Experiment) -> list[Run]:
     return [
         run
         for run in runs
-        if (keep is None or any(_matches(run, f) for f in keep))
-        and not any(_matches(run, f) for f in experiment.exclude)
+        if (keep is None or any(_is_match(run, f) for f in keep))
+        and not any(_is_match(run, f) for f in experiment.exclude)
     ]
 
 
@@ -136,11 +136,11 @@ def find(experiment: Experiment, run_id: str) -> Run:
     """Return the run with this id. Raises UserError that names the near id."""
     runs = {run.id: run for run in expand(experiment)}
     if run_id not in runs:
-        raise unknown("run", run_id, runs)
+        raise make_unknown_error("run", run_id, runs)
     return runs[run_id]
 
 
-def _matches(run: Run, cell: CellFilter) -> bool:
+def _is_match(run: Run, cell: CellFilter) -> bool:
     return all(
         wanted is None or run.axes[axis] in wanted for axis, wanted in cell.model_dump().items()
     )

@@ -48,12 +48,12 @@ class Holder:
         return known + (f" (Slurm job {job})" if job else "")
 
 
-def holder(folder: Path) -> Holder | None:
+def find_holder(folder: Path) -> Holder | None:
     """Return who holds the lease of a state folder, or None."""
-    return max(holders(folder), key=lambda found: found.number, default=None)
+    return max(list_holders(folder), key=lambda found: found.number, default=None)
 
 
-def holders(folder: Path) -> list[Holder]:
+def list_holders(folder: Path) -> list[Holder]:
     """Return all lease files of a state folder: more than one where holders died, or for a moment."""
     return [found for path in _files(folder) if (found := _read(path))]
 
@@ -73,7 +73,7 @@ def _read(path: Path) -> Holder | None:
     return Holder(path, _number(path), text, about if isinstance(about, dict) else {})
 
 
-def machine() -> str:
+def name_machine() -> str:
     """Return a name of this machine since its last start, and of its process numbers: containers differ."""
     parts = [socket.gethostname()]
     with contextlib.suppress(OSError):
@@ -82,16 +82,16 @@ def machine() -> str:
     return " ".join(parts)
 
 
-def gone(found: Holder) -> bool:
+def is_gone(found: Holder) -> bool:
     """Return whether the holder is known to be dead, without waiting."""
     about = found.about
-    if about.get("machine") == machine():
+    if about.get("machine") == name_machine():
         pid = about.get("pid")
-        since = born(pid) if isinstance(pid, int) else 0.0
+        since = read_start(pid) if isinstance(pid, int) else 0.0
         return isinstance(pid, int) and (since is None or since != about.get("born"))
     # Slurm starts a job again when its earlier processes have ended; those of one start may well live, on
     # another node (`srun -N2`) or in another container
-    own = _slurm_job()
+    own = _read_slurm_job()
     same = own["slurm_job"] is not None and all(
         about.get(key) == own[key] for key in ("slurm_job", "slurm_cluster")
     )
@@ -99,7 +99,7 @@ def gone(found: Holder) -> bool:
     return same and now is not None and isinstance(before, int) and before < now
 
 
-def _slurm_job() -> dict[str, Any]:
+def _read_slurm_job() -> dict[str, Any]:
     """Return the Slurm job that this process is part of, and when it was started, where Slurm says so.
 
     `slurm_start` is in seconds since 1970; Slurm before 23.02 does not tell it.
@@ -112,7 +112,7 @@ def _slurm_job() -> dict[str, Any]:
     }
 
 
-def born(pid: int) -> float | None:
+def read_start(pid: int) -> float | None:
     """Return when a process of this machine was started, in whatever unit; None where there is none.
 
     Tells a process from a later one of its number. The clock may jump meanwhile: where there is /proc
@@ -145,8 +145,9 @@ class Lease:
         self.held = False
         self.path: Path | None = None
         self.about: dict[str, Any] = {
-            "token": uuid.uuid4().hex, "host": socket.gethostname(), "machine": machine(), "pid": os.getpid(),
-            "born": born(os.getpid()), **_slurm_job(), "since": time.time(), "count": 0,
+            "token": uuid.uuid4().hex, "host": socket.gethostname(), "machine": name_machine(),
+            "pid": os.getpid(), "born": read_start(os.getpid()), **_read_slurm_job(),
+            "since": time.time(), "count": 0,
         }  # fmt: skip
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._count, daemon=True)
@@ -174,7 +175,7 @@ class Lease:
     def check(self) -> None:
         """Raises UserError when another process has taken the lease over: before anything is written."""
         if self.held and not self._mine():
-            found = holder(self.folder)
+            found = find_holder(self.folder)
             raise UserError(
                 f"{self.folder}: this process stood still for over {self.stale:.0f} s, passed for dead, "
                 f"and the run was taken over by {found or 'another process, which has ended'}; stopping here"
@@ -185,12 +186,12 @@ class Lease:
         said = False
         while not self.until():
             stopping.check()
-            found, now = holders(self.folder), time.monotonic()
+            found, now = list_holders(self.folder), time.monotonic()
             before, seen = seen, {}
             for old in found:
                 text, since = before.get(old.path, (None, now))
                 seen[old.path] = (old.text, since if text == old.text else now)
-            alive = [old for old in found if not gone(old) and now - seen[old.path][1] <= self.stale]
+            alive = [old for old in found if not is_gone(old) and now - seen[old.path][1] <= self.stale]
             if not alive:
                 if self._create(found):
                     return True
@@ -231,7 +232,7 @@ class Lease:
     def _has_rival(self, dead: list[Holder]) -> bool:
         """Return whether another process came in meanwhile, by a new file or by that of a dead holder."""
         texts = {old.path: old.text for old in dead}
-        others = [found for found in holders(self.folder) if found.path != self.path]
+        others = [found for found in list_holders(self.folder) if found.path != self.path]
         return any(texts.get(found.path) != found.text for found in others)
 
     def _give_back(self) -> None:

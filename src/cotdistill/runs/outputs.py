@@ -15,11 +15,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cotdistill.common.errors import UserError
-from cotdistill.common.files import atomic, file_sha256, link, read_json, sweep, tree_sha256, write_json
+from cotdistill.common.files import atomic, hash_file, hash_tree, link, read_json, sweep, write_json
 from cotdistill.runs.documents import Training
 from cotdistill.runs.folder import WEIGHTS, RunFiles
 from cotdistill.runs.grid import Run
-from cotdistill.runs.lease import gone, holders
+from cotdistill.runs.lease import is_gone, list_holders
 
 
 def are_written(run: Run) -> bool:
@@ -69,8 +69,8 @@ def forget(run: Run) -> None:
     States of other configs are kept: a config that is restored continues from its own. Does nothing while a
     process holds the run's lease, because it may be using them.
     """
-    left = holders(run.files.states)
-    if not all(gone(found) for found in left):
+    left = list_holders(run.files.states)
+    if not all(is_gone(found) for found in left):
         return
     shutil.rmtree(run.state, ignore_errors=True)
     for found in left:
@@ -101,7 +101,7 @@ def check(run: Run) -> None:
     for name, expected in read_training(run).files.items():
         path = run.folder / name
         try:
-            found = file_sha256(path)
+            found = hash_file(path)
         except OSError as error:
             raise UserError(f"cannot read {path}: {error.strerror or error}; {_name_remedy(run)}") from error
         if found != expected:
@@ -158,7 +158,7 @@ def _is_sound(finished: RunFiles, origin: str) -> bool:
         marker = Training.read(finished.training, "training again")
         if marker.origin != origin:
             return False
-        found = tree_sha256(finished.folder)
+        found = hash_tree(finished.folder)
         del found[finished.training.name]
         sound = marker.files == found
     except (UserError, OSError, KeyError):

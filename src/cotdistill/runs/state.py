@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from cotdistill.common.errors import UserError
-from cotdistill.common.files import atomic, file_sha256, read_sealed, seal, write_json
+from cotdistill.common.files import atomic, hash_file, read_sealed, seal, write_json
 
 KEPT = 2
 """states on disk: the newest, and the one before in case the newest is corrupt"""
@@ -68,7 +68,7 @@ class State:
                 "hash": self.hash, "origin": self.origin, "progress": asdict(progress),
                 "device": next(model.parameters()).device.type,
                 # safetensors has no checksums of its own
-                "files": {path.name: file_sha256(path) for path in sorted(part.glob("*.safetensors"))},
+                "files": {path.name: hash_file(path) for path in sorted(part.glob("*.safetensors"))},
             }))
         for old in self._list_saved()[:-KEPT]:
             shutil.rmtree(old)
@@ -136,7 +136,7 @@ class State:
         if saved["origin"] != self.origin:
             return None
         for name, expected in saved["files"].items():
-            if file_sha256(path / name) != expected:
+            if hash_file(path / name) != expected:
                 raise UserError(f"{name} has other bytes than were written")
         return saved
 

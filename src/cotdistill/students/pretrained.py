@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cotdistill.common.errors import UserError, first_line
-from cotdistill.common.files import file_sha256, read_json
+from cotdistill.common.errors import UserError, read_first_line
+from cotdistill.common.files import hash_file, read_json
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, T5ForConditionalGeneration
@@ -30,7 +30,8 @@ def fetch(name: str, revision: str | None = None) -> PreTrainedTokenizerBase:
     try:
         return AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # noqa: BLE001 a broken tokenizer raises almost anything
-        raise UserError(f"student '{name}': its tokenizer does not load ({first_line(error)})") from error
+        why = read_first_line(error)
+        raise UserError(f"student '{name}': its tokenizer does not load ({why})") from error
 
 
 def load(name: str, revision: str | None = None) -> T5ForConditionalGeneration:
@@ -51,7 +52,7 @@ def load(name: str, revision: str | None = None) -> T5ForConditionalGeneration:
             folder, local_files_only=True, output_loading_info=True, dtype=torch.float32
         )
     except Exception as error:  # noqa: BLE001 a corrupt file raises whatever its reader raises
-        raise UserError(f"student '{name}': checkpoint does not load ({first_line(error)})") from error
+        raise UserError(f"student '{name}': checkpoint does not load ({read_first_line(error)})") from error
     missing = [key for key in report["missing_keys"] if not key.endswith("embed_tokens.weight")]
     tied = config.get("tie_word_embeddings", True) is not False
     missing = [key for key in missing if not (tied and key == "lm_head.weight")]
@@ -95,7 +96,7 @@ def check_source(name: str, source: Mapping[str, Any]) -> None:
 def _hash_files(folder: Path) -> dict[str, str]:
     """Return the SHA-256 of each file that a student is loaded from, by name."""
     paths = {path for pattern in FILES for path in folder.glob(pattern)}
-    return {path.name: file_sha256(path) for path in sorted(paths)}
+    return {path.name: hash_file(path) for path in sorted(paths)}
 
 
 def _find_folder(name: str, revision: str | None, fetch: bool) -> str:
@@ -115,7 +116,7 @@ def _find_folder(name: str, revision: str | None, fetch: bool) -> str:
         )
     except Exception as error:  # noqa: BLE001 network, permission, revision: one line for all
         how = "fetched from the hub" if fetch else "found in the local cache (run `cotdistill prepare` first)"
-        raise UserError(f"student '{name}': could not be {how} ({first_line(error)})") from error
+        raise UserError(f"student '{name}': could not be {how} ({read_first_line(error)})") from error
 
 
 def _read_config(folder: str, name: str) -> dict[str, Any]:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cotdistill.common.errors import UserError, listed
-from cotdistill.common.files import digest, file_sha256, read_sealed, write_text
+from cotdistill.common.errors import UserError, list_some
+from cotdistill.common.files import digest, hash_file, read_sealed, write_text
 from cotdistill.config.models import Experiment
 from cotdistill.evaluation import judge
 from cotdistill.methods import is_proposed
@@ -32,7 +32,7 @@ from cotdistill.tables.columns import (
 )
 from cotdistill.tables.measures import flatten_measures
 from cotdistill.tables.samples import build_sample_rows
-from cotdistill.tables.store import TableFiles, table_files, to_frame, write_table
+from cotdistill.tables.store import TableFiles, find_table_files, to_frame, write_table
 
 Ratings = Mapping[str, Mapping[str, float | None]]
 """what the judge gave, by run id"""
@@ -67,11 +67,11 @@ def collect(experiment: Experiment, allow_missing: bool = False) -> TableFiles:
     found = {run.id: read_results(run, allow_missing) for run in runs}
     rows = [build_result_row(run, found[run.id]) for run in runs]
     missing = [row["run"] for row in rows if row["status"] == "missing"]
-    paths = table_files(experiment)
+    paths = find_table_files(experiment)
     if missing and not allow_missing:
         raise UserError(
             f"{len(missing)} of {len(rows)} runs have no metrics.json below "
-            f"{paths.results.parent / 'runs'}: {listed(missing, 8)}; train them, or allow missing runs"
+            f"{paths.results.parent / 'runs'}: {list_some(missing, 8)}; train them, or allow missing runs"
         )
     done = [run for run in runs if found[run.id]]
     results = to_frame(rows, RESULT_COLUMNS)
@@ -148,7 +148,7 @@ def _check_digests(run: Run, metrics: Metrics) -> None:
         if path == run.files.predictions:  # Snakemake asks for the metrics, and makes both anew
             remedy = f"remove {run.files.metrics} to evaluate again"
         try:
-            found = file_sha256(path)
+            found = hash_file(path)
         except OSError as error:
             raise UserError(f"cannot read {path}: {error.strerror or error}; {remedy}") from error
         if found != expected:

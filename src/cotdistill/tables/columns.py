@@ -86,7 +86,7 @@ SAMPLE_COLUMNS = {
 Role = Literal["baseline", "proposed", "other"]
 
 
-def role_of(method: str, proposed: bool, baseline: str) -> Role:
+def get_role(method: str, proposed: bool, baseline: str) -> Role:
     """Return what a method is in a comparison.
 
     method, baseline: names in the config. proposed: of the table of results.

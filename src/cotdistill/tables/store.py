@@ -36,7 +36,7 @@ class TableFiles(NamedTuple):
     samples: Path
 
 
-def table_files(experiment: Experiment) -> TableFiles:
+def find_table_files(experiment: Experiment) -> TableFiles:
     """Return the paths of an experiment's tables, which are in `<results>/<experiment>/`."""
     folder = Path(experiment.results, experiment.experiment)
     tables = ("history", "measures", "examples", "samples")
@@ -56,27 +56,27 @@ class Tables:
     @cached_property
     def results(self) -> pd.DataFrame:
         """A row for each run of the grid."""
-        return read_table(table_files(self.experiment).results, RESULT_COLUMNS)
+        return read_table(find_table_files(self.experiment).results, RESULT_COLUMNS)
 
     @cached_property
     def history(self) -> pd.DataFrame:
         """A row for each finished run, step and metric."""
-        return read_table(table_files(self.experiment).history, HISTORY_COLUMNS)
+        return read_table(find_table_files(self.experiment).history, HISTORY_COLUMNS)
 
     @cached_property
     def measures(self) -> pd.DataFrame:
         """A row for each finished run and measure, such as `calibration/options/brier`."""
-        return read_table(table_files(self.experiment).measures, MEASURE_COLUMNS)
+        return read_table(find_table_files(self.experiment).measures, MEASURE_COLUMNS)
 
     @cached_property
     def examples(self) -> pd.DataFrame:
         """A row for each finished run and test example."""
-        return read_table(table_files(self.experiment).examples, EXAMPLE_COLUMNS)
+        return read_table(find_table_files(self.experiment).examples, EXAMPLE_COLUMNS)
 
     @cached_property
     def samples(self) -> pd.DataFrame:
         """The texts of a few test examples: a row for each run's answer, and for the teacher's."""
-        return read_table(table_files(self.experiment).samples, SAMPLE_COLUMNS)
+        return read_table(find_table_files(self.experiment).samples, SAMPLE_COLUMNS)
 
 
 def write_table(path: Path, frame: pd.DataFrame) -> None:

@@ -30,7 +30,7 @@ from cotdistill.tables.collect import (
     build_result_row,
     read_results,
 )
-from cotdistill.tables.columns import CELL, HISTORY_COLUMNS, MEASURE_COLUMNS, RESULT_COLUMNS, role_of
+from cotdistill.tables.columns import CELL, HISTORY_COLUMNS, MEASURE_COLUMNS, RESULT_COLUMNS, get_role
 from cotdistill.tables.store import Tables, to_frame
 
 # part of every digest: raise it when what is written of a run changes, and stores are brought up to date
@@ -86,7 +86,7 @@ class FinishedRun:
     @property
     def role(self) -> str:
         """What its method is in the comparison: baseline, proposed or other."""
-        return role_of(self.row["method"], self.row["proposed"], self.run.experiment.baseline)
+        return get_role(self.row["method"], self.row["proposed"], self.run.experiment.baseline)
 
     @cached_property
     def digest(self) -> str:
@@ -155,7 +155,7 @@ def select_finished(experiment: Experiment) -> list[FinishedRun]:
             run,
             row,
             history.get(run_id, tables.history.head(0)),
-            _by_name(measures.get(run_id, tables.measures.head(0))),
+            _key_by_name(measures.get(run_id, tables.measures.head(0))),
         )
         for run_id, run in runs.items()
         if (row := found.get(run_id)) and row["status"] == "done" and _is_current(run, row)
@@ -183,7 +183,7 @@ def read_finished(run: Run, ratings: Ratings) -> FinishedRun | None:
     (row,) = _split_rows(to_frame([build_result_row(run, found)], RESULT_COLUMNS))
     measures = to_frame(build_measure_rows(run, found.metrics, ratings), MEASURE_COLUMNS)
     history = to_frame(build_history_rows(run), HISTORY_COLUMNS)
-    return FinishedRun(run, row, history, _by_name(measures))
+    return FinishedRun(run, row, history, _key_by_name(measures))
 
 
 def _split_rows(results: pd.DataFrame) -> Iterator[dict[str, Any]]:
@@ -191,7 +191,7 @@ def _split_rows(results: pd.DataFrame) -> Iterator[dict[str, Any]]:
         yield {str(column): value for column, value in row.items()}
 
 
-def _by_name(measures: pd.DataFrame) -> dict[str, float]:
+def _key_by_name(measures: pd.DataFrame) -> dict[str, float]:
     both = zip(measures["measure"], measures["value"], strict=True)
     return {str(name): float(value) for name, value in both}
 

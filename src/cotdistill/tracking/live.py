@@ -27,10 +27,10 @@ from mlflow.tracking import MlflowClient
 from cotdistill.common.errors import UserError
 from cotdistill.config.models import Experiment
 from cotdistill.runs.grid import Run, expand
-from cotdistill.runs.lease import holder
+from cotdistill.runs.lease import find_holder
 from cotdistill.runs.outputs import read_start, was_written_under
 from cotdistill.tables.collect import build_result_row, read_ratings
-from cotdistill.tables.columns import role_of
+from cotdistill.tables.columns import get_role
 from cotdistill.tracking.finished import (
     SERIES,
     ChangedError,
@@ -374,7 +374,7 @@ def _read_points(client: MlflowClient, run_id: str) -> set[tuple[str, int]]:
 def build_run_tags(run: Run) -> dict[str, str]:
     """Return the tags of a run that has not finished."""
     row = build_result_row(run, None)
-    return build_tags(row, role_of(row["method"], row["proposed"], run.experiment.baseline))
+    return build_tags(row, get_role(row["method"], row["proposed"], run.experiment.baseline))
 
 
 def find_start(run: Run) -> int:
@@ -382,7 +382,7 @@ def find_start(run: Run) -> int:
 
     The process that trains tells when it took the run; without one, training noted its first start.
     """
-    found = holder(run.files.states)
+    found = find_holder(run.files.states)
     since = found.about.get("since") if found else None
     if isinstance(since, (int, float)) and math.isfinite(since):
         return int(since * 1000)

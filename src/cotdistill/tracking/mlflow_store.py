@@ -18,7 +18,7 @@ from typing import Any
 from mlflow.entities import Metric, Param
 from mlflow.tracking import MlflowClient
 
-from cotdistill.common.files import digest, file_sha256
+from cotdistill.common.files import digest, hash_file
 from cotdistill.config.models import Experiment
 from cotdistill.runs.grid import expand
 from cotdistill.tracking import notes
@@ -246,7 +246,7 @@ def _finish(client: MlflowClient, run: StoredRun, end: int, content: str) -> Non
 def _digest_figures(experiment: Experiment) -> dict[Path, str]:
     """Return the digests of the experiment's figures, by file; they are drawn by a job of their own."""
     folder = Path(experiment.results, experiment.experiment, "figures")
-    return {file: file_sha256(file) for file in sorted(folder.glob("*.png"))}
+    return {file: hash_file(file) for file in sorted(folder.glob("*.png"))}
 
 
 def _flatten(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -84,7 +84,7 @@ def hold_device(kind: str) -> Iterator[torch.device]:
     """
     if kind == "cpu":
         yield torch.device("cpu")
-    elif world_size() > 1:
+    elif get_world_size() > 1:
         yield torch.device("cuda", int(os.environ["LOCAL_RANK"]))
     else:
         with claim(1, list_gpus()) as (number,):
@@ -118,7 +118,7 @@ def reuse_memory() -> None:
         mallopt(MMAP_THRESHOLD, most) or mallopt(MMAP_THRESHOLD, 2**25)
 
 
-def world_size() -> int:
+def get_world_size() -> int:
     """Return the number of processes that share each batch (set by torchrun; 1 without it)."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
@@ -131,7 +131,7 @@ def rank() -> int:
 @contextlib.contextmanager
 def connect_processes(device: torch.device) -> Iterator[None]:
     """Connect the processes of a torchrun within the block; nothing for a single process."""
-    if world_size() == 1:
+    if get_world_size() == 1:
         yield
         return
     if device.type == "cuda":
@@ -147,7 +147,7 @@ def connect_processes(device: torch.device) -> Iterator[None]:
 
 def sum_over_processes(tensors: list[torch.Tensor]) -> None:
     """Replace each tensor by its sum over all processes, in one message."""
-    if world_size() == 1 or not tensors:
+    if get_world_size() == 1 or not tensors:
         return
     flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
     torch.distributed.all_reduce(flat)
@@ -168,7 +168,7 @@ def are_equal(value: int, device: torch.device) -> bool:
     """Whether all processes give the same `value`; waits for all."""
     said = torch.tensor([float(value), float(value) ** 2], dtype=torch.float64, device=device)
     sum_over_processes([said])
-    return bool(said[1] * world_size() == said[0] ** 2)
+    return bool(said[1] * get_world_size() == said[0] ** 2)
 
 
 class Agreement:
@@ -184,7 +184,7 @@ class Agreement:
     def ask(self, wanted: bool) -> None:
         """Put this process's wish to stop into `message`, which is then to be summed over the processes."""
         self._alone = wanted
-        if world_size() > 1:
+        if get_world_size() > 1:
             self._before = self.message[0] if self.message else None
             self.message = [torch.tensor([float(wanted)], device=self.device)]
 
@@ -193,6 +193,6 @@ class Agreement:
 
         Several processes learn it one step late, so that none waits for its GPU.
         """
-        if world_size() == 1:
+        if get_world_size() == 1:
             return self._alone
         return self._before is not None and bool(self._before > 0)

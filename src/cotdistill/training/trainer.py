@@ -19,7 +19,7 @@ import torch
 from cotdistill import methods, students
 from cotdistill.common import stopping
 from cotdistill.common.errors import UserError
-from cotdistill.common.files import digest, sweep, tree_sha256
+from cotdistill.common.files import digest, hash_tree, sweep
 from cotdistill.common.seeds import derive
 from cotdistill.data.batches import Batch, Collator, Order
 from cotdistill.data.prepared import Prepared
@@ -145,7 +145,7 @@ class Trainer:
 
     def _check_best(self, progress: Progress) -> None:
         best = self._name_best(progress.best_step)
-        if progress.best_step and digest(tree_sha256(best)) != progress.best_digest:
+        if progress.best_step and digest(hash_tree(best)) != progress.best_digest:
             raise UserError(f"{best} has other bytes than were written; start the run again")
 
     def _name_best(self, step: int) -> Path:
@@ -167,7 +167,7 @@ class Trainer:
         batches = {task.name: self.collator.batch(task, rows) for task in self.method.tasks}
         whole = Whole(len(rows), {name: batch.tokens for name, batch in batches.items()})
         self.optimizer.zero_grad()
-        self.leaving.ask(stopping.asked() is not None)
+        self.leaving.ask(stopping.get_signal() is not None)
         sums: torch.Tensor | None = None
         for start, stop in self._cut_into_micro_batches(len(rows)):
             part = {name: batch.take(range(start, stop)) for name, batch in batches.items()}
@@ -180,7 +180,7 @@ class Trainer:
 
     def _cut_into_micro_batches(self, size: int) -> list[tuple[int, int]]:
         """Return this process's parts of a batch of `size`: contiguous rows, as even as they can be."""
-        count = devices.world_size() * self.settings.accumulation
+        count = devices.get_world_size() * self.settings.accumulation
         cuts = [size * number // count for number in range(count + 1)]
         first = devices.rank() * self.settings.accumulation
         own = range(first, first + self.settings.accumulation)
@@ -238,7 +238,7 @@ class Trainer:
         return late or step % self.settings.checkpoint_every == 0
 
     def _describe_stop(self) -> str:
-        by = stopping.asked()
+        by = stopping.get_signal()
         name = by.name if by else "a signal to another process"
         return f"{self.run.id}: stopped by {name}, saved at step {self.progress.step}"
 
@@ -318,4 +318,4 @@ class Trainer:
         if self.leader:
             self.guard()
             students.save(self.model, self.collator.tokenizer, self._name_best(step))
-            self.progress.best_digest = digest(tree_sha256(self._name_best(step)))
+            self.progress.best_digest = digest(hash_tree(self._name_best(step)))

@@ -13,7 +13,7 @@ from cotdistill.common.errors import UserError
 from cotdistill.orchestration.doctor import disk, job, local, slurm, status
 from cotdistill.orchestration.doctor.finding import Finding
 from cotdistill.orchestration.doctor.profile import Profile, find
-from cotdistill.orchestration.doctor.site import Site, slurm_here
+from cotdistill.orchestration.doctor.site import Site, has_slurm
 from cotdistill.orchestration.workflow import Workflow
 from cotdistill.runs.experiment import load
 
@@ -30,32 +30,33 @@ class Check(NamedTuple):
 
 
 CHECKS = (
-    Check("slurm", slurm.commands, slurm=True),
-    Check("request", slurm.request, slurm=True),
-    Check("status", status.status, slurm=True),
-    Check("orphans", slurm.orphans, slurm=True),
-    Check("lock", local.lock),
-    Check("student", local.students),
-    Check("data", local.data),
-    Check("disk", disk.disk),
-    Check("gpu", local.gpu),
-    Check("node", job.node, slurm=True),  # last: it waits for the queue
+    Check("slurm", slurm.check_commands, slurm=True),
+    Check("request", slurm.check_request, slurm=True),
+    Check("status", status.check_status, slurm=True),
+    Check("orphans", slurm.check_orphans, slurm=True),
+    Check("lock", local.check_lock),
+    Check("student", local.check_students),
+    Check("data", local.check_data),
+    Check("disk", disk.check_disk),
+    Check("gpu", local.check_gpu),
+    Check("node", job.check_node, slurm=True),  # last: it waits for the queue
 )
 
 
-def doctor(config: str, profile: str | None, job_timeout: float) -> int:
+def run_checks(config: str, profile: str | None, job_timeout: float) -> int:
     """Run all checks, a line each as soon as it is known. Returns 1 if one of them failed, else 0."""
     experiment = load(config)
     grid = Workflow(experiment.model_dump(mode="json"), config)
     chosen, finding = choose(profile)
-    site = Site(config, grid, chosen, no_slurm(chosen, profile), job_timeout, asked=profile is not None)
-    with _stopped_politely():
+    skipped = explain_skipped_slurm(chosen, profile)
+    site = Site(config, grid, chosen, skipped, job_timeout, asked=profile is not None)
+    with _end_as_at_interrupt():
         failures = [_print(found) for found in itertools.chain([finding], examine(site))]
     return 1 if any(failures) else 0
 
 
 @contextlib.contextmanager
-def _stopped_politely() -> Iterator[None]:
+def _end_as_at_interrupt() -> Iterator[None]:
     """End the block at a kill or a lost connection as at Ctrl-C: its job is cancelled, its files removed."""
     caught = (signal.SIGTERM, signal.SIGHUP)
     before = [signal.signal(number, signal.default_int_handler) for number in caught]
@@ -68,7 +69,7 @@ def _stopped_politely() -> Iterator[None]:
 
 def choose(name: str | None) -> tuple[Profile, Finding]:
     """Return the profile to look at, and the line about it. One that was named must be there."""
-    if name is None and not slurm_here():
+    if name is None and not has_slurm():
         return Profile(), Finding("ok", "profile", "none named, and no Slurm here: jobs run on this machine")
     try:
         profile = find(name or DEFAULT)
@@ -78,13 +79,13 @@ def choose(name: str | None) -> tuple[Profile, Finding]:
     return profile, Finding("ok", "profile", f"{profile.path} (executor {profile.executor})")
 
 
-def no_slurm(profile: Profile, name: str | None) -> str:
+def explain_skipped_slurm(profile: Profile, name: str | None) -> str:
     """Return why Slurm is not looked at; empty where it is."""
     if profile.path is not None and profile.executor != "slurm":
         return f"the profile's executor is {profile.executor}"
     if name is not None and profile.path is None:
         return "the profile cannot be read"
-    if name is None and not slurm_here():
+    if name is None and not has_slurm():
         return "no Slurm on this machine (no sbatch)"
     return ""
 

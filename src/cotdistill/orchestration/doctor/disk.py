@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from cotdistill.common.errors import UserError, listed
+from cotdistill.common.errors import UserError, list_some
 from cotdistill.common.files import read_json
 from cotdistill.config.models import StudentEntry
 from cotdistill.orchestration.doctor.finding import Finding
-from cotdistill.orchestration.doctor.local import checkpoint
+from cotdistill.orchestration.doctor.local import find_checkpoint
 from cotdistill.orchestration.doctor.site import Site
 
 TIGHT = 0.8
@@ -27,19 +27,20 @@ KNOWN = {"small": 76_961_152, "base": 247_577_856, "large": 783_150_080, "xl": 2
 """parameters of T5 v1.1 and flan-T5, for students that are not fetched yet"""
 
 
-def disk(site: Site) -> Iterator[Finding]:
+def check_disk(site: Site) -> Iterator[Finding]:
     """Compare what the runs that are still to do will write with what is free."""
     folder = Path(site.experiment.results).absolute()
     while not folder.is_dir() and folder != folder.parent:
         folder = folder.parent
-    weights = {entry.name: _weights(entry) for entry in site.experiment.students}
+    weights = {entry.name: _estimate_weights(entry) for entry in site.experiment.students}
     open_runs = [run for run in site.grid.runs.values() if not (run.files.training).is_file()]
     sizes = sorted((weights[run.student.name] or 0 for run in open_runs), reverse=True)
-    jobs = _jobs(site)
+    jobs = _count_jobs(site)
     states = sum(STATES * OF_WEIGHTS * size for size in sizes[:jobs])
     needed = sum(MODELS * size + RUN for size in sizes) + states
     free = shutil.disk_usage(folder).free
-    text = f"{_gb(needed)} for {len(open_runs)} runs, {min(jobs, len(open_runs))} at once; {_gb(free)} free"
+    runs = f"{len(open_runs)} runs, {min(jobs, len(open_runs))} at once"
+    text = f"{_format_gb(needed)} for {runs}; {_format_gb(free)} free"
     unknown = [name for name, size in weights.items() if size is None]
     advice = f"free space, or set results in {site.config} to another disk"
     if not os.access(folder, os.W_OK):
@@ -49,13 +50,13 @@ def disk(site: Site) -> Iterator[Finding]:
     elif needed > TIGHT * free:
         yield Finding("warn", "disk", text, advice)
     elif unknown:
-        yield Finding("warn", "disk", f"{text}; not counted, size not known: {listed(unknown, 3)}",
+        yield Finding("warn", "disk", f"{text}; not counted, size not known: {list_some(unknown, 3)}",
                       "run the doctor again when they are fetched")  # fmt: skip
     else:
         yield Finding("ok", "disk", text)
 
 
-def _jobs(site: Site) -> int:
+def _count_jobs(site: Site) -> int:
     """Return the jobs at once: the profile's number, else as many as this machine has CPUs and GPUs for."""
     if not site.no_slurm:
         return max(1, site.profile.number("jobs", len(site.grid.runs)))
@@ -66,30 +67,30 @@ def _jobs(site: Site) -> int:
     return max(1, here)
 
 
-def _gb(size: float) -> str:
+def _format_gb(size: float) -> str:
     return f"{size / 1e9:,.0f} GB" if size >= 1e11 else f"{size / 1e9:.3g} GB"
 
 
-def _weights(student: StudentEntry) -> int | None:
+def _estimate_weights(student: StudentEntry) -> int | None:
     """Return the bytes of a student's weights in fp32, as they are saved; None where nobody knows yet."""
     if student.scratch is not None:
         made = student.scratch
-        return 4 * parameters(made.d_model, made.d_ff, made.d_kv, made.heads, made.layers, made.layers,
+        return 4 * count_parameters(made.d_model, made.d_ff, made.d_kv, made.heads, made.layers, made.layers,
                               made.vocabulary, gated=True, tied=True)  # fmt: skip
-    folder = checkpoint(student)
-    count = _described(folder / "config.json") if folder is not None else None
+    folder = find_checkpoint(student)
+    count = _read_parameters(folder / "config.json") if folder is not None else None
     if count is None:
         named = re.fullmatch(r"google/(?:t5-v1_1|flan-t5)-(small|base|large|xl)", str(student.pretrained))
         count = KNOWN[named[1]] if named else None
     return None if count is None else 4 * count
 
 
-def _described(path: Path) -> int | None:
+def _read_parameters(path: Path) -> int | None:
     """Return the parameters of the T5 that a config.json describes."""
     try:
         value: Any = read_json(path)
         layers = int(value.get("num_layers", 6))
-        count = parameters(
+        count = count_parameters(
             int(value["d_model"]), int(value["d_ff"]), int(value["d_kv"]), int(value["num_heads"]), layers,
             int(value.get("num_decoder_layers") or layers), int(value["vocab_size"]),
             gated=str(value.get("feed_forward_proj", "relu")).startswith("gated"),
@@ -100,7 +101,7 @@ def _described(path: Path) -> int | None:
     return count if 0 < count < math.inf else None
 
 
-def parameters(
+def count_parameters(
     d_model: int, d_ff: int, d_kv: int, heads: int, encoder: int, decoder: int, vocabulary: int, *,
     gated: bool, tied: bool, buckets: int = 32,
 ) -> int:  # fmt: skip

@@ -25,10 +25,10 @@ class Finding:
     def line(self) -> str:
         """Return the finding as one aligned line."""
         text = f"{self.text} -> {self.advice}" if self.advice else self.text
-        return f"{self.level:<4}  {self.name:<{WIDTH}}  {printable(text, 10 * LONGEST)}"
+        return f"{self.level:<4}  {self.name:<{WIDTH}}  {make_printable(text, 10 * LONGEST)}"
 
 
-def printable(text: object, longest: int = LONGEST) -> str:
+def make_printable(text: object, longest: int = LONGEST) -> str:
     """Return foreign text as one line: white space becomes a blank, what a terminal might act on a `?`."""
     words = " ".join(str(text).split())
     clean = "".join(letter if letter.isprintable() else "?" for letter in words)

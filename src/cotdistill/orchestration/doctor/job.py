@@ -18,8 +18,8 @@ from typing import Any
 from cotdistill.common.errors import UserError
 from cotdistill.common.files import read_json
 from cotdistill.orchestration.doctor import shell
-from cotdistill.orchestration.doctor.finding import Finding, printable
-from cotdistill.orchestration.doctor.local import checkpoints
+from cotdistill.orchestration.doctor.finding import Finding, make_printable
+from cotdistill.orchestration.doctor.local import find_checkpoints
 from cotdistill.orchestration.doctor.shell import run
 from cotdistill.orchestration.doctor.site import NAME, USER, Site
 
@@ -48,14 +48,14 @@ class Job:
     """when it was seen to be no longer in the queue"""
 
 
-def node(site: Site) -> Iterator[Finding]:
+def check_node(site: Site) -> Iterator[Finding]:
     """Submit the job, wait for its file, and say what it saw."""
     if site.refused or site.job_timeout <= 0:
         yield Finding("skip", "node", f"no job was tried: {site.refused or 'the time for it is 0'}")
         return
     results = Path(site.experiment.results)
     try:
-        with _folder(results) as folder:
+        with _make_folder(results) as folder:
             yield from _visit(site, folder)
     except OSError as error:
         text = f"cannot write {results}: {error.strerror or error}"
@@ -63,7 +63,7 @@ def node(site: Site) -> Iterator[Finding]:
 
 
 @contextlib.contextmanager
-def _folder(results: Path) -> Iterator[Path]:
+def _make_folder(results: Path) -> Iterator[Path]:
     """Make a hidden folder in the results folder; it goes afterwards, with what was made above it."""
     made = [path for path in (results, *results.parents) if not path.exists()]
     results.mkdir(parents=True, exist_ok=True)
@@ -82,7 +82,7 @@ def _folder(results: Path) -> Iterator[Path]:
 
 
 def _visit(site: Site, folder: Path) -> Iterator[Finding]:
-    drift = _server_ahead(folder / "here")
+    drift = _measure_server_lead(folder / "here")
     job = Job(f"{NAME}-{folder.name[-8:]}", time.time())
     deadline = time.monotonic() + site.job_timeout
     try:
@@ -95,18 +95,18 @@ def _visit(site: Site, folder: Path) -> Iterator[Finding]:
         if job.gone is None:
             run("scancel", f"--name={job.name}", f"--user={USER}")
     if seen is None:
-        yield _nothing(job, folder, site.job_timeout)
+        yield _explain_nothing(job, folder, site.job_timeout)
         return
-    yield _reached(seen, job)
-    yield _gpu(seen, site)
-    yield _clock(seen, job, folder / "node.json", drift)
+    yield _check_reached(seen, job)
+    yield _check_gpu(seen, site)
+    yield _check_clock(seen, job, folder / "node.json", drift)
 
 
 def _submit(site: Site, job: Job, folder: Path) -> str:
     """Submit the job; returns why that did not work, or nothing."""
     call = [sys.executable, "-m", "cotdistill.orchestration.doctor.node", str(folder / "node.json")]
     call += ["--torch"] if site.gpus else []
-    call += [str(path.absolute()) for path in checkpoints(site).values() if path is not None]
+    call += [str(path.absolute()) for path in find_checkpoints(site).values() if path is not None]
     memory = min(MEMORY, site.asks()["mem_mb"] or MEMORY)
     answer = run(
         "sbatch", "--parsable", f"--job-name={job.name}", f"--output={folder / 'log'}", "--export=ALL",
@@ -148,12 +148,12 @@ def _look(job: Job) -> None:
         return
     fields = answer.lines[0].strip().split("|") if answer.lines else []
     if len(fields) == 3:
-        job.state, job.reason, job.node = (printable(field, 80) for field in fields)
+        job.state, job.reason, job.node = (make_printable(field, 80) for field in fields)
     elif not fields:
         job.gone = time.monotonic()
 
 
-def _nothing(job: Job, folder: Path, waited: float) -> Finding:
+def _explain_nothing(job: Job, folder: Path, waited: float) -> Finding:
     """Say why the job left no file: it did not start, or it could not write."""
     if job.gone is None and job.state in ("PENDING", "CONFIGURING", ""):
         why = f" ({job.reason})" if job.reason not in ("", "None") else ""
@@ -165,7 +165,7 @@ def _nothing(job: Job, folder: Path, waited: float) -> Finding:
     with contextlib.suppress(OSError):
         words = (folder / "log").read_text(encoding="utf-8", errors="replace").strip()[-1000:]
     place = f" on {job.node}" if job.node else ""
-    log = f"its log: {printable(words, 300)}" if words else "not even its log is here"
+    log = f"its log: {make_printable(words, 300)}" if words else "not even its log is here"
     how = "ended" if job.gone is not None else f"ran for up to {waited:g} s"
     return Finding(
         "FAIL", "node", f"job {job.number}{place} {how} and wrote nothing into {folder.parent}; {log}",
@@ -173,21 +173,21 @@ def _nothing(job: Job, folder: Path, waited: float) -> Finding:
     )  # fmt: skip
 
 
-def _reached(seen: dict[str, Any], job: Job) -> Finding:
-    place = f"job {job.number} on {printable(seen.get('host'), 60)}"
+def _check_reached(seen: dict[str, Any], job: Job) -> Finding:
+    place = f"job {job.number} on {make_printable(seen.get('host'), 60)}"
     missing = seen.get("missing")
     if isinstance(missing, list) and missing:
-        return Finding("FAIL", "node", f"{place} does not see {printable(missing[0])}",
+        return Finding("FAIL", "node", f"{place} does not see {make_printable(missing[0])}",
                        "set HF_HOME to a folder that nodes see, and prepare again")  # fmt: skip
     if not seen.get("command"):
         text = f"{place} writes the results folder, but finds no `cotdistill` on PATH"
         advice = "activate this Python's environment before snakemake: the jobs call it by name"
         return Finding("warn", "node", text, advice)
-    python = printable(seen.get("python"), 20)
+    python = make_printable(seen.get("python"), 20)
     return Finding("ok", "node", f"{place} runs this Python ({python}) and writes the results folder")
 
 
-def _gpu(seen: dict[str, Any], site: Site) -> Finding:
+def _check_gpu(seen: dict[str, Any], site: Site) -> Finding:
     """Compare what driver and torch see with the GPUs that were asked for."""
     need = site.gpus
     if not need:
@@ -197,16 +197,18 @@ def _gpu(seen: dict[str, Any], site: Site) -> Finding:
                            f"set training.device: cuda in {site.config}, or cpu")  # fmt: skip
         return Finding("ok", "gpu", f"none asked for: the config needs none (training.device: {device})")
     listed, devices, torch = seen.get("gpus"), seen.get("devices"), seen.get("torch")
-    names = ", ".join(map(printable, listed)) if isinstance(listed, list) and listed else "none by nvidia-smi"
-    text = f"{names}; CUDA_VISIBLE_DEVICES={printable(devices, 80) if devices is not None else 'not set'}"
+    shown = listed if isinstance(listed, list) else []
+    names = ", ".join(map(make_printable, shown)) or "none by nvidia-smi"
+    visible = make_printable(devices, 80) if devices is not None else "not set"
+    text = f"{names}; CUDA_VISIBLE_DEVICES={visible}"
     if not isinstance(torch, dict):
         level = "warn" if isinstance(listed, list) and len(listed) >= need else "FAIL"
         return Finding(level, "gpu", f"{text}; torch had not answered yet",  # type: ignore[arg-type]
                        "wait longer: --job-timeout")  # fmt: skip
     if "error" in torch:
-        return Finding("FAIL", "gpu", f"{text}; torch: {printable(torch['error'])}", "reinstall torch")
+        return Finding("FAIL", "gpu", f"{text}; torch: {make_printable(torch['error'])}", "reinstall torch")
     count = int(torch["count"]) if isinstance(torch.get("count"), int) else 0
-    text = f"{text}; torch {printable(torch.get('version'), 40)} sees {count} of {need}"
+    text = f"{text}; torch {make_printable(torch.get('version'), 40)} sees {count} of {need}"
     if count >= need:
         return Finding("ok", "gpu", text)
     if torch.get("built") is None:
@@ -216,13 +218,13 @@ def _gpu(seen: dict[str, Any], site: Site) -> Finding:
     return Finding("FAIL", "gpu", text, "the node's driver and this torch do not fit, or too few GPUs came")
 
 
-def _server_ahead(path: Path) -> float:
+def _measure_server_lead(path: Path) -> float:
     """Return the seconds by which the file server's clock is ahead of ours."""
     path.write_text("x", encoding="utf-8")
     return path.stat().st_mtime - time.time()
 
 
-def _clock(seen: dict[str, Any], job: Job, path: Path, server: float) -> Finding:
+def _check_clock(seen: dict[str, Any], job: Job, path: Path, server: float) -> Finding:
     """Check that all clocks agree, node's and file server's: what is newer decides what is redone."""
     told = seen.get("time")
     if not isinstance(told, (int, float)) or told != told:

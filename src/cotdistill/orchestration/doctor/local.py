@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cotdistill.common.errors import UserError, listed
+from cotdistill.common.errors import UserError, list_some
 from cotdistill.common.files import read_json
 from cotdistill.config.models import DatasetEntry, StudentEntry, is_hub_id
 from cotdistill.data import release
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 
 
-def checkpoints(site: Site) -> dict[str, Path | None]:
+def find_checkpoints(site: Site) -> dict[str, Path | None]:
     """Return the local folder of each pretrained student; None where there is none yet."""
-    return {entry.name: checkpoint(entry) for entry in site.experiment.students if entry.pretrained}
+    return {entry.name: find_checkpoint(entry) for entry in site.experiment.students if entry.pretrained}
 
 
-def checkpoint(student: StudentEntry) -> Path | None:
+def find_checkpoint(student: StudentEntry) -> Path | None:
     """Return the student's own folder, or its snapshot in the hub's cache. Uses no network."""
     name = str(student.pretrained)
     if Path(name).is_dir():
@@ -43,15 +43,15 @@ def checkpoint(student: StudentEntry) -> Path | None:
     return Path(found).parent if isinstance(found, str) else None
 
 
-def students(site: Site) -> Iterator[Finding]:
+def check_students(site: Site) -> Iterator[Finding]:
     """Check that each pretrained student lies here whole, so that jobs need no network."""
-    folders = checkpoints(site)
+    folders = find_checkpoints(site)
     for entry in site.experiment.students:
         if entry.scratch is not None:
             yield Finding("ok", "student", f"{entry.name}: built from scratch")
             continue
         folder = folders[entry.name]
-        lacking = "no copy in the hub's cache" if folder is None else _lacking(folder)
+        lacking = "no copy in the hub's cache" if folder is None else _find_lacking(folder)
         if not lacking:
             yield Finding("ok", "student", f"{entry.name}: {folder}")
         elif not is_hub_id(str(entry.pretrained)) or (folder == Path(str(entry.pretrained))):
@@ -71,7 +71,7 @@ def _to_fetch(site: Site, entry: StudentEntry, lacking: str) -> Finding:
     return Finding("warn", "student", text, f"to do it now: {call} --student {entry.name}")
 
 
-def _lacking(folder: Path) -> str:
+def _find_lacking(folder: Path) -> str:
     """Return what a T5 folder lacks; empty where it is whole."""
     config = folder / "config.json"
     try:
@@ -93,15 +93,15 @@ def _lacking(folder: Path) -> str:
             except (UserError, KeyError, TypeError, AttributeError):
                 return f"{index} cannot be read"
             missing = [shard for shard in shards if not (folder / shard).is_file()]
-            return f"{folder} lacks {listed(missing, 3)}" if missing else ""
+            return f"{folder} lacks {list_some(missing, 3)}" if missing else ""
     return f"{folder} holds no weights ({' or '.join(WEIGHTS)})"
 
 
-def data(site: Site) -> Iterator[Finding]:
+def check_data(site: Site) -> Iterator[Finding]:
     """Check that each dataset's files are here, or will be fetched."""
     absent = []
     for entry in site.experiment.datasets:
-        finding = _dataset(site, entry)
+        finding = _describe_dataset(site, entry)
         if finding is None:
             absent.append(entry.name)
         else:
@@ -111,7 +111,7 @@ def data(site: Site) -> Iterator[Finding]:
         yield Finding("warn", "data", text, f"to do it now: cotdistill fetch --config {site.config}")
 
 
-def _dataset(site: Site, entry: DatasetEntry) -> Finding | None:
+def _describe_dataset(site: Site, entry: DatasetEntry) -> Finding | None:
     """Return how a dataset stands; None where the workflow will fetch it."""
     adapter = ADAPTERS.module(entry.adapter).ADAPTER
     if adapter.needs_path:
@@ -133,10 +133,10 @@ def _dataset(site: Site, entry: DatasetEntry) -> Finding | None:
     return Finding("FAIL", "data", f"{entry.name}: no {entry.adapter}_train.json in {folder}", advice)
 
 
-def lock(site: Site) -> Iterator[Finding]:
+def check_lock(site: Site) -> Iterator[Finding]:
     """Look for a lock of a Snakemake that was killed: the next one would refuse to start."""
     locks = sorted(Path(".snakemake", "locks").glob("*.lock"))
-    running = snakemakes()
+    running = find_snakemakes()
     if running:
         yield Finding("ok", "lock", f"a snakemake works in this folder (process {running[0]})")
     elif locks:
@@ -146,7 +146,7 @@ def lock(site: Site) -> Iterator[Finding]:
         yield Finding("ok", "lock", "none")
 
 
-def snakemakes() -> list[int]:
+def find_snakemakes() -> list[int]:
     """Return the Snakemakes of this machine that work in this folder, without those of single jobs."""
     import psutil
 
@@ -160,12 +160,12 @@ def snakemakes() -> list[int]:
     return found
 
 
-def gpu(site: Site) -> Iterator[Finding]:
+def check_gpu(site: Site) -> Iterator[Finding]:
     """Check that the GPUs which jobs ask for are here, where no Slurm is and the jobs run here."""
     if not site.no_slurm or (site.asked and site.profile.executor == "slurm"):
         return
-    need, found = site.gpus, node.gpus()
-    has = f"{len(found)} here ({listed(found, 4)})" if found else "none here"
+    need, found = site.gpus, node.list_gpus()
+    has = f"{len(found)} here ({list_some(found, 4)})" if found else "none here"
     counted = site.profile.local_gpus
     if need > len(found or ()):
         yield Finding("FAIL", "gpu", f"{need} asked for by one job, {has}",

@@ -25,15 +25,15 @@ def main(arguments: list[str]) -> None:
         "missing": [path for path in paths if not os.path.exists(path)],
         "command": shutil.which("cotdistill"),
         "devices": os.environ.get("CUDA_VISIBLE_DEVICES"),
-        "gpus": gpus(),
+        "gpus": list_gpus(),
         "done": not torch,
     }
     _write(target, seen)
     if torch:
-        _write(target, {**seen, "torch": _torch(), "done": True})
+        _write(target, {**seen, "torch": _describe_torch(), "done": True})
 
 
-def gpus() -> list[str] | None:
+def list_gpus() -> list[str] | None:
     """Return the GPUs that the driver lists, or None where it does not answer."""
     try:
         answer = subprocess.run(["nvidia-smi", "-L"], capture_output=True, timeout=30, check=True)
@@ -45,7 +45,7 @@ def gpus() -> list[str] | None:
     return [name.strip() for name in named if name.strip()]
 
 
-def _torch() -> dict[str, Any]:
+def _describe_torch() -> dict[str, Any]:
     try:
         import torch
 

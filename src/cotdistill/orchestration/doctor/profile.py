@@ -40,17 +40,18 @@ class Profile:
     @property
     def local_gpus(self) -> int:
         """The GPUs of one machine that its jobs share; 0 where the profile counts none."""
-        count = _value(_pairs(self.settings.get("resources")).get("gpu"))
+        count = _read_value(_read_pairs(self.settings.get("resources")).get("gpu"))
         return count if isinstance(count, int) else 0
 
     def resources(self, rule: str, own: dict[str, Any]) -> dict[str, Any]:
         """Return a job's resources: the profile's defaults, the rule's `own`, the profile's for it."""
-        named = _pairs(self.settings.get("set-resources"))
+        named = _read_pairs(self.settings.get("set-resources"))
         of_rule = named.get(rule)
-        chosen = _pairs(of_rule) if isinstance(of_rule, dict) else {
+        chosen = _read_pairs(of_rule) if isinstance(of_rule, dict) else {
             key.removeprefix(f"{rule}:"): value for key, value in named.items() if key.startswith(f"{rule}:")
         }  # fmt: skip
-        merged = {**_plain(_pairs(self.settings.get("default-resources"))), **own, **_plain(chosen)}
+        default = _make_plain(_read_pairs(self.settings.get("default-resources")))
+        merged = {**default, **own, **_make_plain(chosen)}
         for key in ("mem_mb", "runtime", "gpu"):
             if not isinstance(merged.get(key), int):  # an expression, which only Snakemake can work out
                 merged[key] = own.get(key)
@@ -64,13 +65,13 @@ def find(name: str, root: Path = Path()) -> Profile:
         root / name, root / "profiles" / name, home / name, Path("/etc/xdg/snakemake", name),
     ]  # fmt: skip
     for place in places:
-        file = place if place.is_file() else _newest(place)
+        file = place if place.is_file() else _find_newest(place)
         if file is not None:
             return Profile(file, _read(file))
     raise UserError(f"no profile '{name}' (looked for {', '.join(map(str, places))})")
 
 
-def _newest(folder: Path) -> Path | None:
+def _find_newest(folder: Path) -> Path | None:
     """Return the file that this Snakemake reads: of the highest version that is not above its own."""
     try:
         own = int(importlib.metadata.version("snakemake").split(".")[0])
@@ -91,7 +92,7 @@ def _read(file: Path) -> dict[str, Any]:
     return {str(key): item for key, item in value.items()}
 
 
-def _pairs(value: Any) -> dict[str, Any]:
+def _read_pairs(value: Any) -> dict[str, Any]:
     """Return resources as `{a: 1}`; `[a=1]` is another way to write them."""
     if isinstance(value, dict):
         return {str(key): item for key, item in value.items()}
@@ -99,15 +100,15 @@ def _pairs(value: Any) -> dict[str, Any]:
     return dict(str(item).split("=", 1) for item in items if "=" in str(item))
 
 
-def _plain(values: dict[str, Any]) -> dict[str, Any]:
-    plain = {key: _value(value) for key, value in values.items()}
+def _make_plain(values: dict[str, Any]) -> dict[str, Any]:
+    plain = {key: _read_value(value) for key, value in values.items()}
     runtime = re.fullmatch(r"(\d{1,9})\s*([mhdw])", str(plain.get("runtime", "")))
     if runtime:
         plain["runtime"] = int(runtime[1]) * _MINUTES[runtime[2]]
     return plain
 
 
-def _value(value: Any) -> Any:
+def _read_value(value: Any) -> Any:
     """Return a resource as Snakemake reads it: text that is a Python literal is that literal."""
     if not isinstance(value, str):
         return value

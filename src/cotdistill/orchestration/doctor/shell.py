@@ -10,7 +10,7 @@ import subprocess
 import time
 from dataclasses import dataclass
 
-from cotdistill.orchestration.doctor.finding import printable
+from cotdistill.orchestration.doctor.finding import make_printable
 
 TIMEOUT = 20.0
 """seconds that a command has to answer, unless more are given"""
@@ -38,7 +38,7 @@ class Answer:
         """In one line what is wrong: our problem with it, else its own words."""
         lines = [line.strip() for line in (self.err or self.out).splitlines() if line.strip()]
         words = self.problem or "; ".join(lines) or f"exit code {self.code}"
-        return printable(words if words.startswith(self.command) else f"{self.command}: {words}")
+        return make_printable(words if words.startswith(self.command) else f"{self.command}: {words}")
 
     @property
     def lines(self) -> list[str]:

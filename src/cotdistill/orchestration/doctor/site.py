@@ -102,6 +102,6 @@ class Site:
         return [*words, *self.where()]
 
 
-def slurm_here() -> bool:
+def has_slurm() -> bool:
     """Whether this machine can submit to Slurm at all."""
     return shutil.which("sbatch") is not None

@@ -7,9 +7,9 @@ import re
 import shutil
 from collections.abc import Iterator
 
-from cotdistill.common.errors import UserError, listed
-from cotdistill.orchestration.doctor.finding import Finding, printable
-from cotdistill.orchestration.doctor.local import snakemakes
+from cotdistill.common.errors import UserError, list_some
+from cotdistill.orchestration.doctor.finding import Finding, make_printable
+from cotdistill.orchestration.doctor.local import find_snakemakes
 from cotdistill.orchestration.doctor.shell import run
 from cotdistill.orchestration.doctor.site import NAME, USER, Site
 
@@ -17,7 +17,7 @@ COMMANDS = ("sbatch", "squeue", "scancel", "sinfo", "scontrol", "srun")
 _TIME = re.compile(r"(?:(\d{1,6})-)?(\d{1,6})(?::(\d{1,6}))?(?::(\d{1,6}))?")
 
 
-def commands(site: Site) -> Iterator[Finding]:
+def check_commands(site: Site) -> Iterator[Finding]:
     """Check that everything that Snakemake's plugin calls is there."""
     missing = [name for name in COMMANDS if shutil.which(name) is None]
     if missing:
@@ -27,7 +27,7 @@ def commands(site: Site) -> Iterator[Finding]:
         return
     version = run("sbatch", "--version")
     if version.good:
-        yield Finding("ok", "slurm", f"{printable(version.out, 60)}: {', '.join(COMMANDS)}")
+        yield Finding("ok", "slurm", f"{make_printable(version.out, 60)}: {', '.join(COMMANDS)}")
         return
     # the package alone, without a cluster: a fault only where somebody means to use it
     site.no_slurm = "Slurm's commands are here, and know no cluster"
@@ -35,7 +35,7 @@ def commands(site: Site) -> Iterator[Finding]:
     yield Finding("FAIL" if site.asked else "skip", "slurm", version.said, advice)
 
 
-def request(site: Site) -> Iterator[Finding]:
+def check_request(site: Site) -> Iterator[Finding]:
     """Check that Slurm would take the largest job, also when it is retried with more memory and time."""
     try:
         words = site.request()
@@ -85,11 +85,11 @@ def _limit(site: Site) -> int | None:
     wanted = site.asks().get("slurm_partition")
     answer = run("sinfo", "--noheader", "--format=%P|%l", *([f"--partition={wanted}"] if wanted else []))
     found = [minutes for line in answer.lines if wanted or line.split("|")[0].strip().endswith("*")
-             if (minutes := _minutes(line.rpartition("|")[2].strip())) is not None]  # fmt: skip
+             if (minutes := _parse_minutes(line.rpartition("|")[2].strip())) is not None]  # fmt: skip
     return max(found, default=None)
 
 
-def _minutes(text: str) -> int | None:
+def _parse_minutes(text: str) -> int | None:
     """Return Slurm's d-hh:mm:ss, hh:mm:ss or mm:ss in minutes; None for `infinite` and what is no time."""
     match = _TIME.fullmatch(text)
     if match is None:
@@ -102,7 +102,7 @@ def _minutes(text: str) -> int | None:
     return (days * 24 + hours) * 60 + minutes
 
 
-def orphans(site: Site) -> Iterator[Finding]:
+def check_orphans(site: Site) -> Iterator[Finding]:
     """Look for jobs of this folder without a Snakemake that would notice their end."""
     answer = run("squeue", "--noheader", f"--user={USER}", "--format=%A|%T|%M|%N|%j|%k|%Z")
     if not answer.good:
@@ -112,28 +112,28 @@ def orphans(site: Site) -> Iterator[Finding]:
     mine = [line.strip() for line in answer.lines if line.strip().rpartition("|")[2] in here]
     jobs = [fields for line in mine if len(fields := line.split("|", 5)) == 6 and fields[0].isdigit()
             and not fields[4].startswith(NAME)]  # fmt: skip
-    running = snakemakes()
+    running = find_snakemakes()
     if not jobs:
         yield Finding("ok", "orphans", "no job of this folder is in the queue")
     elif running:
         yield Finding("ok", "orphans", f"{len(jobs)} jobs, and their snakemake runs (process {running[0]})")
     else:
         runs = {"_".join(run_id.split("/")): run_id for run_id in site.grid.runs}
-        named = [f"{job} {_what(rest, runs)} {state} {elapsed} {node or 'no node yet'}"
+        named = [f"{job} {_describe_job(rest, runs)} {state} {elapsed} {node or 'no node yet'}"
                  for job, state, elapsed, node, _, rest in jobs]  # fmt: skip
         ids = " ".join(job for job, *_ in jobs[:200])
         yield Finding(
-            "warn", "orphans", f"{len(jobs)} jobs of this folder without a snakemake: {listed(named, 8)}",
+            "warn", "orphans", f"{len(jobs)} jobs of this folder without a snakemake: {list_some(named, 8)}",
             "they go on, and a restarted snakemake waits for them (a run has a lease: the second process "
             f"takes over the result of the first); or cancel them: scancel {ids}"
         )  # fmt: skip
 
 
-def _what(rest: str, runs: dict[str, str]) -> str:
+def _describe_job(rest: str, runs: dict[str, str]) -> str:
     """Return the rule and run of a job, from the comment that Snakemake's plugin gives it."""
     comment = rest.rpartition("|")[0]
     match = re.fullmatch(r"rule_([A-Za-z0-9]+)(?:_wildcards_(.*))?", comment)
     if match is None:
-        return printable(comment, 60)
+        return make_printable(comment, 60)
     rule, wildcards = match[1], match[2] or ""
-    return f"{rule} {runs.get(wildcards, printable(wildcards, 60))}".strip()
+    return f"{rule} {runs.get(wildcards, make_printable(wildcards, 60))}".strip()

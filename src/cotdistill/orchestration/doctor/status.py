@@ -19,7 +19,7 @@ FIRST_CHECK = 40
 USE_SQUEUE = "set slurm-status-command: squeue in the profile"
 
 
-def status(site: Site) -> Iterator[Finding]:
+def check_status(site: Site) -> Iterator[Finding]:
     """Check that the command which the plugin will use answers, and knows the jobs that ended."""
     present = shutil.which("sacct") is not None
     setting = site.profile.settings.get("slurm-status-command")
@@ -33,15 +33,15 @@ def status(site: Site) -> Iterator[Finding]:
     if not answer.good:
         yield Finding("FAIL", "status", answer.said, "Slurm's controller does not answer: try again later")
         return
-    age = _min_job_age()
+    age = _read_min_job_age()
     needed = 3 * site.profile.number("slurm-init-seconds-before-status-checks", FIRST_CHECK)
     by_squeue = (age is not None and age >= needed) or not present
     if wanted == "sacct" and present:
         named = "" if setting else "the profile names no slurm-status-command, so sacct is used; "
-        yield _by_accounting(_sacct(), named, USE_SQUEUE if by_squeue else "")
+        yield _check_accounting(_ask_sacct(), named, USE_SQUEUE if by_squeue else "")
     elif not by_squeue:
         # the plugin turns to sacct by itself where squeue would forget jobs too soon
-        accounting = _sacct()
+        accounting = _ask_sacct()
         known = "an unknown time" if age is None else f"{age} s"
         text = f"squeue forgets jobs after {known}; under {needed} s the plugin uses sacct"
         advice = f"set slurm-init-seconds-before-status-checks: {max(1, (age or 30) // 3)} in the profile"
@@ -56,7 +56,7 @@ def status(site: Site) -> Iterator[Finding]:
         yield Finding("ok", "status", f"squeue answers in {took:.1f} s{kept}")
 
 
-def _by_accounting(answer: Answer, named: str, better: str) -> Finding:
+def _check_accounting(answer: Answer, named: str, better: str) -> Finding:
     if not answer.good:
         advice = better or "no status command works here: ask who runs the cluster"
         return Finding("FAIL", "status", f"{named}{answer.said}", advice)
@@ -66,13 +66,13 @@ def _by_accounting(answer: Answer, named: str, better: str) -> Finding:
     return Finding("ok", "status", "sacct answers")
 
 
-def _sacct() -> Answer:
+def _ask_sacct() -> Answer:
     since = f"{datetime.datetime.now() - datetime.timedelta(days=2):%Y-%m-%dT%H:00}"
     return run("sacct", "-X", "--parsable2", "--noheader", "--format=JobIdRaw,State", "--starttime", since,
                "--endtime", "now", "--name", NAME)  # fmt: skip
 
 
-def _min_job_age() -> int | None:
+def _read_min_job_age() -> int | None:
     """Return the seconds that Slurm's controller remembers an ended job, as the plugin reads them."""
     found = re.search(r"^\s*MinJobAge\s*=\s*(\d{1,9})\s*(h?)", run("scontrol", "show", "config").out, re.M)
     return int(found[1]) * (3600 if found[2] else 1) if found else None

@@ -32,9 +32,9 @@ def draw_all(experiment: Experiment) -> list[Path]:
     """
     from cotdistill.analysis.tables import AnalysedTables
     from cotdistill.report.figures._style import save_figure, use_style
-    from cotdistill.tables.store import table_files
+    from cotdistill.tables.store import find_table_files
 
-    tables, files = AnalysedTables(experiment), table_files(experiment)
+    tables, files = AnalysedTables(experiment), find_table_files(experiment)
     if not (tables.results["status"] == "done").any():
         raise UserError(f"{files.results}: no finished run in the table; nothing to draw")
     written = []
