@@ -57,7 +57,8 @@ CASES: dict[str, tuple[str, set[str]]] = {
     "option scoring": ("students/packed/scoring.py", every("answer", "evaluate")),
     "what options are": ("inference/options.py", every("answer", "evaluate")),
     "an estimator": ("evaluation/information/infonce_bound.py", every("answer", "evaluate")),
-    "calibration": ("evaluation/calibration.py", every("evaluate")),
+    # the figure of reliability puts confidences in the same bins
+    "calibration": ("evaluation/calibration.py", {*every("evaluate"), "figures"}),
     "rationale quality": ("evaluation/rationale_quality.py", every("evaluate")),
     "generation": ("students/packed/writing.py", every("train", "answer", "evaluate")),
     "a loss": ("methods/mi.py", {"train mi", "answer mi", "evaluate mi"}),
