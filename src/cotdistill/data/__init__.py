@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from datasets import DatasetDict
 
 __all__ = [
-    "COLUMNS", "SPLITS", "Accuracy", "adapter", "choose_subset", "compute_checksum", "load", "measure_teacher",
+    "COLUMNS", "SPLITS", "Accuracy", "adapter", "choose_subset", "compute_checksum", "load",
+    "measure_teacher",
 ]  # fmt: skip
 
 SPLITS = ("train", "valid", "test")

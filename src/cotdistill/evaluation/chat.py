@@ -53,8 +53,9 @@ class Chat:
         import tenacity
 
         tries = tenacity.Retrying(
-            stop=self._stop, wait=_choose_pause, retry=tenacity.retry_if_exception_type(TemporaryFailure), reraise=True
-        )
+            stop=self._stop, wait=_choose_pause, reraise=True,
+            retry=tenacity.retry_if_exception_type(TemporaryFailure),
+        )  # fmt: skip
         try:
             return tries(self._try, messages)
         except TemporaryFailure as error:
@@ -128,7 +129,8 @@ def _parse_retry_after(header: str | None) -> float | None:
 def _read_body(response: Any, deadline: float) -> bytes:
     """Return the body, at most `LARGEST` bytes.
 
-    Raises TemporaryFailure for a longer one, and at the deadline, also where a server sends its bytes one by one.
+    Raises TemporaryFailure for a longer one, and at the deadline, also where a server sends its bytes one
+    by one.
     """
     body = b""
     while len(body) <= LARGEST:

@@ -38,7 +38,8 @@ def measure(answers: Sequence[Answer], kind: str, stated_label: Reader) -> dict[
         "n": len(rows), "n_teacher": len(pairs), **_measure_likeness(pairs),
         "words": _mean([len(text.split()) for text in texts]),
         "words_teacher": _mean([len(teachers.split()) for _, teachers in pairs]),
-        "repetition": _mean([measure_repetition(text) for text in texts]), **_measure_faithfulness(rows, kind, stated_label),
+        "repetition": _mean([measure_repetition(text) for text in texts]),
+        **_measure_faithfulness(rows, kind, stated_label),
     }  # fmt: skip
 
 

@@ -72,8 +72,9 @@ class Generator:
         longest = evaluation.max_new_tokens if label_alone else training.max_target_tokens
         writer = make_writer(self.engine, model, training.precision)
         found = self._answer_in_batches(
-            model, split, journal, lambda rows: self._generate_batch(writer, options, task, split, rows, longest)
-        )
+            model, split, journal,
+            lambda rows: self._generate_batch(writer, options, task, split, rows, longest),
+        )  # fmt: skip
         ids, inputs, golds, readable = self._read_references(split)
         answers = []
         for row, (text, confidence, scores) in enumerate(found):
@@ -96,8 +97,9 @@ class Generator:
         longest = self.run.training.max_target_tokens
         writer = make_writer(self.engine, model, self.run.training.precision)
         found = self._answer_in_batches(
-            model, split, journal, lambda rows: self._generate_batch(writer, None, task, split, rows, longest)
-        )
+            model, split, journal,
+            lambda rows: self._generate_batch(writer, None, task, split, rows, longest),
+        )  # fmt: skip
         return [text for text, _, _ in found]
 
     def read_teacher_rationales(self, split: str) -> list[str]:

@@ -20,14 +20,14 @@ class Journal:
     """
 
     def __init__(self, path: Path, key: str) -> None:
-        """Read the batches that are there under this key. Raises UserError when the file cannot be written.
-        """
+        """Read the batches that are kept under `key`. Raises UserError when the file cannot be written."""
         self.path = path
         lines = self._read_lines()
         self.batches: dict[int, Rows] = {}
         if lines[:1] == [_format_line(key)]:
             self.batches = dict(batch for line in lines[1:] if (batch := _parse_line(line)))
-        self._write("w", [_format_line(key), *(_format_line([start, rows]) for start, rows in self.batches.items())])
+        kept = (_format_line([start, rows]) for start, rows in self.batches.items())
+        self._write("w", [_format_line(key), *kept])
 
     def get(self, start: int) -> Rows | None:
         """Return the results of the batch that begins at example `start` of the order; None if not kept."""

@@ -158,7 +158,9 @@ def _flatten_moments(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -
     }
 
 
-def _restore_moments(model: torch.nn.Module, optimizer: torch.optim.Optimizer, flat: dict[str, torch.Tensor]) -> None:
+def _restore_moments(
+    model: torch.nn.Module, optimizer: torch.optim.Optimizer, flat: dict[str, torch.Tensor]
+) -> None:
     """Put tensors by name, as `_flatten_moments` returns them, into the optimiser."""
     parameters = dict(model.named_parameters())
     for joined, value in flat.items():
