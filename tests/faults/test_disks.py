@@ -23,7 +23,7 @@ PLACES = {
     "a state": ("cotdistill.runs.state", "State.save", 2),
     "the outputs": ("cotdistill.runs.outputs", "open_for_writing", 1),
     "the outputs' places": ("cotdistill.runs.outputs", "link", 3),
-    "the answers": ("cotdistill.runs.answers", "write", 1),
+    "the answers": ("cotdistill.runs.answers", "store", 1),
 }
 # links take no room on a disk
 CASES = [
