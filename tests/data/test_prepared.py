@@ -37,7 +37,7 @@ def pair(tiny: Any, tmp_path: Path) -> Any:
 def test_second_time_tokenises_nothing_and_changes_nothing(pair: Any, monkeypatch: Any):
     assert pair()
     before = tree_sha256(pair.folder)
-    monkeypatch.setattr(prepared, "_ids", lambda *_: pytest.fail("tokenised again"))
+    monkeypatch.setattr(prepared, "_tokenise", lambda *_: pytest.fail("tokenised again"))
     assert not pair()
     assert tree_sha256(pair.folder) == before
 

@@ -212,7 +212,7 @@ def test_a_stop_in_the_midst_of_option_scoring_loses_no_batch(of: Any, monkeypat
         if len(calls) == 2:
             raise stopping.Preempted("asked to stop")
 
-    monkeypatch.setattr(Generator, "_batch", counted)
+    monkeypatch.setattr(Generator, "_generate_batch", counted)
     monkeypatch.setattr(stopping, "check", stop)
     with pytest.raises(stopping.Preempted):
         probabilities_of(generator(run), model, stored.open_journal(run, "model", "answers"))

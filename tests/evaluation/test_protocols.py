@@ -136,7 +136,7 @@ def test_equations_are_compared_by_value(tiny: Any, tmp_path: Path, monkeypatch:
     run = type(tiny)(tiny.data).run(tmp_path, "finetune", dataset=dataset, steps=1)
     prepare(run.experiment, run.dataset, run.student, run.prepared)
     written = [(text, 0.5, []) for _, text, _ in EQUATIONS]
-    monkeypatch.setattr(Generator, "_batches", lambda self, model, split, journal, work: written)
+    monkeypatch.setattr(Generator, "_answer_in_batches", lambda self, model, split, journal, work: written)
     train(run)
     metrics = evaluate(run)
     verdicts = [line["correct"] for line in read_jsonl(run.folder / "predictions.jsonl")]
@@ -207,7 +207,7 @@ def test_another_number_of_bins_measures_anew_and_answers_nothing_anew(demo: Any
     train(run)
     first = evaluate(run).measures
     assert "rationale" not in first
-    monkeypatch.setattr(Generator, "_batches", None)
+    monkeypatch.setattr(Generator, "_answer_in_batches", None)
     other = demo(rationales=False, bins=3)
     assert other.hash == run.hash
     second = evaluate(other).measures["calibration"]["options"]
