@@ -24,8 +24,7 @@ NEUTRAL = (
 
 @cache
 def fingerprint(*modules: str) -> str:
-    """Return a digest (16 hex digits) of `modules` (names below the package) and of all they import from it.
-    """
+    """Return a digest (16 hex digits) of `modules` (names below the package) and all they import from it."""
     found = closure(*modules)
     text = "\n".join(f"{module} {_read(module)[0]}" for module in sorted(found))
     return hashlib.sha256(text.encode()).hexdigest()[:16]

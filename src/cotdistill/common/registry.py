@@ -24,8 +24,7 @@ class Registry:
         return sorted(found.name for found in pkgutil.iter_modules(path) if not found.name.startswith("_"))
 
     def module(self, name: str) -> ModuleType:
-        """Import the plug-in `name` and return its module. Raises UserError that suggests the nearest name.
-        """
+        """Import the plug-in `name`; return its module. Raises UserError that suggests the nearest name."""
         if name not in self.names():
             raise make_unknown_error(self.kind, name, self.names())
         return importlib.import_module(f"{self.package}.{name}")

@@ -59,8 +59,7 @@ class Record:
         return value
 
     def texts(self, column: str, count: int | None = None) -> list[str]:
-        """Return the list of texts in `column`. Raises UserError for anything else, or not `count` of them.
-        """
+        """Return the texts in `column`, `count` of them if given. Raises UserError for anything else."""
         value = self.value(column)
         good = isinstance(value, list) and all(
             isinstance(item, str) and _is_encodable(item) for item in value

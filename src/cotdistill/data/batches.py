@@ -61,8 +61,7 @@ class Batch:
 
 
 class Order:
-    """The rows of each step: epochs, each in a new random order, cut into batches; the last may be smaller.
-    """
+    """The rows of each step: epochs, each in a new random order, cut into batches (the last may be small)."""
 
     def __init__(self, rows: Sequence[int], batch_size: int, dataset: str, seed: int) -> None:
         self.rows, self.batch_size = np.asarray(rows), batch_size
@@ -102,8 +101,7 @@ class Collator:
         self._literals: dict[str, np.ndarray] = {}
 
     def input_ids(self, task: Task, row: int) -> np.ndarray:
-        """Return prefix, input and end token as (S,) int64; an input longer than `max_input_tokens` is cut.
-        """
+        """Return prefix, input and end token, (S,) int64; one longer than `max_input_tokens` is cut."""
         prefix = self._literal(task.prefix)
         room = self.max_input_tokens - len(prefix) - 1
         ids = np.concatenate([prefix, self.inputs[row][: max(room, 0)], [self.end]])

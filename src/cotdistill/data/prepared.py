@@ -162,8 +162,7 @@ class Ragged:
 
 
 class Prepared:
-    """A prepared folder and its manifest. Making one raises UserError when the folder is missing or corrupt.
-    """
+    """A prepared folder and its manifest. Raises UserError when the folder is missing or corrupt."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
@@ -175,8 +174,7 @@ class Prepared:
 
     @property
     def digest(self) -> str:
-        """The digest of data, tokens, tokenizer and initial weights: all that a run's numbers depend on here.
-        """
+        """The digest of data, tokens, tokenizer and initial weights, on which a run's numbers depend."""
         return digest(self.manifest)
 
     def table(self, split: str) -> pa.Table:

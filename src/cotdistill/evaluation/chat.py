@@ -114,8 +114,7 @@ def _choose_pause(state: Any) -> float:
 
 
 def _parse_retry_after(header: str | None) -> float | None:
-    """Return the seconds that a Retry-After header asks for, as a number or a date; None for anything else.
-    """
+    """Return the seconds that a Retry-After header (a number or a date) asks for; None for anything else."""
     if header is None:
         return None
     if header.isascii() and header.isdigit():

@@ -58,8 +58,7 @@ def judge(experiment: Experiment) -> Path:
 
 
 def read_ratings(experiment: Experiment) -> dict[str, dict[str, float | None]]:
-    """Read the ratings by run id that `judge` wrote; {} where there are none. Raises UserError when corrupt.
-    """
+    """Read the ratings by run id that `judge` wrote, {} for none. Raises UserError when corrupt."""
     path = Path(experiment.results, experiment.experiment, "judge.json")
     if not path.exists():
         return {}

@@ -97,8 +97,9 @@ class Generator:
         longest = self.run.training.max_target_tokens
         writer = make_writer(self.engine, model, self.run.training.precision)
         found = self._answer_in_batches(
-            model, split, journal, lambda rows: self._generate_batch(writer, None, task, split, rows, longest)
-        )
+            model, split, journal,
+            lambda rows: self._generate_batch(writer, None, task, split, rows, longest),
+        )  # fmt: skip
         return [text for text, _, _ in found]
 
     def read_teacher_rationales(self, split: str) -> list[str]:

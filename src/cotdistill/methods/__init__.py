@@ -47,8 +47,7 @@ class Method:
         return None
 
     def equip(self, d_model: int, seed: int) -> None:
-        """Give the method its own modules, initialised from `seed`; the global random state is not changed.
-        """
+        """Give the method its own modules, drawn from `seed`; the global random state is not changed."""
         import torch
 
         with torch.random.fork_rng(devices=[]):

@@ -8,8 +8,7 @@ from cotdistill.methods import Method, Task, TaskOutput, Term
 
 
 class Finetune(Method):
-    """The method that minimises the label's cross-entropy. With teacher labels this is standard distillation.
-    """
+    """The method that minimises the label's cross-entropy: with teacher labels, standard distillation."""
 
     reference = True
     tasks = (Task("label", prefix="", target=("label",)),)

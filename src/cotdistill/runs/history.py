@@ -13,8 +13,7 @@ from cotdistill.common.files import replace_non_finite
 
 
 class History:
-    """A file of lines, to which training appends. `rewind` drops the lines of steps that will be taken again.
-    """
+    """A file to which training appends lines. `rewind` drops those of steps that will be taken again."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

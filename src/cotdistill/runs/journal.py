@@ -20,8 +20,7 @@ class Journal:
     """
 
     def __init__(self, path: Path, key: str) -> None:
-        """Read the batches that are there under this key. Raises UserError when the file cannot be written.
-        """
+        """Read the batches that are kept under `key`. Raises UserError when the file cannot be written."""
         self.path = path
         lines = self._read_lines()
         self.batches: dict[int, Rows] = {}

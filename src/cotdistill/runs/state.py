@@ -109,8 +109,7 @@ class State:
         return None
 
     def drop_after(self, step: int) -> None:
-        """Remove the states after `step`, which are corrupt or of other code: new ones will be saved instead.
-        """
+        """Remove the states after `step`, which are corrupt or of other code; new ones will be saved."""
         for path in self._list_saved():
             if int(path.name.split("-")[1]) > step:
                 shutil.rmtree(path)

@@ -28,8 +28,7 @@ def choose(setting: str, device: str) -> str:
 
 
 def list_possible(setting: str, device: str) -> tuple[str, ...]:
-    """Return the engines that `choose` may return where the device may be 'auto', which each machine decides.
-    """
+    """Return the engines that `choose` may return; a device of 'auto' may be a CPU or a GPU."""
     devices = ("cpu", "cuda") if device == "auto" else (device,)
     return tuple(dict.fromkeys(choose(setting, kind) for kind in devices))
 

@@ -116,8 +116,7 @@ class Writer(Protocol):
     """Generates greedily with a student whose weights stay as they are."""
 
     def read(self, inputs: Sequence[torch.Tensor]) -> Any:
-        """Return what the student read of R inputs (token ids with the end token), for `write` and a Scorer.
-        """
+        """Return what the student read of R inputs (token ids, with end token), for `write` and a Scorer."""
 
     def write(self, read: Any, longest: int, end: int) -> list[tuple[list[int], float]]:
         """Return, for each input, the most probable tokens and the sum of their log-probabilities.

@@ -172,8 +172,7 @@ def are_equal(value: int, device: torch.device) -> bool:
 
 
 class Agreement:
-    """Whether any process was asked to stop, told with each step's gradients, so that all stop at one step.
-    """
+    """Whether any process was asked to stop, sent with each step's gradients: all stop at one step."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device

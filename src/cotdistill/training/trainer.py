@@ -137,8 +137,7 @@ class Trainer:
         return bool(restored) and self._do_what_is_due(step, validate)
 
     def _check_belongings(self, progress: Progress) -> None:
-        """Refuse a state whose history or best checkpoint has changed since it was saved. Raises UserError.
-        """
+        """Raise UserError for a state whose history or best checkpoint has changed since it was saved."""
         if self.history.digest(progress.step) != progress.history_digest:
             raise UserError(f"{self.history.path} has other lines than were written")
         self._check_best(progress)

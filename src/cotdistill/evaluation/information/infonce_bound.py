@@ -102,8 +102,7 @@ def _compute_gains(scores: torch.Tensor) -> torch.Tensor:
 
 
 def _cut_into_batches(rows: torch.Tensor) -> torch.Tensor:
-    """Return rows (n, k) as (batches, size, k), size at most BATCH; the few rows that are over are left out.
-    """
+    """Return rows (n, k) as (batches, size, k), size at most BATCH; a few rows at the end may be left out."""
     count = -(-len(rows) // BATCH)
     size = len(rows) // count
     return rows[: count * size].view(count, size, -1)

@@ -58,8 +58,7 @@ def is_measured(run: Run, method: Method) -> bool:
 
 
 class Meter:
-    """The examples of a split on which one run's students are measured: the same for every run of a dataset.
-    """
+    """The examples of a split on which a run's students are measured, the same in every run of a dataset."""
 
     def __init__(
         self, run: Run, prepared: Prepared, method: Method, split: str, most: int, engine: str

@@ -11,8 +11,7 @@ GROUP = 32
 
 
 def size_groups(count: int) -> list[int]:
-    """Return how many sequences each group holds, where `count` sequences are cut into groups in their order.
-    """
+    """Return how many sequences each group holds, for `count` sequences cut into groups in their order."""
     return [min(GROUP, count - start) for start in range(0, count, GROUP)]
 
 
@@ -91,8 +90,7 @@ class Layout:
             start += int(part.sum())
 
     def find_tokens(self, rows: Sequence[int]) -> tuple[torch.Tensor, list[int]]:
-        """Return the places of the tokens of some of the sequences among all, and those sequences' lengths.
-        """
+        """Return the places of some sequences' tokens among all tokens, and those sequences' lengths."""
         starts = torch.tensor([0, *self.lengths]).cumsum(0).tolist()
         places = [torch.arange(starts[row], starts[row + 1]) for row in rows]
         return torch.cat(places), [self.lengths[row] for row in rows]

@@ -182,7 +182,6 @@ def _extend(target: torch.Tensor, length: int) -> torch.Tensor:
 
 
 def _shift(target: torch.Tensor, start_token: int, pad_token: int) -> torch.Tensor:
-    """Return what the decoder reads to predict `target`: the start token, then all of `target` but its last.
-    """
+    """Return what the decoder reads to predict `target`: the start token, then `target` but its last."""
     shifted = torch.cat([torch.tensor([start_token], dtype=target.dtype), target[:-1]])
     return shifted.masked_fill(shifted == IGNORED, pad_token)

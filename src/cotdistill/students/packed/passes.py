@@ -83,8 +83,7 @@ class Passes:
             return self._encode(x, layout)
 
     def project_inputs(self, encoded: torch.Tensor) -> KeysValues:
-        """Return each decoder layer's keys and values of the inputs, from the encoder's output (N, d_model).
-        """
+        """Return each decoder layer's keys and values of the encoder's output (N, d_model)."""
         layers = [block.layer[1].EncDecAttention for block in self.model.decoder.block]
         with self.autocast():
             return [(linear(encoded, each.k.weight), linear(encoded, each.v.weight)) for each in layers]
