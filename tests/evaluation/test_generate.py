@@ -126,7 +126,8 @@ def test_single_task_reads_its_label_from_the_generated_text(
         return [(texts[row], 0.5, []) for row in rows]
 
     monkeypatch.setattr(made, "_generate_batch", batch)
-    monkeypatch.setattr(made, "_answer_in_batches", lambda model, split, journal, work: work(list(range(len(texts)))))
+    everything = list(range(len(texts)))
+    monkeypatch.setattr(made, "_answer_in_batches", lambda model, split, journal, work: work(everything))
     answers = made.answer(model, "test")
     # what holds a rationale may be as long as a target
     assert seen == [("rationale_label", "test", made.run.training.max_target_tokens)]
