@@ -80,7 +80,7 @@ def test_trains_on_svamp(
     shutil.copytree(prepared, run.prepared)
     train(run)
     metrics = evaluate(run)
-    assert metrics["strict"]["test_n"] == 200 and metrics["teacher"]["test"]["n"] == 200
+    assert metrics.strict.test_n == 200 and metrics.teacher["test"].n == 200
     lines = [line for line in history(run) if "loss/total" in line]
     # a fresh student guesses among all pieces: each cross-entropy starts near ln(vocabulary)
     chance = math.log(Prepared(run.prepared).manifest["vocabulary"])
