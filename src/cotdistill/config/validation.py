@@ -10,6 +10,9 @@ from cotdistill.common.errors import UserError, suggest
 
 T = TypeVar("T", bound=BaseModel)
 
+UNKNOWN_KEY = ("extra_forbidden", "unexpected_keyword_argument")
+"""pydantic's words for an unknown key, of a model and of a dataclass"""
+
 
 def validate(model: type[T], value: Any, where: str, prefix: str = "") -> T:
     """Return `model` filled from `value`. Raises UserError with the first fault in one line."""
@@ -27,10 +30,10 @@ def format_first_fault(model: type, error: ValidationError, where: str, prefix: 
     # a default that is made of other keys is not missing: those are wrong
     faults = [fault for fault in error.errors() if fault["type"] != "default_factory_not_called"]
     # an unknown key is the likeliest cause of everything else that is wrong: name it first
-    fault = next((f for f in faults if f["type"] == "extra_forbidden"), faults[0])
+    fault = next((f for f in faults if f["type"] in UNKNOWN_KEY), faults[0])
     location = prefix + _join_location(fault["loc"])
     more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
-    if fault["type"] == "extra_forbidden":
+    if fault["type"] in UNKNOWN_KEY:
         owner = _find_owner(model, fault["loc"][:-1])
         keys = list(_list_fields(owner))
         known = f" (known: {', '.join(keys)})" if keys else ""
@@ -51,7 +54,7 @@ def _join_location(location: tuple[int | str, ...]) -> str:
 
 
 def _list_fields(model: Any) -> dict[str, Any]:
-    return getattr(model, "model_fields", None) or {}
+    return getattr(model, "model_fields", None) or getattr(model, "__dataclass_fields__", {})
 
 
 def _find_owner(model: type, location: tuple[int | str, ...]) -> type | None:
