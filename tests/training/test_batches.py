@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cotdistill import methods
-from cotdistill.data.batches import IGNORED, Collator, Order
+from cotdistill.data.batches import IGNORED, Batch, Collator, Order
 from cotdistill.data.prepared import Prepared
 from cotdistill.data.splits import choose_subset
 from cotdistill.methods import METHODS, Task
@@ -127,6 +127,31 @@ def test_rows_of_a_batch_keep_its_padded_lengths(prepared: Prepared):
     assert len(part) == 2
     assert [ids.tolist() for ids in part.inputs] == [ids.tolist() for ids in batch.inputs[1:3]]
     assert torch.equal(part.pad()[2], batch.pad()[2][1:3]), "targets are padded as those of the whole batch"
+
+
+ids = st.lists(st.integers(1, 99), min_size=1, max_size=9)
+examples = st.lists(st.tuples(ids, ids), min_size=1, max_size=6)
+
+
+@settings(deadline=None)
+@given(examples, st.data(), st.integers(0, 5), st.integers(0, 3))
+def test_parts_are_padded_as_loops_do_it(rows: list[Any], data: Any, pad_token: int, more: int):
+    inputs, targets = ([torch.tensor(row[side]) for row in rows] for side in (0, 1))
+    longest = max(len(target) for _, target in rows) + more
+    batch = Batch(inputs, targets, longest)
+    chosen = data.draw(st.lists(st.integers(0, len(rows) - 1), min_size=1, max_size=8))
+    for part, taken in ((batch, range(len(rows))), (batch.take(chosen), chosen), (batch.take(range(1)), [0])):
+        expected = [rows[row] for row in taken]
+        assert len(part) == len(expected) and part.longest_target == longest
+        assert [row.tolist() for row in part.inputs] == [own for own, _ in expected]
+        assert [row.tolist() for row in part.targets] == [own for _, own in expected]
+        assert part.tokens == sum(len(own) for _, own in expected)
+        width = max(len(own) for own, _ in expected)
+        input_ids, attention_mask, labels = part.pad(pad_token)
+        assert input_ids.dtype == attention_mask.dtype == labels.dtype == torch.int64
+        assert input_ids.tolist() == [own + [pad_token] * (width - len(own)) for own, _ in expected]
+        assert attention_mask.tolist() == [[1] * len(own) + [0] * (width - len(own)) for own, _ in expected]
+        assert labels.tolist() == [own + [IGNORED] * (longest - len(own)) for _, own in expected]
 
 
 def test_teacher_labels_are_the_targets_where_they_are_asked_for(prepared: Prepared):

@@ -16,9 +16,13 @@ def pool(
     logits: (B, T, V); mask: (B, T), true where a position counts, None for all of them. At least float32.
     Raises ValueError when an example has no position that counts.
     """
-    probabilities = _widen(logits).softmax(-1)
+    logits = _widen(logits)
     if mask is not None:
         mask = _check(mask)
+        # infinities and NaN in padding would come through a product with 0, and through its gradient
+        logits = logits.masked_fill(~mask[..., None], 0.0)
+    probabilities = logits.softmax(-1)
+    if mask is not None:
         probabilities = probabilities * mask[..., None]
     if pooling == "max":
         return probabilities.amax(1)
