@@ -89,12 +89,12 @@ def test_killed_at_random_points_a_run_ends_in_the_same_bits(
 # a process dies by SIGKILL when it calls the function for the n-th time
 PLACES = {
     "in the first state, weights alone written": ("cotdistill.runs.state", "_flatten_moments", 1),
-    "in the second state, before its description": ("cotdistill.runs.state", "file_sha256", 5),
+    "in the second state, before its description": ("cotdistill.runs.state", "hash_file", 5),
     "with a state whole, before its rename": ("cotdistill.common.files", "_sync", 10),
     "with a state renamed, before the folder is synced": ("cotdistill.common.files", "_sync_folder", 9),
     "while old states are dropped": ("shutil", "rmtree", 2),
     "in the best checkpoint": ("cotdistill.common.files", "_sync", 2),
-    "with a best checkpoint whole that no state knows of": ("cotdistill.training.trainer", "tree_sha256", 1),
+    "with a best checkpoint whole that no state knows of": ("cotdistill.training.trainer", "hash_tree", 1),
     "while the outputs are written": ("cotdistill.jobs.environment", "describe", 1),
     "while the outputs are put in place": ("cotdistill.runs.outputs", "link", 4),
     "before the states are dropped": ("cotdistill.runs.outputs", "sweep", 1),
