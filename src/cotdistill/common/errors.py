@@ -32,7 +32,7 @@ def list_some(names: list[str], most: int) -> str:
     return ", ".join(names[:most]) + more
 
 
-def read_first_line(error: BaseException) -> str:
+def describe_error(error: BaseException) -> str:
     """Return the kind of a foreign error and the first line of its message, at most 200 characters of it."""
     text = str(error).strip().split("\n")[0]
     return f"{type(error).__name__}: {text[:200]}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cotdistill.common.errors import UserError, read_first_line
+from cotdistill.common.errors import UserError, describe_error
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -22,4 +22,4 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     try:
         return PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # noqa: BLE001 a broken tokenizer file raises almost anything
-        raise UserError(f"{folder}: no tokenizer loads from here ({read_first_line(error)})") from error
+        raise UserError(f"{folder}: no tokenizer loads from here ({describe_error(error)})") from error

@@ -101,7 +101,7 @@ def is_proposed(entry: MethodEntry) -> bool:
     """Return whether a method entry is one that the comparison is about: no reference, and not switched off.
 
     A mutual-information term of weight 0 (`beta`) trains as the reference does. Raises UserError as
-    `settings_of` does.
+    `resolve_settings` does.
     """
     return not METHODS.module(entry.method).METHOD.reference and resolve_settings(entry).get("beta") != 0
 

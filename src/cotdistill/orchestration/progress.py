@@ -61,14 +61,14 @@ def _read_status(run: Run) -> Status:
     history, found = RunFiles(run.state).history, find_holder(run.files.states)
     step = _read_last_step(history) if history.is_file() else 0
     if found and _is_alive(found):
-        return _is_running(run, found, step)
+        return _describe_running(run, found, step)
     seconds, gpus = _read_spent(run)
     if failure := read_failure(run):
         return Status(run, "failed", step, seconds, gpus, error=failure)
     return Status(run, "stopped" if history.is_file() else "waiting", step, seconds, gpus)
 
 
-def _is_running(run: Run, found: Holder, step: int) -> Status:
+def _describe_running(run: Run, found: Holder, step: int) -> Status:
     gpus = run.training.gpus if found.about.get("device") == "cuda" else 0
     step = max(step, int(_read_number(found.about.get("step"))))
     return Status(run, "running", step, _read_number(found.about.get("seconds")), gpus, where=str(found))

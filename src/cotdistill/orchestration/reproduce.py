@@ -37,7 +37,7 @@ def reproduce(config: Path, cores: int | None) -> int:
     report = folder / "report.html"
     if "Nothing to be done" in log.read_text(encoding="utf-8", errors="replace") and report.is_file():
         print(f"nothing to be done: all {len(list_statuses(experiment))} runs are up to date\n")
-    elif code := _make_command([*command, "--report", str(report)], folder / "logs" / "report.log"):
+    elif code := _run_snakemake([*command, "--report", str(report)], folder / "logs" / "report.log"):
         _explain(folder, folder / "logs" / "report.log", started)
         return code
     _print_results(experiment, folder)
@@ -56,7 +56,7 @@ def _unlock(log: Path, config: Path) -> None:
             f"kill {running[0]}"
         )
     print("an earlier snakemake was killed here: removing its lock", flush=True)
-    if _make_command(["--configfile", str(config), "--unlock"], log):
+    if _run_snakemake(["--configfile", str(config), "--unlock"], log):
         raise UserError(f"snakemake --unlock failed: see {log}")
 
 
@@ -65,7 +65,7 @@ def _make_environment() -> dict[str, str]:
     return {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"}
 
 
-def _make_command(arguments: list[str], log: Path) -> int:
+def _run_snakemake(arguments: list[str], log: Path) -> int:
     with open(log, "w", encoding="utf-8") as handle:
         command = [sys.executable, "-m", "snakemake", *arguments]
         environment = _make_environment()

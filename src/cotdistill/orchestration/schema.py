@@ -67,13 +67,13 @@ def comment_defaults() -> str:
         }
     )
     blocks: list[str] = []
-    for line in _block(example, 0, set()):
+    for line in _format_block(example, 0, set()):
         # a blank line before each top-level setting, that is before its comment
         blocks.append(f"\n{line}" if line.startswith("# ") and line[2] != " " else line)
     return HEAD + "\n".join(blocks) + "\n"
 
 
-def _block(value: BaseModel, indent: int, explained: set[tuple[type, str]]) -> list[str]:
+def _format_block(value: BaseModel, indent: int, explained: set[tuple[type, str]]) -> list[str]:
     """Return the lines of one model; a field is explained where it first appears."""
     model, lines = type(value), []
     for name in model.model_fields:
@@ -83,7 +83,7 @@ def _block(value: BaseModel, indent: int, explained: set[tuple[type, str]]) -> l
             lines += _format_comment(model, name, item, " " * indent)
         lines += _format_entry(name, item, indent, explained)
     if isinstance(value, MethodEntry):
-        lines += _block(METHODS.module(value.method).METHOD.Settings(), indent, explained)
+        lines += _format_block(METHODS.module(value.method).METHOD.Settings(), indent, explained)
     return lines
 
 
@@ -94,8 +94,8 @@ def _format_entry(name: str, item: Any, indent: int, explained: set[tuple[type, 
         plain = {} if isinstance(item, BaseModel) else item
         return [f"{pad}{name}: {_format_scalar(plain)}"]
     if isinstance(item, BaseModel):
-        return [f"{pad}{name}:", *_block(item, indent + 2, explained)]
-    elements = (_add_dash(_block(element, indent + 4, explained), indent + 2) for element in item)
+        return [f"{pad}{name}:", *_format_block(item, indent + 2, explained)]
+    elements = (_add_dash(_format_block(element, indent + 4, explained), indent + 2) for element in item)
     return [f"{pad}{name}:", *itertools.chain.from_iterable(elements)]
 
 
@@ -166,7 +166,7 @@ def build_json_schema() -> dict[str, Any]:
         schema["properties"][axis]["items"] = {"anyOf": [{"type": "string", "minLength": 1}, items]}
         assert items["$ref"].endswith(model.__name__)
     _require_one_kind_of_student(models[StudentEntry.__name__])
-    _settings_of_methods(models[MethodEntry.__name__])
+    _add_settings_of_methods(models[MethodEntry.__name__])
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
@@ -198,7 +198,7 @@ def _require_one_kind_of_student(entry: dict[str, Any]) -> None:
     ]
 
 
-def _settings_of_methods(entry: dict[str, Any]) -> None:
+def _add_settings_of_methods(entry: dict[str, Any]) -> None:
     """Add each method's own settings, where the entry names that method or goes by its name alone."""
     own = dict.fromkeys(entry["properties"], True)
     entry["allOf"] = []

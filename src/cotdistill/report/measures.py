@@ -20,7 +20,7 @@ class MeasureColumn:
     digits: int = 2
 
 
-def _explain_calibration(kind: str) -> list[MeasureColumn]:
+def _list_calibration(kind: str) -> list[MeasureColumn]:
     return [
         MeasureColumn(f"calibration/{kind}/accuracy", "accuracy %", 100, 1),
         MeasureColumn(f"calibration/{kind}/mean_confidence", "mean confidence %", 100, 1),
@@ -31,7 +31,7 @@ def _explain_calibration(kind: str) -> list[MeasureColumn]:
     ]
 
 
-def _explain_information(space: str) -> list[MeasureColumn]:
+def _list_information(space: str) -> list[MeasureColumn]:
     return [
         MeasureColumn(f"mi/{space}/infonce/value", f"{space}, InfoNCE (nats)"),
         MeasureColumn(f"mi/{space}/gaussian/value", f"{space}, Gaussian (nats)"),
@@ -39,8 +39,8 @@ def _explain_information(space: str) -> list[MeasureColumn]:
 
 
 GROUPS: dict[str, list[MeasureColumn]] = {
-    "Calibration of option scoring": _explain_calibration("options"),
-    "Calibration of the generated label": _explain_calibration("sequence"),
+    "Calibration of option scoring": _list_calibration("options"),
+    "Calibration of the generated label": _list_calibration("sequence"),
     "Rationales": [
         MeasureColumn("rationale/faithful_prediction", "states the prediction %", 100, 1),
         MeasureColumn("rationale/faithful_gold", "states the gold label %", 100, 1),
@@ -54,7 +54,7 @@ GROUPS: dict[str, list[MeasureColumn]] = {
         MeasureColumn("rationale/judge_mean", "judge (1 to 5)"),
     ],
     "Mutual information between the two tasks, on test": [
-        *_explain_information("decoder"), *_explain_information("output"),
+        *_list_information("decoder"), *_list_information("output"),
     ],
 }  # fmt: skip
 """columns of each table of measures by its heading, in the order of the tables"""

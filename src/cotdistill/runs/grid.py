@@ -49,7 +49,7 @@ class Run:
     @cached_property
     def id(self) -> str:
         """`dataset/student/method/labels/fraction/seed`: the run's path below `runs/`."""
-        return "/".join(_make_part(value) for value in self.axes.values())
+        return "/".join(_format_part(value) for value in self.axes.values())
 
     @cached_property
     def folder(self) -> Path:
@@ -100,7 +100,7 @@ class Run:
         return digest(self.config)
 
 
-def _make_part(value: Any) -> str:
+def _format_part(value: Any) -> str:
     """Return a value as a folder name: `1` for 1.0, and no two values alike."""
     short = f"{value:g}" if isinstance(value, float) else str(value)
     return short if not isinstance(value, float) or float(short) == value else repr(value)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cotdistill.common.errors import UserError, read_first_line
+from cotdistill.common.errors import UserError, describe_error
 from cotdistill.common.files import hash_file, read_json
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def fetch(name: str, revision: str | None = None) -> PreTrainedTokenizerBase:
     try:
         return AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # noqa: BLE001 a broken tokenizer raises almost anything
-        why = read_first_line(error)
+        why = describe_error(error)
         raise UserError(f"student '{name}': its tokenizer does not load ({why})") from error
 
 
@@ -52,7 +52,7 @@ def load(name: str, revision: str | None = None) -> T5ForConditionalGeneration:
             folder, local_files_only=True, output_loading_info=True, dtype=torch.float32
         )
     except Exception as error:  # noqa: BLE001 a corrupt file raises whatever its reader raises
-        raise UserError(f"student '{name}': checkpoint does not load ({read_first_line(error)})") from error
+        raise UserError(f"student '{name}': checkpoint does not load ({describe_error(error)})") from error
     missing = [key for key in report["missing_keys"] if not key.endswith("embed_tokens.weight")]
     tied = config.get("tie_word_embeddings", True) is not False
     missing = [key for key in missing if not (tied and key == "lm_head.weight")]
@@ -116,7 +116,7 @@ def _find_folder(name: str, revision: str | None, fetch: bool) -> str:
         )
     except Exception as error:  # noqa: BLE001 network, permission, revision: one line for all
         how = "fetched from the hub" if fetch else "found in the local cache (run `cotdistill prepare` first)"
-        raise UserError(f"student '{name}': could not be {how} ({read_first_line(error)})") from error
+        raise UserError(f"student '{name}': could not be {how} ({describe_error(error)})") from error
 
 
 def _read_config(folder: str, name: str) -> dict[str, Any]:
