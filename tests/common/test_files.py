@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cotdistill.common.errors import UserError
-from cotdistill.common.files import atomic, read_json, read_sealed, replace_non_finite, seal, write_json
+from cotdistill.common.files import (
+    atomic,
+    check_hash,
+    read_json,
+    read_sealed,
+    replace_non_finite,
+    seal,
+    write_json,
+)
 
 texts = st.text(max_size=10)
 finite = st.floats(allow_nan=False, allow_infinity=False)
@@ -70,3 +80,15 @@ def test_other_errors_stay_what_they_are(error: Exception, tmp_path: Path):
     with pytest.raises(type(error)) as raised, atomic(tmp_path / "file"):
         raise error
     assert raised.value is error and list(tmp_path.iterdir()) == []
+
+
+def test_a_file_of_other_bytes_is_refused_with_what_helps(tmp_path: Path):
+    path = tmp_path / "weights"
+    path.write_bytes(b"as written")
+    check_hash(path, hashlib.sha256(b"as written").hexdigest(), "corrupt", "train again")
+    for expected in ("0" * 64, None):
+        with pytest.raises(UserError, match=rf"^{re.escape(str(path))}: corrupt; train again$"):
+            check_hash(path, expected, "corrupt", "train again")
+    path.unlink()
+    with pytest.raises(UserError, match=r"^cannot read .*weights: No such file or directory; train again$"):
+        check_hash(path, "0" * 64, "corrupt", "train again")

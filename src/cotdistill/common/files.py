@@ -217,6 +217,19 @@ def hash_file(path: Path) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
+def check_hash(path: Path, expected: str | None, fault: str, remedy: str) -> None:
+    """Raise UserError where the SHA-256 of a file's bytes is not `expected`, or the file cannot be read.
+
+    fault: what is said of a file with other bytes. remedy: what the user can do; the message ends with it.
+    """
+    try:
+        found = hash_file(path)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}; {remedy}") from error
+    if found != expected:
+        raise UserError(f"{path}: {fault}; {remedy}")
+
+
 def hash_tree(folder: Path) -> dict[str, str]:
     """Return the SHA-256 of every file below a folder, by its path relative to the folder."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 from cotdistill.common.errors import UserError
 from cotdistill.common.files import (
     atomic,
+    check_hash,
     digest,
-    hash_file,
     hash_tree,
     read_sealed,
     seal,
@@ -209,16 +209,7 @@ class Prepared:
         # Arrow has no checksums: after a flipped bit a run would train on other tokens without notice
         if name in self._sound:
             return
-        path = self.folder / name
-        try:
-            found = hash_file(path)
-        except OSError as error:
-            raise UserError(
-                f"cannot read {path}: {error.strerror}; remove {self.folder} to prepare again"
-            ) from error
-        if found != self.manifest["files"].get(name):
-            raise UserError(
-                f"{path}: corrupt: its bytes are not those that were prepared; "
-                f"remove {self.folder} to prepare again"
-            )
+        fault = "corrupt: its bytes are not those that were prepared"
+        expected = self.manifest["files"].get(name)
+        check_hash(self.folder / name, expected, fault, f"remove {self.folder} to prepare again")
         self._sound.add(name)

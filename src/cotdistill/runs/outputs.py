@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cotdistill.common.errors import UserError
-from cotdistill.common.files import atomic, hash_file, hash_tree, link, read_json, sweep, write_json
+from cotdistill.common.files import atomic, check_hash, hash_tree, link, read_json, sweep, write_json
 from cotdistill.runs.documents import Training
 from cotdistill.runs.folder import WEIGHTS, RunFiles
 from cotdistill.runs.grid import Run
@@ -99,15 +99,8 @@ def was_written_under(run: Run, path: Path) -> bool:
 def check(run: Run) -> None:
     """Raise UserError where a file of the run is not what training wrote."""
     for name, expected in read_training(run).files.items():
-        path = run.folder / name
-        try:
-            found = hash_file(path)
-        except OSError as error:
-            raise UserError(f"cannot read {path}: {error.strerror or error}; {_name_remedy(run)}") from error
-        if found != expected:
-            raise UserError(
-                f"{path}: corrupt: its bytes are not those that training wrote; {_name_remedy(run)}"
-            )
+        fault = "corrupt: its bytes are not those that training wrote"
+        check_hash(run.folder / name, expected, fault, _name_remedy(run))
 
 
 def note_start(run: Run) -> None:

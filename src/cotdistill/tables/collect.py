@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cotdistill.common.errors import UserError, list_some
-from cotdistill.common.files import digest, hash_file, read_sealed, write_text
+from cotdistill.common.files import check_hash, digest, read_sealed, write_text
 from cotdistill.config.models import Experiment
 from cotdistill.evaluation import judge
 from cotdistill.methods import is_proposed
@@ -147,14 +147,8 @@ def _check_digests(run: Run, metrics: Metrics) -> None:
         remedy = f"remove {run.folder} to train again"
         if path == run.files.predictions:  # Snakemake asks for the metrics, and makes both anew
             remedy = f"remove {run.files.metrics} to evaluate again"
-        try:
-            found = hash_file(path)
-        except OSError as error:
-            raise UserError(f"cannot read {path}: {error.strerror or error}; {remedy}") from error
-        if found != expected:
-            raise UserError(
-                f"{path}: corrupt or truncated: its bytes are not those that were written; {remedy}"
-            )
+        fault = "corrupt or truncated: its bytes are not those that were written"
+        check_hash(path, expected, fault, remedy)
 
 
 def _check_score(metrics: Metrics, file: Path) -> None:
