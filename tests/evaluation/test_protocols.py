@@ -28,6 +28,7 @@ from cotdistill.jobs.evaluate import evaluate
 from cotdistill.jobs.prepare import prepare
 from cotdistill.jobs.train import train
 from cotdistill.methods import METHODS
+from cotdistill.runs import answers as stored
 from cotdistill.runs.documents import Answer
 from cotdistill.runs.folder import LAST, STRICT
 from cotdistill.runs.grid import Run
@@ -118,8 +119,11 @@ def test_corrupt_answers_are_made_anew(tiny: Any, tmp_path: Path):
     run = tiny.run(tmp_path, "finetune")
     train(run)
     before = evaluate(run)
+    assert stored.is_key_current(run, STRICT) and stored.are_current(run, STRICT)
     for file in (run.folder / "answers").glob("*.jsonl"):
         file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    # planning looks at the key alone, evaluation at the bytes
+    assert stored.is_key_current(run, STRICT) and not stored.are_current(run, STRICT)
     after = evaluate(run)
     assert after.strict == before.strict and after.published == before.published
 
@@ -214,6 +218,13 @@ def test_another_number_of_bins_measures_anew_and_answers_nothing_anew(demo: Any
     assert second["bins"] == 3 and second["brier"] == first["calibration"]["options"]["brier"]
     judged = demo(rationales=False, judge={"url": "http://localhost", "model": "m"})
     assert judged.hash == run.hash
+
+
+def test_answers_that_are_gone_have_no_key(tiny: Any, tmp_path: Path):
+    run = tiny.run(tmp_path, "finetune")
+    train(run)
+    (run.folder / "answers" / f"{LAST}.jsonl").unlink()
+    assert stored.is_key_current(run, STRICT) and not stored.is_key_current(run, LAST)
 
 
 def test_answers_of_older_code_are_made_anew(demo: Any):

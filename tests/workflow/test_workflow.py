@@ -74,7 +74,7 @@ def test_only_trained_runs_of_this_config_are_unanswered(
     for run, digest in ((current, current.hash), (stale, stale.hash), (other, "of before")):
         run.folder.mkdir(parents=True)
         run.files.training.write_text(json.dumps({"hash": digest}))
-    monkeypatch.setattr(answers, "are_complete", lambda run: run.id == current.id)
+    monkeypatch.setattr(answers, "is_key_current", lambda run, checkpoint: run.id == current.id)
     assert workflow().unanswered == {stale.id}
     assert not absent.folder.exists()
 

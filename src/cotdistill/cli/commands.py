@@ -126,7 +126,7 @@ def track(options: Options) -> None:
         result = tracking.follow(experiment, options.follow)
     else:
         result = tracking.track(experiment)
-        write_json(Path(experiment.results, experiment.experiment, "tracked.json"), result)
+        write_json(experiment.folder / "tracked.json", result)
     print(", ".join(f"{key} {value}" for key, value in result.items()))
 
 

@@ -6,6 +6,7 @@ generated from these models by `cotdistill schema`; a test catches drift.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -319,6 +320,11 @@ class Experiment(Strict):
     """evaluation settings of every run"""
     tracking: Tracking = Tracking()
     """MLflow store"""
+
+    @property
+    def folder(self) -> Path:
+        """The folder that everything of the experiment lands in."""
+        return Path(self.results, self.experiment)
 
 
 def _fill(value: Any, short: str, key: str, source: str) -> Any:

@@ -44,7 +44,7 @@ def judge(experiment: Experiment) -> Path:
     settings = experiment.evaluation.judge
     if settings is None:
         raise UserError("'evaluation.judge': no judge is set; expected its url and model")
-    folder = Path(experiment.results, experiment.experiment)
+    folder = experiment.folder
     cached = CachedJudge(settings, folder / "judge")
     runs = {}
     for run in expand(experiment):
@@ -59,7 +59,7 @@ def judge(experiment: Experiment) -> Path:
 
 def read_ratings(experiment: Experiment) -> dict[str, dict[str, float | None]]:
     """Read the ratings by run id that `judge` wrote, {} for none. Raises UserError when corrupt."""
-    path = Path(experiment.results, experiment.experiment, "judge.json")
+    path = experiment.folder / "judge.json"
     if not path.exists():
         return {}
     runs: dict[str, dict[str, float | None]] = read_sealed(path, "run `cotdistill judge` again")["runs"]

@@ -41,7 +41,7 @@ def write_partial(experiment: Experiment) -> list[Path]:
 
 def _note(experiment: Experiment, finished: int, runs: int) -> None:
     """Add a line to the file of partial tables: before the first is written, as this may be killed."""
-    path = Path(experiment.results, experiment.experiment, PASSES)
+    path = experiment.folder / PASSES
     said = f"{time.strftime('%Y-%m-%d %H:%M:%S')} tables and figures of {finished} of {runs} runs\n"
     with open(path, "a", encoding="utf-8") as handle:
         handle.write(said)

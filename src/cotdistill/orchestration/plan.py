@@ -12,6 +12,7 @@ from cotdistill.common.errors import UserError
 from cotdistill.common.files import digest, read_json
 from cotdistill.common.text_tables import Row, plain_table
 from cotdistill.config.models import Experiment
+from cotdistill.runs.folder import RunFiles
 from cotdistill.runs.grid import Run, expand
 
 RUN_FOLDERS = "*/runs/*/*/*/*/*/*"
@@ -56,7 +57,7 @@ def estimate_minutes(experiment: Experiment, seconds: dict[str, float]) -> float
     """
     runs = expand(experiment)
     hours = [estimate(run, seconds) for run in runs]
-    times = Path(experiment.results, experiment.experiment, "benchmarks")
+    times = experiment.folder / "benchmarks"
     beside = [rest for run in runs if (rest := _measure_overhead(run, times)) is not None]
     stages = [
         job for stage in ("prepare", "collect", "compare", "figures", "track")
@@ -96,11 +97,11 @@ def _read_job_seconds(path: Path) -> float | None:
 def measure_steps(results: Path) -> dict[str, float]:
     """Return the median seconds a step of finished runs, by kind."""
     found: dict[str, list[float]] = defaultdict(list)
-    for folder in results.glob(RUN_FOLDERS):
+    for files in map(RunFiles, results.glob(RUN_FOLDERS)):
         try:
-            config = read_json(folder / "config.json")["config"]
-            wall = read_json(folder / "environment.json")["wall_s"]
-            steps = read_json(folder / "training.json")["steps"]
+            config = read_json(files.config)["config"]
+            wall = read_json(files.environment)["wall_s"]
+            steps = read_json(files.training)["steps"]
             step = wall / steps  # before `found` is touched: a kind without a number has no median
             found[digest_kind(config)].append(step)
         except (UserError, KeyError, TypeError, ZeroDivisionError):

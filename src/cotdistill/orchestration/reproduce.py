@@ -22,7 +22,7 @@ def reproduce(config: Path, cores: int | None) -> int:
     experiment = load(config)
     if not Path("Snakefile").is_file():
         raise UserError(f"no Snakefile in {Path.cwd()}: run this in the root of the checkout")
-    folder = Path(experiment.results, experiment.experiment)
+    folder = experiment.folder
     log = folder / "logs" / "snakemake.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     command = ["--configfile", str(config), "--cores", str(cores) if cores else "all"]

@@ -23,7 +23,7 @@ from cotdistill.report.figures import FIGURES
 from cotdistill.runs import answers
 from cotdistill.runs.code import Stage, compute_code, compute_preparation_code, digest_preparation_settings
 from cotdistill.runs.experiment import parse
-from cotdistill.runs.folder import RunFiles
+from cotdistill.runs.folder import CHECKPOINTS, RunFiles
 from cotdistill.runs.grid import Run, expand, find_prepared_folder
 from cotdistill.runs.outputs import was_written_under
 from cotdistill.students import pretrained
@@ -55,7 +55,7 @@ class Workflow:
         """Raises UserError when anything about the config is wrong: before the first job."""
         self.experiment = parse(json.loads(json.dumps(config)), where)
         self.runs = {run.id: run for run in expand(self.experiment)}
-        self.folder = f"{self.experiment.results}/{self.experiment.experiment}"
+        self.folder = str(self.experiment.folder)
         self.grid = f"{self.folder}/grid.json"
         self.wildcards = WILDCARDS
         self.files = RunFiles(f"{self.folder}/runs/" + "/".join(f"{{{name}}}" for name in WILDCARDS))
@@ -203,13 +203,16 @@ class Workflow:
 
     @cached_property
     def unanswered(self) -> frozenset[str]:
-        """The ids of runs that are trained under this config and whose stored test answers are not current.
+        """The ids of runs that are trained under this config and have no test answers by today's code.
 
         Evaluating one of these answers test anew. Of all others the training job stores the answers.
         """
         paths = zip(self.runs.values(), self.list_run_files(self.files.training), strict=True)
         trained = [run for run, path in paths if os.path.exists(path) and was_written_under(run, Path(path))]
-        return frozenset(run.id for run in trained if not answers.are_complete(run))
+        return frozenset(
+            run.id for run in trained
+            if not all(answers.is_key_current(run, checkpoint) for checkpoint in CHECKPOINTS)
+        )  # fmt: skip
 
     def request(self, resource: Callable[..., int]) -> int | Callable[..., int]:
         """Return a resource as a rule takes it: a number where all jobs agree, else a function.

@@ -12,7 +12,6 @@ from cotdistill.report import samples
 from cotdistill.report.latex import render_latex
 from cotdistill.report.render import render_markdown, render_plain
 from cotdistill.report.webpage import render_comparison_page
-from cotdistill.tables.store import find_table_files
 
 
 def write_comparison(experiment: Experiment) -> list[Path]:
@@ -35,7 +34,7 @@ def write_comparison(experiment: Experiment) -> list[Path]:
         "samples.md": samples.render_markdown(tables.samples, name),
         "samples.html": samples.render_page(tables.samples, name),
     }
-    folder = find_table_files(experiment).results.parent / "tables"
+    folder = experiment.folder / "tables"
     for file, text in texts.items():
         write_text(folder / file, text)
     return [folder / file for file in texts]

@@ -33,13 +33,30 @@ def are_complete(run: Run) -> bool:
 
 
 def are_current(run: Run, checkpoint: str) -> bool:
-    """Whether the answers of a checkpoint are there, readable and made by today's code and settings."""
+    """Whether the answers of a checkpoint are there, unchanged, and made by today's code and settings."""
+    about = _read_current(run, checkpoint)
+    try:
+        return about is not None and about["sha256"] == hash_file(_find_rows(run, checkpoint))
+    except (OSError, KeyError):
+        return False
+
+
+def is_key_current(run: Run, checkpoint: str) -> bool:
+    """Whether answers of a checkpoint by today's code and settings are there, their bytes not looked at.
+
+    For planning, which asks for every run of a grid: to read all answers would take it seconds.
+    """
+    return _read_current(run, checkpoint) is not None
+
+
+def _read_current(run: Run, checkpoint: str) -> dict[str, Any] | None:
+    """Return what is noted of a checkpoint's answers; None where they are absent, or of other code."""
     try:
         about = read_sealed(_find_about(run, checkpoint), "answering again")
-        rows = _find_rows(run, checkpoint)
-        return bool(about["key"] == compute_key(run, checkpoint) and about["sha256"] == hash_file(rows))
+        current = about["key"] == compute_key(run, checkpoint)
     except (UserError, OSError, KeyError, TypeError):
-        return False
+        return None
+    return about if current and _find_rows(run, checkpoint).is_file() else None
 
 
 def store(

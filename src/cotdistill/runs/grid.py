@@ -54,7 +54,7 @@ class Run:
     @cached_property
     def folder(self) -> Path:
         """Where everything of this run lands."""
-        return Path(self.experiment.results, self.experiment.experiment, "runs", self.id)
+        return self.experiment.folder / "runs" / self.id
 
     @cached_property
     def files(self) -> RunFiles:
@@ -108,8 +108,7 @@ def _format_part(value: Any) -> str:
 
 def find_prepared_folder(experiment: Experiment, dataset: str, student: str) -> Path:
     """Return the folder of one (dataset, student) pair's tokenised data."""
-    return Path(experiment.results, experiment.experiment, "prepared", dataset, student)
-
+    return experiment.folder / "prepared" / dataset / student
 
 
 def expand(experiment: Experiment) -> list[Run]:

@@ -71,7 +71,7 @@ def collect(experiment: Experiment, allow_missing: bool = False) -> TableFiles:
     if missing and not allow_missing:
         raise UserError(
             f"{len(missing)} of {len(rows)} runs have no metrics.json below "
-            f"{paths.results.parent / 'runs'}: {list_some(missing, 8)}; train them, or allow missing runs"
+            f"{experiment.folder / 'runs'}: {list_some(missing, 8)}; train them, or allow missing runs"
         )
     done = [run for run in runs if found[run.id]]
     results = to_frame(rows, RESULT_COLUMNS)

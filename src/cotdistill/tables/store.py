@@ -38,10 +38,9 @@ class TableFiles(NamedTuple):
 
 def find_table_files(experiment: Experiment) -> TableFiles:
     """Return the paths of an experiment's tables, which are in `<results>/<experiment>/`."""
-    folder = Path(experiment.results, experiment.experiment)
     tables = ("history", "measures", "examples", "samples")
     names = ("results.parquet", "results.csv", *(f"{table}.parquet" for table in tables))
-    return TableFiles(*(folder / name for name in names))
+    return TableFiles(*(experiment.folder / name for name in names))
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from pathlib import Path
 
 from mlflow.tracking import MlflowClient
 
@@ -61,7 +60,7 @@ def mark_gone(
 
 def _has_folder(experiment: Experiment, run_id: str, run: StoredRun) -> bool:
     """Return whether a stored run's folder, here or where it was tracked from, holds a finished run."""
-    folders = [str(Path(experiment.results, experiment.experiment, "runs", run_id))]
+    folders = [str(experiment.folder / "runs" / run_id)]
     if FOLDER in run.tags:
         folders.append(run.tags[FOLDER])
     return any(RunFiles(folder).metrics.is_file() for folder in folders)

@@ -245,8 +245,7 @@ def _finish(client: MlflowClient, run: StoredRun, end: int, content: str) -> Non
 
 def _digest_figures(experiment: Experiment) -> dict[Path, str]:
     """Return the digests of the experiment's figures, by file; they are drawn by a job of their own."""
-    folder = Path(experiment.results, experiment.experiment, "figures")
-    return {file: hash_file(file) for file in sorted(folder.glob("*.png"))}
+    return {file: hash_file(file) for file in sorted((experiment.folder / "figures").glob("*.png"))}
 
 
 def _flatten(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

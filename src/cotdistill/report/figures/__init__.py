@@ -40,7 +40,7 @@ def draw_all(experiment: Experiment) -> list[Path]:
     written = []
     for name in FIGURES.names():
         module = FIGURES.module(name)
-        target = files.results.parent / "figures" / name
+        target = experiment.folder / "figures" / name
         with use_style():
             written += save_figure(module.draw(tables, experiment), target)
         text = target.with_suffix(".txt")
