@@ -11,6 +11,12 @@ from matplotlib.figure import Figure
 from cotdistill.analysis.tables import AnalysedTables
 from cotdistill.config.models import Experiment
 from cotdistill.report.figures._captions import describe_missing
+from cotdistill.report.figures._estimates import (
+    explain_absence,
+    explain_estimators,
+    list_estimates,
+    title_column,
+)
 from cotdistill.report.figures._parts import (
     draw_headline,
     draw_method_legend,
@@ -19,12 +25,6 @@ from cotdistill.report.figures._parts import (
     make_message,
 )
 from cotdistill.report.figures._style import MethodStyle, choose_styles, describe_constants, list_panels
-from cotdistill.report.figures.mutual_information import (
-    explain_absence,
-    explain_estimators,
-    list_estimates,
-    title_column,
-)
 
 LEAST = 5
 """fewest runs that a rank correlation is stated of"""

@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
 
-from cotdistill.analysis.comparison import select_by_seed
 from cotdistill.analysis.tables import AnalysedTables
 from cotdistill.config.models import Experiment
 from cotdistill.report.figures._captions import count_seeds, describe_missing, describe_seeds
-from cotdistill.report.figures._parts import (
-    draw_headline,
-    draw_means,
-    draw_method_legend,
-    make_message,
-    make_panels,
-)
-from cotdistill.report.figures._style import choose_styles, describe_constants, list_panels
+from cotdistill.report.figures._levels import draw_levels
+from cotdistill.report.figures._parts import draw_headline, make_message
+from cotdistill.report.figures._style import describe_constants
 from cotdistill.runs.grid import expand
 
 
@@ -28,18 +21,12 @@ def draw(tables: AnalysedTables, experiment: Experiment) -> Figure:
     fractions = sorted({run.fraction for run in expand(experiment)})
     if len(fractions) < 2:
         return make_message(_explain_absence(experiment, fractions[0]))
-    cells, styles = list_panels(experiment, along="fraction"), choose_styles(experiment)
     places = [math.log2(fraction) for fraction in fractions]
-    figure, axes = make_panels(cells, 2.7, 0.6)
-    for panel, ax in zip(cells, axes, strict=True):
-        rows = panel.of(tables.results)
-        draw_means(ax, places, select_values(rows, "fraction", fractions, list(styles)), styles)
+    figure, panels = draw_levels(tables, experiment, "fraction", fractions, places)
+    for rows, ax in panels:
         ax.set_xticks(places, [_label_tick(rows, fraction) for fraction in fractions])
         ax.set_xlabel("training data (fraction, examples)")
-        ax.set_ylabel("test accuracy (%)")
     draw_headline(figure, f"Data efficiency: {describe_constants(experiment, along='fraction')}")
-    seeds = describe_seeds(count_seeds(tables.results))
-    draw_method_legend(figure, styles, f"mean over seeds ({seeds}), bars: 95% t interval")
     return figure
 
 
@@ -56,21 +43,6 @@ def caption(tables: AnalysedTables, experiment: Experiment) -> str:
         "a smaller subset is part of every larger one, and all methods get the same. Methods stand a little "
         f"apart so that their bars can be told from one another.{describe_missing(tables.results)}"
     )
-
-
-def select_values(
-    rows: pd.DataFrame, axis: str, levels: list[Any], names: list[str]
-) -> dict[str, list[list[float]]]:
-    """Return the accuracies in percent of the finished seeds, by method and level of an axis of the grid.
-
-    rows: of the table of results, of one panel.
-    """
-    found = {}
-    for name in names:
-        own = rows[rows["method"] == name]
-        cells = [select_by_seed(own[own[axis] == level]) for level in levels]
-        found[name] = [[100 * value for value in cell.values()] for cell in cells]
-    return found
 
 
 def _label_tick(rows: pd.DataFrame, fraction: float) -> str:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import pandas as pd
 from matplotlib.figure import Figure
 
 from cotdistill.analysis.tables import AnalysedTables
 from cotdistill.config.models import Experiment
-from cotdistill.evaluation.information.estimators import ESTIMATORS
 from cotdistill.report.figures._captions import count_seeds, describe_seeds
+from cotdistill.report.figures._estimates import (
+    explain_absence,
+    explain_estimators,
+    list_estimates,
+    title_column,
+)
 from cotdistill.report.figures._parts import (
     draw_curves,
     draw_headline,
@@ -20,9 +23,6 @@ from cotdistill.report.figures._parts import (
     make_message,
 )
 from cotdistill.report.figures._style import choose_styles, describe_constants, list_panels
-
-SPACES = {"decoder": "pooled decoder states", "output": "pooled output distributions"}
-"""what is measured between the label task and the rationale task, in words"""
 
 
 def draw(tables: AnalysedTables, experiment: Experiment) -> Figure:
@@ -63,31 +63,6 @@ def caption(tables: AnalysedTables, experiment: Experiment) -> str:
         f"{explained} Compare methods within one "
         "column only: two estimators are not on one scale."
     )
-
-
-def list_estimates(names: Iterable[str]) -> list[tuple[str, str]]:
-    """Return the sorted (representation, estimator) pairs of names such as `mi/<space>/<estimator>`."""
-    found = {tuple(name.split("/")[1:3]) for name in names if name.startswith("mi/")}
-    return sorted((pair[0], pair[1]) for pair in found if len(pair) == 2)
-
-
-def title_column(space: str, estimator: str) -> str:
-    """Return a column's title: what is measured, by what, and the direction of its bound."""
-    bound = f" ({ESTIMATORS[estimator].bound})" if estimator in ESTIMATORS else ""
-    return f"{SPACES.get(space, space)}\n{estimator}{bound}"
-
-
-def explain_estimators(names: Iterable[str]) -> str:
-    """Return a sentence on each of the estimators: its kind, bound, ceiling and source."""
-    known = [ESTIMATORS[name] for name in dict.fromkeys(names) if name in ESTIMATORS]
-    return " ".join(
-        f"{each.name}: {each.kind} ({each.source}); {each.bound}; ceiling: {each.ceiling}." for each in known
-    )
-
-
-def explain_absence(experiment: Experiment) -> str:
-    """Return the sentence in place of the figure."""
-    return f"No run of {experiment.experiment} has an estimate of mutual information: nothing to show."
 
 
 def _select_estimates(tables: AnalysedTables) -> pd.DataFrame:

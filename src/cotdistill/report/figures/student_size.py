@@ -7,15 +7,9 @@ from matplotlib.figure import Figure
 from cotdistill.analysis.tables import AnalysedTables
 from cotdistill.config.models import Experiment
 from cotdistill.report.figures._captions import count_seeds, describe_missing, describe_seeds
-from cotdistill.report.figures._parts import (
-    draw_headline,
-    draw_means,
-    draw_method_legend,
-    make_message,
-    make_panels,
-)
-from cotdistill.report.figures._style import choose_styles, describe_constants, list_panels, wrap_text
-from cotdistill.report.figures.data_efficiency import select_values
+from cotdistill.report.figures._levels import draw_levels
+from cotdistill.report.figures._parts import draw_headline, make_message
+from cotdistill.report.figures._style import describe_constants, wrap_text
 from cotdistill.runs.grid import expand
 
 
@@ -24,19 +18,13 @@ def draw(tables: AnalysedTables, experiment: Experiment) -> Figure:
     students = _list_students(experiment)
     if len(students) < 2:
         return make_message(_explain_absence(experiment))
-    cells, styles = list_panels(experiment, along="student"), choose_styles(experiment)
     places = [float(place) for place in range(len(students))]
-    figure, axes = make_panels(cells, 2.7, 0.6)
-    for panel, ax in zip(cells, axes, strict=True):
-        rows = panel.of(tables.results)
-        draw_means(ax, places, select_values(rows, "student", students, list(styles)), styles)
+    figure, panels = draw_levels(tables, experiment, "student", students, places)
+    for _, ax in panels:
         ax.set_xticks(places, [wrap_text(name, max(6, 40 // len(students))) for name in students])
         ax.set_xlim(-0.5, len(students) - 0.5)
         ax.set_xlabel("student, in the order of the config")
-        ax.set_ylabel("test accuracy (%)")
     draw_headline(figure, f"Accuracy by student: {describe_constants(experiment, along='student')}")
-    seeds = describe_seeds(count_seeds(tables.results))
-    draw_method_legend(figure, styles, f"mean over seeds ({seeds}), bars: 95% t interval")
     return figure
 
 
