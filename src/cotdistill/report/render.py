@@ -200,7 +200,7 @@ def render_markdown(
     lines = [f"# {results['experiment'].iloc[0]}: comparison of methods", "", verdict.rstrip(), ""]
     tables = build_measure_tables(comparison, measures)
     for section in build_sections(comparison):
-        lines += [f"## {section.dataset}, {section.student}", "", f"{_capitalize(section.facts)}.", ""]
+        lines += [f"## {section.dataset}, {section.student}", "", f"{capitalize(section.facts)}.", ""]
         rows = [
             [f"**{cell}**" if section.is_bold(number, column) else cell for column, cell in enumerate(row)]
             for number, row in enumerate(section.rows)
@@ -235,5 +235,6 @@ def _format_level(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _capitalize(text: str) -> str:
+def capitalize(text: str) -> str:
+    """Return `text` with its first letter as a capital; the rest, such as names, stays as it is."""
     return text[:1].upper() + text[1:]

@@ -12,6 +12,7 @@ from cotdistill.report.render import (
     Section,
     build_measure_tables,
     build_sections,
+    capitalize,
     list_notes,
     tabulate_reported,
 )
@@ -45,7 +46,7 @@ def render_comparison_page(comparison: pd.DataFrame, results: pd.DataFrame, meas
     parts, groups = [], build_measure_tables(comparison, measures)
     for section in build_sections(comparison):
         parts.append(f"<h2>{html.escape(f'{section.dataset}, {section.student}')}</h2>")
-        facts = html.escape(section.facts[:1].upper() + section.facts[1:])
+        facts = html.escape(capitalize(section.facts))
         parts.append(f"<p>{facts}.</p>\n{_render_section(section)}")
         for group, table in groups:
             if (table.dataset, table.student) == (section.dataset, section.student):

@@ -7,7 +7,8 @@ positions of the decoder's last states, and `output`, the pooled distribution th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -48,8 +49,10 @@ def estimate(name: str, z: torch.Tensor, v: torch.Tensor, seed: int) -> Estimate
     """
     if len(z) != len(v) or len(z) < LEAST:
         raise ValueError(f"{len(z)} and {len(v)} samples: expected pairs, at least {LEAST}")
-    z, v = z.double().cpu(), v.double().cpu()
-    return estimate_infonce(z, v, seed) if name == "infonce" else estimate_gaussian(z, v)
+    computed: dict[str, Callable[..., Estimate]] = {
+        "infonce": partial(estimate_infonce, seed=seed), "gaussian": estimate_gaussian,
+    }  # fmt: skip
+    return computed[name](z.double().cpu(), v.double().cpu())
 
 
 def is_measured(run: Run, method: Method) -> bool:
