@@ -14,12 +14,13 @@ import torch
 from benchmarks.speed import children, flops, ways
 from benchmarks.speed.children import Child, Gone
 from benchmarks.speed.students import ENGINES, Cell, run_of
+from benchmarks.speed.table import GROUPED
 
 WARM = 2
 """steps of each way before those that are measured: memory finds its places, and the first is counted"""
 LEAST = {"base": 2}
 """rounds that are measured whatever the time, 3 for other shapes"""
-PUBLISHED, GROUPED = "published", "published, grouped by length"
+PUBLISHED = "published"
 WAYS = (PUBLISHED, GROUPED, *ENGINES)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -193,3 +194,28 @@ def test_the_table_of_dry_runs_says_how_time_grows() -> None:
     text = table.workflow(sizes)
     assert cells_of(text, 3)[4] == "1.50 (1.50-1.50)"
     assert text.endswith("5.0 times the jobs take 6.00 (ours) and 5.00 (bare) times the time.")
+
+
+@pytest.mark.slow
+def test_all_ways_of_an_evaluation_answer_with_one_student(
+    run_of: Any, tmp_path: Path, monkeypatch: Any
+) -> None:
+    from benchmarks.speed import answering
+    from benchmarks.speed.students import ENGINES, Cell
+
+    run, saved = run_of("finetune", steps=2), tmp_path / "evaluated"
+    told: list[dict[str, Any]] = []
+    monkeypatch.setattr(answering.children, "tell", told.append)
+    monkeypatch.setattr(
+        answering.children, "turns", lambda: iter((answering.GENERATE, answering.SCORE))
+    )
+    answering._train(run, ENGINES[0], saved, steps=2, ends="never")
+    for engine in ENGINES:
+        answering._ours(run, engine, saved)
+    answering._published(run, Cell("tiny", "finetune", "cqa", 8, "fp32"), saved)
+    ready, generated, scored = told[0::3], told[1::3], told[2::3]
+    assert all(each == {"ready": True} for each in ready) and len(told) == 9
+    assert all(each["seconds"] > 0 for each in (*generated, *scored))
+    answers = [each["answers"] for each in generated]
+    assert len(answers[0]) == 8 and answers[0] == answers[1]
+    assert all(each["chosen"] == [""] * 8 for each in scored), "these data have no options"

@@ -58,10 +58,3 @@ def subtract_by_seed(values: Mapping[int, float], baseline: Mapping[int, float])
     is what makes the differences pairs.
     """
     return {seed: values[seed] - baseline[seed] for seed in sorted(values.keys() & baseline.keys())}
-
-
-def paired_interval(
-    values: Mapping[int, float], baseline: Mapping[int, float], confidence: float = CONFIDENCE
-) -> Interval:
-    """Return the t interval of the mean paired difference; `n` is the number of common seeds."""
-    return t_interval(subtract_by_seed(values, baseline).values(), confidence)
