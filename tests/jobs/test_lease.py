@@ -156,7 +156,7 @@ def test_a_waiter_stops_when_asked(bench: Any) -> None:
 HAMMER = """
 import os, random, sys, threading
 from pathlib import Path
-from cotdistill.runs.lease import Lease, born
+from cotdistill.runs.lease import Lease, read_start
 root, rounds, threads, death = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])
 dice = random.Random(os.getpid())
 
@@ -165,12 +165,12 @@ def work():
         with Lease(root / "state", beat=0.02, stale=60, poll=0.004):
             try:
                 os.close(os.open(root / f"inside", os.O_CREAT | os.O_EXCL))
-                (root / "inside").write_text(f"{os.getpid()} {born(os.getpid())}")
+                (root / "inside").write_text(f"{os.getpid()} {read_start(os.getpid())}")
             except FileExistsError:
                 pid, since = (root / "inside").read_text().split()
-                if born(int(pid)) == float(since):
+                if read_start(int(pid)) == float(since):
                     (root / "broken").write_text(f"{pid} and {os.getpid()}")
-                (root / "inside").write_text(f"{os.getpid()} {born(os.getpid())}")
+                (root / "inside").write_text(f"{os.getpid()} {read_start(os.getpid())}")
             with open(root / "count", "a") as handle:
                 handle.write(".")
             if dice.random() < death:
