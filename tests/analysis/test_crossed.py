@@ -14,9 +14,9 @@ from scipy import stats
 
 from cotdistill.analysis.crossed import (
     Estimate,
+    average,
     compute_components,
     estimate,
-    mean_of,
     paired_bootstrap,
     resample_deviations,
 )
@@ -126,12 +126,40 @@ def test_the_p_value_counts_deviations() -> None:
     assert estimate(0, spread).p == 1
 
 
-def test_a_mean_of_independent_parts() -> None:
-    rng = np.random.default_rng(5)
-    parts = [(1.0, rng.normal(size=19_999)), (3.0, rng.normal(size=19_999))]
-    found = mean_of(parts)
-    half = 1.96 / math.sqrt(2)
-    assert (found.mean, found.low, found.high) == pytest.approx((2, 2 - half, 2 + half), abs=0.04)
+def test_an_average_of_one_dataset_is_students_t_where_seeds_are_all_that_varies() -> None:
+    means = np.array([0.1, 0.3, -0.1, 0.2, 0.2])
+    found = average([np.repeat(means[:, None], 40, axis=1)])
+    reference = stats.ttest_1samp(means, 0)
+    bounds = reference.confidence_interval(0.95)
+    assert (found.mean, found.low, found.high) == pytest.approx((means.mean(), *bounds), rel=1e-9)
+    assert found.p == pytest.approx(reference.pvalue)
+
+
+@given(st.lists(st.tuples(st.integers(2, 6), st.integers(2, 12)), min_size=2, max_size=2), st.integers(0, 99))
+@settings(max_examples=40, deadline=None)
+def test_an_average_of_two_datasets_is_welchs_interval(shapes: list[tuple[int, int]], seed: int) -> None:
+    # seeds alone vary: the difference of two means by Welch, with one side's sign turned, is twice the mean
+    rng = np.random.default_rng(seed)
+    sides = [rng.normal(size=n) for n, _ in shapes]
+    found = average([np.repeat(side[:, None], m, axis=1) for side, (_, m) in zip(sides, shapes, strict=True)])
+    welch = stats.ttest_ind(sides[0], -sides[1], equal_var=False)
+    bounds = welch.confidence_interval(0.95)
+    assert (2 * found.low, 2 * found.high) == pytest.approx((bounds.low, bounds.high), rel=1e-6)
+    assert found.p == pytest.approx(welch.pvalue, rel=1e-6)
+
+
+def test_an_average_feels_every_dataset() -> None:
+    rng = np.random.default_rng(4)
+    parts = [rng.integers(-1, 2, size=(5, 50)).astype(float) for _ in range(4)]
+    before = average(parts).mean
+    assert average([*parts[:3], parts[3] - 0.2]).mean == pytest.approx(before - 0.05)
+
+
+def test_an_average_of_answers_that_are_all_alike() -> None:
+    found = average([np.zeros((3, 10)), np.zeros((3, 10))])
+    assert (found.mean, found.low, found.high, found.p) == (0, 0, 0, 1)
+    with pytest.raises(ValueError, match="at least 2 seeds"):
+        average([np.zeros((1, 10))])
 
 
 @pytest.mark.parametrize("matrix", [np.zeros(4), np.zeros((2, 1)), np.zeros((0, 4)), [[0, math.nan]]])

@@ -205,7 +205,8 @@ def test_overall_means_the_datasets() -> None:
     assert row["high"] - row["low"] < (blocks["high"] - blocks["low"]).mean()
     assert row["datasets"] == ["a", "b"] and row["n_runs"] == 6
     assert 0.5 < row["improvement_low"] <= row["probability_of_improvement"] <= row["improvement_high"] <= 1
-    assert row["iqm"] > one(together, "dss")["iqm"] and np.isnan(one(together, "dss")["difference"])
+    assert row["differences"] == pytest.approx(list(blocks["difference"]))
+    assert set(together["method"]) == {"mi-paper"}
 
 
 def test_overall_needs_two_datasets_and_names_those_left_out() -> None:

@@ -1,12 +1,8 @@
-"""Summaries of scores over several datasets (Agarwal et al. 2021, arXiv 2108.13264): one number a run.
-
-Their intervals are percentiles of a bootstrap that resamples runs within each dataset ("stratified"). With
-few seeds such an interval is too narrow, so no decision rests on them.
-"""
+"""The probability of improvement over several datasets (Agarwal et al. 2021, arXiv 2108.13264)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,17 +11,6 @@ RESAMPLES = 2_000
 
 Scores = Sequence[NDArray[np.float64]]
 """one array a dataset, of shape (runs,) or, resampled, (resamples, runs)"""
-
-
-def interquartile_mean(scores: Sequence[ArrayLike]) -> float:
-    """Return the mean of the middle half of all runs of all datasets; a quarter is cut at each end."""
-    return float(_average_middle([np.asarray(values, dtype=np.float64) for values in scores]))
-
-
-def _average_middle(scores: Scores) -> NDArray[np.float64]:
-    from scipy.stats import trim_mean
-
-    return np.asarray(trim_mean(np.concatenate(scores, axis=-1), 0.25, axis=-1))
 
 
 def probability_of_improvement(proposed: Sequence[ArrayLike], baseline: Sequence[ArrayLike]) -> float:
@@ -38,40 +23,28 @@ def probability_of_improvement(proposed: Sequence[ArrayLike], baseline: Sequence
     return float(_improvement(ours, theirs))
 
 
-def _improvement(proposed: Scores, baseline: Scores) -> NDArray[np.float64]:
-    shares = []
-    for ours, theirs in zip(proposed, baseline, strict=True):
-        signs = np.sign(ours[..., :, None] - theirs[..., None, :])
-        shares.append(0.5 + signs.mean(axis=(-2, -1)) / 2)
-    return np.mean(shares, axis=0)
-
-
-def interquartile_interval(
-    scores: Sequence[ArrayLike], rng: np.random.Generator, confidence: float = 0.95
-) -> tuple[float, float]:
-    """Return the stratified bootstrap interval of `interquartile_mean`."""
-    return _interval(_average_middle, [scores], rng, confidence)
-
-
 def improvement_interval(
     proposed: Sequence[ArrayLike],
     baseline: Sequence[ArrayLike],
     rng: np.random.Generator,
     confidence: float = 0.95,
 ) -> tuple[float, float]:
-    """Return the same of `probability_of_improvement`; each side is resampled by itself."""
-    return _interval(_improvement, [proposed, baseline], rng, confidence)
+    """Return the interval of `probability_of_improvement`.
 
-
-def _interval(
-    statistic: Callable[..., NDArray[np.float64]],
-    sides: Sequence[Sequence[ArrayLike]],
-    rng: np.random.Generator,
-    confidence: float,
-) -> tuple[float, float]:
-    drawn = [[_resample(values, rng) for values in scores] for scores in sides]
-    low, high = np.quantile(statistic(*drawn), [(1 - confidence) / 2, (1 + confidence) / 2])
+    It is of percentiles of a bootstrap that resamples each side's runs within each dataset ("stratified").
+    With few seeds such an interval is too narrow, so no decision rests on it.
+    """
+    drawn = [[_resample(values, rng) for values in scores] for scores in (proposed, baseline)]
+    low, high = np.quantile(_improvement(*drawn), [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)
+
+
+def _improvement(proposed: Scores, baseline: Scores) -> NDArray[np.float64]:
+    shares = []
+    for ours, theirs in zip(proposed, baseline, strict=True):
+        signs = np.sign(ours[..., :, None] - theirs[..., None, :])
+        shares.append(0.5 + signs.mean(axis=(-2, -1)) / 2)
+    return np.mean(shares, axis=0)
 
 
 def _resample(values: ArrayLike, rng: np.random.Generator) -> NDArray[np.float64]:

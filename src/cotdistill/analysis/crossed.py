@@ -13,11 +13,13 @@ examples of the same kind.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import chdtri
+from scipy.stats import t as student_t
 
 RESAMPLES = 19_999
 """one below a round number: then `(1 + count) / (RESAMPLES + 1) < 0.05` has no rounding in it"""
@@ -200,7 +202,35 @@ def paired_bootstrap(
     return estimate(compute_components(differences).mean, deviations, confidence)
 
 
-def mean_of(parts: list[tuple[float, NDArray[np.float64]]], confidence: float = 0.95) -> Estimate:
-    """Return the mean of several means, each with its bootstrap deviations, which are independent."""
-    spread = np.mean([deviation for _, deviation in parts], axis=0)
-    return estimate(math.fsum(mean for mean, _ in parts) / len(parts), spread, confidence)
+def average(datasets: Sequence[ArrayLike], confidence: float = 0.95) -> Estimate:
+    """Return the mean of the mean differences of several datasets, with its interval and p.
+
+    datasets: a matrix of differences each, seeds x at least 2 examples, with at least 2 seeds; they weigh the
+    same and are independent. Student's t, with the pooled degrees of freedom of all parts of the variance
+    (Satterthwaite 1946): averaging bootstrap deviations that are widened a dataset each, as
+    `resample_deviations` makes them, would cover 97 to 99% with 3 to 5 seeds. Raises ValueError for one seed.
+    """
+    means, variance, squares = [], 0.0, 0.0
+    for differences in datasets:
+        found = compute_components(differences)
+        means.append(found.mean)
+        for part, freedom in _list_parts(found):
+            variance += part
+            squares += part**2 / freedom
+    mean = math.fsum(means) / len(means)
+    if variance == 0:
+        return Estimate(mean, mean, mean, 1.0 if mean == 0 else 0.0)
+    error, freedom = math.sqrt(variance) / len(means), variance**2 / squares
+    half = float(student_t.ppf((1 + confidence) / 2, freedom)) * error
+    return Estimate(mean, mean - half, mean + half, float(2 * student_t.sf(abs(mean) / error, freedom)))
+
+
+def _list_parts(found: Components) -> list[tuple[float, int]]:
+    """Return the seeds' and the examples' part in the variance of the mean, with degrees of freedom."""
+    n, m = found.n_seeds, found.n_examples
+    if n == 1:
+        raise ValueError("expected at least 2 seeds; one says nothing about the variation between seeds")
+    seeds, freedom = found.seed_square, n - 1
+    if seeds <= 1e-12 * found.noise_square:  # all seeds have the very same mean, as counts may
+        seeds, freedom = found.noise_square, (n - 1) * (m - 1)
+    return [(seeds / (n * m), freedom), (found.examples / m, m - 1)]

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from cotdistill.analysis import across, crossed
@@ -31,26 +29,29 @@ class Overall:
     left_out: list[str]
     n_runs: int
     difference: float
-    """mean over datasets, with the stratified bootstrap of `crossed.mean_of`; NaN for the baseline itself"""
+    """mean over datasets of the paired differences, with interval and p as in `crossed.average`"""
     low: float
     high: float
     p: float
     """not corrected"""
+    differences: list[float]
+    """of each of `datasets`, in their order: a mean can hide that one of them goes the other way"""
     probability_of_improvement: float
     """over the baseline, as in `across`, with a 95% interval over the same runs"""
     improvement_low: float
     improvement_high: float
-    iqm: float
-    """interquartile mean of the accuracies, as in `across`, with a 95% interval"""
-    iqm_low: float
-    iqm_high: float
+
+    @property
+    def worst(self) -> tuple[str, float]:
+        """The dataset on which the method fares worst, and its difference there."""
+        return min(zip(self.datasets, self.differences, strict=True), key=lambda pair: pair[1])
 
 
 OVERALL_COLUMNS = [field.name for field in fields(Overall)]
 
 
 def compute_overall(examples: pd.DataFrame, runs: pd.DataFrame, baseline: str) -> pd.DataFrame:
-    """Return a row (see Overall) per setting of the grid and method, the baseline too, over its datasets.
+    """Return a row (see Overall) per setting of the grid and method but the baseline, over its datasets.
 
     A dataset counts for a method when it has at least two pairs of runs with the baseline; `left_out` names
     the others. The datasets themselves are not resampled, so it speaks of these datasets alone. No row where
@@ -61,7 +62,7 @@ def compute_overall(examples: pd.DataFrame, runs: pd.DataFrame, baseline: str) -
     rows = []
     for setting in sorted({tuple(key[axis] for axis in SETTING) for key, _ in blocks}):
         mine = [(key, block) for key, block in blocks if tuple(key[axis] for axis in SETTING) == setting]
-        for method in sorted({name for _, block in mine for name in block["method"]}):
+        for method in sorted({name for _, block in mine for name in block["method"]} - {baseline}):
             key = dict(zip(SETTING, setting, strict=True))
             row = _sum_up(key, mine, method, baseline, answers)
             rows += [asdict(row)] if row else []
@@ -76,28 +77,22 @@ def _sum_up(
     answers: Answers,
 ) -> Overall | None:
     """Return the row of one method in one setting; None where fewer than two datasets can be used."""
-    used: dict[str, tuple[dict[str, Any], Pairs]] = {}
+    used: dict[str, Pairs] = {}
     left_out = []
     for where, block in blocks:
         pairs = pair_runs(block, method, baseline, answers)
         if len(pairs.seeds) > 1 and pairs.n_examples > 1:
-            used[where["dataset"]] = where, pairs
+            used[where["dataset"]] = pairs
         else:
             left_out.append(where["dataset"])
     if len(used) < 2:
         return None
-    ours = [pairs.proposed.mean(axis=1) for _, pairs in used.values()]
-    iqm_low, iqm_high = across.interquartile_interval(ours, make_rng("iqm", key, method, baseline))
-    mean = crossed.Estimate(math.nan, math.nan, math.nan, math.nan)
-    chance = chance_low = chance_high = math.nan
-    if method != baseline:
-        theirs = [pairs.baseline.mean(axis=1) for _, pairs in used.values()]
-        chance = across.probability_of_improvement(ours, theirs)
-        rng = make_rng("improvement", key, method, baseline)
-        chance_low, chance_high = across.improvement_interval(ours, theirs, rng)
-        mean = _average([
-            (pairs, make_rng("bootstrap", where, method, baseline)) for where, pairs in used.values()
-        ])  # fmt: skip
+    ours = [pairs.proposed.mean(axis=1) for pairs in used.values()]
+    theirs = [pairs.baseline.mean(axis=1) for pairs in used.values()]
+    differences = [pairs.differences for pairs in used.values()]
+    mean = crossed.average(differences)
+    rng = make_rng("improvement", key, method, baseline)
+    chance_low, chance_high = across.improvement_interval(ours, theirs, rng)
     return Overall(
         **key,
         method=method,
@@ -110,21 +105,11 @@ def _sum_up(
         low=mean.low,
         high=mean.high,
         p=mean.p,
-        probability_of_improvement=chance,
+        differences=[float(matrix.mean()) for matrix in differences],
+        probability_of_improvement=across.probability_of_improvement(ours, theirs),
         improvement_low=chance_low,
         improvement_high=chance_high,
-        iqm=across.interquartile_mean(ours),
-        iqm_low=iqm_low,
-        iqm_high=iqm_high,
     )
-
-
-def _average(datasets: list[tuple[Pairs, np.random.Generator]]) -> crossed.Estimate:
-    """Return the mean difference over datasets with its interval."""
-    return crossed.mean_of([
-        (float(pairs.differences.mean()), crossed.resample_deviations(pairs.differences, rng))
-        for pairs, rng in datasets
-    ])  # fmt: skip
 
 
 def read_overall(frame: pd.DataFrame) -> list[Overall]:

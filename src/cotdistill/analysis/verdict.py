@@ -65,9 +65,8 @@ def reach_verdict(
             for group in (asked, [row for row in rows if proposed and not row.proposed])
         )
         paragraphs.append(_write_paragraph(where, full, others))
-    everywhere = read_overall(overall)
-    together = [row for row in everywhere if row.method in {each.method for each in asked}]
-    paragraphs += [_describe_overall(row, everywhere, varying) for row in together]
+    together = [row for row in read_overall(overall) if row.method in {each.method for each in asked}]
+    paragraphs += [_describe_overall(row, varying) for row in together]
     return Verdict(
         experiment_name,
         _write_headline(asked, varying, baseline),
@@ -257,22 +256,22 @@ def _count_comparisons(row: Evidence) -> str:
     return format_count(row.n_comparisons, "comparison")
 
 
-def _describe_overall(row: Overall, rows: list[Overall], varying: list[str]) -> str:
+def _describe_overall(row: Overall, varying: list[str]) -> str:
     where = f" ({_name_setting(row, varying)})" if varying else ""
-    setting = (row.student, row.labels, row.fraction, row.baseline)
-    baseline = [r for r in rows if (r.student, r.labels, r.fraction, r.method) == setting]
-    level = f"interquartile mean accuracy {format_percent(row.iqm)}%"
-    if baseline and baseline[0].datasets == row.datasets:
-        level += f" against {format_percent(baseline[0].iqm)}%"
     left = f" Left out: {join_names(row.left_out)}." if row.left_out else ""
-    method = row.method
     chance = f"{row.probability_of_improvement:.2f}"
     between = f"{row.improvement_low:.2f} to {row.improvement_high:.2f}"
+    worst, least = row.worst
+    each = join_names([
+        f"{name} {format_points(difference)}"
+        for name, difference in zip(row.datasets, row.differences, strict=True)
+    ])  # fmt: skip
     return (
-        f"Over {join_names(row.datasets)} together{where}: {method} against {row.baseline} "
-        f"{format_points(row.difference)}, 95% interval {format_interval(row.low, row.high)}, "
-        f"p {format_p(row.p)} (not corrected, no part of the rule). A run of {method} beats one of "
-        f"{row.baseline} with probability {chance} (95% interval {between}); {level}.{left}"
+        f"Over {join_names(row.datasets)} together{where}: {row.method} against {row.baseline} "
+        f"{format_points(row.difference)} in the mean, 95% interval {format_interval(row.low, row.high)}, "
+        f"p {format_p(row.p)} (not corrected, no part of the rule); by dataset {each}; worst on {worst} "
+        f"({format_points(least)}). A run of {row.method} beats one of {row.baseline} with probability "
+        f"{chance} (95% interval {between}).{left}"
     )
 
 
