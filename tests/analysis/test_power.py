@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cotdistill.analysis.crossed import Components, compute_components, paired_bootstrap
-from cotdistill.analysis.power import MOST_SEEDS, count_seeds_needed, detectable
+from cotdistill.analysis.power import bound_variances, count_seeds_needed, detectable, detectable_range
 
 
 def design(n: int, m: int, seeds: float, examples: float, noise: float, mean: float = 0.0) -> Components:
@@ -46,27 +46,43 @@ def test_more_seeds_detect_less_down_to_the_test_set() -> None:
     assert sizes[-1] > 2.8 * math.sqrt(0.05 / 200)
 
 
-@pytest.mark.parametrize("mean", [0.05, -0.08, 0.2])
-def test_the_number_of_seeds_is_the_least_that_does(mean: float) -> None:
-    found = design(5, 500, seeds=0.002, examples=0.05, noise=0.2, mean=mean)
-    needed, why = count_seeds_needed(found)
-    assert needed is not None and why == ""
-    assert detectable(found, n_seeds=needed) <= abs(mean)
-    assert needed == 2 or detectable(found, n_seeds=needed - 1) > abs(mean)
+@pytest.mark.parametrize("size", [0.05, 0.08, 0.2])
+def test_the_number_of_seeds_is_the_least_that_does(size: float) -> None:
+    found = design(5, 500, seeds=0.002, examples=0.05, noise=0.2)
+    for needed, end in zip(count_seeds_needed(found, size), bound_variances(found), strict=True):
+        assert needed is not None and detectable(end, n_seeds=needed) <= size
+        assert needed == 2 or detectable(end, n_seeds=needed - 1) > size
+
+
+def test_seeds_do_not_depend_on_the_observed_difference() -> None:
+    found = [design(5, 500, 0.002, 0.05, 0.2, mean=mean) for mean in (0.0, 0.3)]
+    assert count_seeds_needed(found[0], 0.05) == count_seeds_needed(found[1], 0.05)
 
 
 @pytest.mark.parametrize(
-    ("found", "why"),
+    "found",
     [
-        (design(5, 200, 0.001, 0.05, 0.2), "is 0"),
-        (design(5, 200, 0.001, 0.05, 0.2, mean=0.01), "200 test examples are too few"),
-        (design(5, 10_000, 0.01, 0, 0, mean=0.001), f"more than {MOST_SEEDS}"),
-        (design(1, 200, 0, 0.05, 0, mean=0.3), "with one seed"),
+        design(5, 200, 0.001, 0.05, 0.2),  # too few test examples, however many the seeds
+        design(5, 10_000, 100.0, 0, 0),  # more than MOST_SEEDS
+        design(1, 200, 0, 0.05, 0),  # the seeds' variance is unknown
     ],
 )
-def test_why_no_number_of_seeds_can_be_named(found: Components, why: str) -> None:
-    needed, reason = count_seeds_needed(found)
-    assert needed is None and why in reason
+def test_where_no_number_of_seeds_can_be_named(found: Components) -> None:
+    assert count_seeds_needed(found, 0.01) == (None, None)
+
+
+@pytest.mark.parametrize("n", [3, 5, 10])
+def test_the_range_holds_what_the_true_variances_can_detect(n: int) -> None:
+    rng = np.random.default_rng(n)
+    m, seeds, examples, noise = 200, 0.13**2, 0.05, 0.2
+    truth = detectable(design(n, m, seeds, examples, noise))
+    inside = 0
+    for _ in range(200):
+        effects = math.sqrt(seeds) * rng.normal(size=(n, 1)) + math.sqrt(examples) * rng.normal(size=m)
+        found = compute_components(effects + math.sqrt(noise) * rng.normal(size=(n, m)))
+        low, high = detectable_range(found)
+        inside += low <= truth <= high
+    assert 0.82 < inside / 200 < 0.97
 
 
 def test_few_seeds_and_nothing_that_varies() -> None:

@@ -158,8 +158,8 @@ def test_an_unknown_baseline_is_refused() -> None:
 def test_one_seed_decides_nothing() -> None:
     row = one(compute_evidence(*tables({"dss": 0, "mi-paper": 2}, seeds=[0]), "dss"), "mi-paper")
     assert row["decision"] == "unknown" and np.isnan(row["p_holm"])
-    assert row["low"] > 0 and row["p_mcnemar"][0] < 0.001 and row["detectable"] > 0
-    assert pd.isna(row["seeds_needed"]) and "one seed" in row["seeds_needed_why"]
+    assert row["low"] > 0 and row["p_mcnemar"][0] < 0.001 and row["detectable_low"] > 0
+    assert pd.isna(row["seeds_needed_low"]) and pd.isna(row["seeds_needed_high"])
 
 
 def test_no_pair_at_all() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from cotdistill.analysis.evidence import EVIDENCE_COLUMNS
+from cotdistill.analysis.evidence import EVIDENCE_COLUMNS, WHOLE
 from cotdistill.analysis.overall import OVERALL_COLUMNS
 from cotdistill.analysis.verdict import Verdict, reach_verdict, to_markdown, to_text
 
@@ -20,20 +20,21 @@ def row(decision: str = "no evidence", difference: float = 0.01, **changes: Any)
         **{"missing": [], "unpaired": [], "n_test": 200, "accuracy": 0.7, "accuracy_baseline": 0.69},
         **{"difference": difference, "low": difference - 0.02, "high": difference + 0.02, "p": 0.3},
         **{"p_holm": 0.3, "n_comparisons": 1, "p_permutation": 0.3, "p_permutation_least": 0.0625},
-        **{"p_mcnemar": [0.5] * 5, "detectable": 0.03, "seeds_needed": 40, "seeds_needed_why": ""},
+        **{"p_mcnemar": [0.5] * 5, "detectable_low": 0.03, "detectable_high": 0.09, "relevant": 0.02},
+        **{"seeds_needed_low": 12, "seeds_needed_high": 40, "two_groups": []},
         "decision": decision,
     }
     return values | changes
 
 
 def made(*rows: dict[str, Any], overall: list[dict[str, Any]] | None = None) -> Verdict:
-    frame = pd.DataFrame(rows, columns=EVIDENCE_COLUMNS).astype({"seeds_needed": "Int64", "n_test": "Int64"})
+    frame = pd.DataFrame(rows, columns=EVIDENCE_COLUMNS).astype(dict.fromkeys(WHOLE, "Int64"))
     return reach_verdict(frame, pd.DataFrame(overall or [], columns=OVERALL_COLUMNS), "demo", "dss")
 
 
 BETTER = row("better", 0.04, p_holm=0.01)
 WORSE = row("worse", -0.04, p_holm=0.0001)
-ONE_SEED = row("unknown", 0.04, n_seeds=1, seeds=[0], p_holm=math.nan, p_mcnemar=[0.02], seeds_needed=pd.NA)
+ONE_SEED = row("unknown", 0.04, n_seeds=1, seeds=[0], p_holm=math.nan, p_mcnemar=[0.02])
 
 
 @pytest.mark.parametrize(
@@ -42,7 +43,7 @@ ONE_SEED = row("unknown", 0.04, n_seeds=1, seeds=[0], p_holm=math.nan, p_mcnemar
         ([BETTER], "Yes: better by 4.0 points on demo (95% interval +2.0 to +6.0, 5 seeds)."),
         ([WORSE], "Worse: worse by 4.0 points on demo (95% interval -6.0 to -2.0, 5 seeds)."),
         ([row()], "No evidence: the difference is +1.0 point on demo (95% interval -1.0 to +3.0, 5 seeds)"),
-        ([ONE_SEED], "Cannot be told: nowhere do both methods have two finished seeds"),
+        ([ONE_SEED], "Cannot be told: nowhere do both methods have 5 finished seeds"),
         ([BETTER, row(dataset="svamp")], "Yes in part: better by 4.0 points on demo"),
         ([WORSE, row(dataset="svamp")], "Worse in part: worse by"),
         ([BETTER, {**ONE_SEED, "dataset": "svamp"}], "Yes in part: better by"),
@@ -63,7 +64,7 @@ def test_several_methods_each_have_their_answer() -> None:
     assert (
         "For orientation, against dss: finetune -20.0 points (-22.0 to -18.0; worse)." in found.paragraphs[0]
     )
-    assert any("not over methods" in limit for limit in found.limits)
+    assert "over methods, datasets and settings" in found.rule
 
 
 def test_without_a_proposed_method_all_are_asked_about() -> None:
@@ -77,15 +78,40 @@ def test_a_paragraph_says_how_much_how_sure_and_what_could_be_seen() -> None:
     assert paragraph.startswith("demo (200 test examples): No evidence that mi-paper and dss differ: ")
     for part in (
         "70.0% against 69.0%, +1.0 point, 95% interval -1.0 to +3.0, corrected p = 0.3, 5 seeds.",
-        "finds a true difference of 3.0 points in 4 of 5 repetitions",
-        "about 40 seeds would settle it.",
+        "The data exclude a gain above 3.0 and a loss above 1.0 points.",
+        "finds a true difference of 3.0 to 9.0 points in 4 of 5 repetitions (a range, as 5 seeds tell",
+        "To find a true difference of 2.0 points as often takes 12 to 40 seeds.",
     ):
         assert part in paragraph
 
 
-def test_why_seeds_cannot_settle_it() -> None:
-    (paragraph,) = made(row(seeds_needed=pd.NA, seeds_needed_why="200 test examples are too few")).paragraphs
-    assert "cannot be said: 200 test examples are too few." in paragraph
+@pytest.mark.parametrize(
+    ("needed", "words"),
+    [
+        ((pd.NA, pd.NA), "takes more than 1000 seeds, or more test examples than 200."),
+        ((7, pd.NA), "takes at least 7 seeds, and perhaps more than 1000."),
+        ((7, 7), "takes 7 seeds."),
+    ],
+)
+def test_how_many_seeds_a_difference_needs(needed: tuple[Any, Any], words: str) -> None:
+    (paragraph,) = made(row(seeds_needed_low=needed[0], seeds_needed_high=needed[1])).paragraphs
+    assert f"To find a true difference of 2.0 points as often {words}" in paragraph
+    assert "would settle" not in paragraph
+
+
+def test_few_seeds_decide_nothing_and_make_no_headline() -> None:
+    two = made(row("unknown", 0.04, n_seeds=2, seeds=[0, 1], p_holm=math.nan))
+    assert "cannot be told from 2 seeds" in two.paragraphs[0] and "at least 3" in two.paragraphs[0]
+    three = made({**BETTER, "n_seeds": 3, "seeds": [0, 1, 2]})
+    assert "mi-paper is better than dss" in three.paragraphs[0]
+    assert "Cannot be told: nowhere do both methods have 5 finished seeds" in three.headline
+    assert "Yes in part" in made(BETTER, {**BETTER, "dataset": "svamp", "n_seeds": 3}).headline
+
+
+def test_two_groups_of_seeds_are_said_beside_the_interval() -> None:
+    words = "dss (50.0, 52.0, 54.0 and 74.0, 78.0%)"
+    (paragraph,) = made(row(two_groups=[words])).paragraphs
+    assert f"fall into two groups: {words}." in paragraph
 
 
 def test_what_correction_takes_away_is_explained() -> None:
@@ -102,12 +128,16 @@ def test_one_seed_is_never_evidence() -> None:
 
 
 def test_identical_answers_are_said_to_be_so() -> None:
-    (paragraph,) = made(row(difference=0.0, low=0.0, high=0.0, p_holm=1.0, detectable=math.nan)).paragraphs
+    (paragraph,) = made(
+        row(difference=0.0, low=0.0, high=0.0, p_holm=1.0, detectable_low=math.nan, detectable_high=math.nan)
+    ).paragraphs
     assert "right on the very same examples" in paragraph and "nan" not in paragraph
 
 
 def test_a_design_that_could_not_have_seen_anything() -> None:
-    assert "too small to find any difference" in made(row(detectable=1.4)).paragraphs[0]
+    assert (
+        "too small to find any difference" in made(row(detectable_low=1.4, detectable_high=2.0)).paragraphs[0]
+    )
 
 
 def test_missing_runs_are_named_once() -> None:

@@ -83,7 +83,7 @@ rule compare:
         multiext(f"{grid.folder}/tables/verdict", ".md", ".txt"),
     params:
         grid=grid.grid,
-        settings=grid.digest_settings("experiment", "baseline"),
+        settings=grid.digest_settings("experiment", "baseline", "relevant_difference"),
         code=grid.fingerprint_stage("compare"),
         passes=grid.passes,
     log:

@@ -4,8 +4,9 @@ Pure functions of the runs (`results.parquet`) and of what each answered (`examp
 their rows does not matter: all is sorted, and random choices depend on names alone.
 
 The decision rule, the same everywhere: a method differs from the baseline where the p-value of the bootstrap
-over seeds and test examples, corrected by Holm over all comparisons of that method, is below 0.05. One seed
-decides nothing.
+over seeds and test examples, corrected by Holm, is below 0.05. The correction is over all comparisons that
+are spoken of together: those of the proposed methods, over methods, datasets and settings; and those of the
+others, which are there for orientation. Fewer than LEAST_SEEDS seeds decide nothing.
 """
 
 from __future__ import annotations
@@ -17,10 +18,13 @@ from typing import Any
 import pandas as pd
 
 from cotdistill.analysis import crossed, paired, power
+from cotdistill.analysis.modes import describe_two_groups
 from cotdistill.analysis.pairs import Answers, Pairs, group_answers, make_rng, pair_runs, split_blocks
 from cotdistill.tables.columns import get_role
 
 ALPHA = 0.05
+LEAST_SEEDS = 3
+"""pairs of runs from which a difference is decided; from here on simulations hold the intervals' coverage"""
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,7 @@ class Evidence:
     high: float
     p: float
     p_holm: float
-    """corrected over the `n_comparisons` of the method that have two seeds or more"""
+    """corrected over the `n_comparisons` of the same kind, proposed or not, that have LEAST_SEEDS or more"""
     n_comparisons: int
     p_permutation: float
     """over seeds alone"""
@@ -62,12 +66,16 @@ class Evidence:
     """the least value that `p_permutation` can take with so many seeds"""
     p_mcnemar: list[float]
     """by seed"""
-    detectable: float
-    """true difference found with 80% power at 0.05 / n_comparisons, the strictest step of Holm's"""
-    seeds_needed: int | None
-    """seeds that detect the observed difference so"""
-    seeds_needed_why: str
-    """why `seeds_needed` is not known"""
+    detectable_low: float
+    """true difference found with 80% power at 0.05 / n_comparisons, the strictest step of Holm's: a range"""
+    detectable_high: float
+    relevant: float
+    """difference that the config asks about"""
+    seeds_needed_low: int | None
+    """seeds that detect `relevant` so: a range; None: no number of seeds does, or it is not known"""
+    seeds_needed_high: int | None
+    two_groups: list[str]
+    """those of method and baseline whose seeds fall into two groups, with the groups, in words"""
     decision: str
     """'better', 'worse', 'no evidence' or 'unknown'"""
 
@@ -83,6 +91,8 @@ class Evidence:
 
 
 EVIDENCE_COLUMNS = [field.name for field in fields(Evidence)]
+WHOLE = ("seeds_needed_low", "seeds_needed_high", "n_test")
+"""columns of whole numbers that may be missing"""
 
 
 @dataclass(frozen=True)
@@ -107,16 +117,18 @@ class _Contrast:
 
     @property
     def tested(self) -> bool:
-        """Whether its p counts among the comparisons of the method."""
-        return len(self.pairs.seeds) > 1 and self.interval is not None
+        """Whether its p counts among the comparisons."""
+        return len(self.pairs.seeds) >= LEAST_SEEDS and self.interval is not None
 
 
-def compute_evidence(examples: pd.DataFrame, runs: pd.DataFrame, baseline: str) -> pd.DataFrame:
+def compute_evidence(
+    examples: pd.DataFrame, runs: pd.DataFrame, baseline: str, relevant: float = 0.02
+) -> pd.DataFrame:
     """Return a row (see Evidence) per block of the grid and method but the baseline, in sorted order.
 
     examples: a row per finished run and test example with `run`, `example`, `correct`. runs: the table of
     results, with the missing runs. Two runs of a seed are a pair when they answered the same examples; all
-    seeds of a row must share them too.
+    seeds of a row must share them too. relevant: the difference for which seeds are counted, as a fraction.
 
     Raises UserError when the baseline is not among the runs, or a run answered an example twice.
     """
@@ -127,20 +139,21 @@ def compute_evidence(examples: pd.DataFrame, runs: pd.DataFrame, baseline: str) 
         for method in sorted(set(block["method"]) - {baseline})
     ]
     decided: dict[int, Evidence] = {}
-    for method in {contrast.method for contrast in contrasts}:
-        own = {number: contrast for number, contrast in enumerate(contrasts) if contrast.method == method}
-        tested = [number for number, contrast in own.items() if contrast.tested]
-        corrected = dict(zip(tested, paired.holm([own[number].p for number in tested]), strict=True))
-        for number, contrast in own.items():
-            decided[number] = _decide(contrast, corrected.get(number, math.nan), len(tested))
+    for proposed in (True, False):
+        family = {number: each for number, each in enumerate(contrasts) if each.proposed == proposed}
+        tested = [number for number, contrast in family.items() if contrast.tested]
+        corrected = dict(zip(tested, paired.holm([family[number].p for number in tested]), strict=True))
+        for number, contrast in family.items():
+            p_holm = corrected.get(number, math.nan)
+            decided[number] = _decide(contrast, p_holm, len(tested), relevant)
     rows = [decided[number] for number in range(len(contrasts))]
     frame = pd.DataFrame([asdict(row) for row in rows], columns=EVIDENCE_COLUMNS)
-    return frame.astype({"seeds_needed": "Int64", "n_test": "Int64"})
+    return frame.astype(dict.fromkeys(WHOLE, "Int64"))
 
 
 def read_evidence(frame: pd.DataFrame) -> list[Evidence]:
     """Return the rows of the table of evidence."""
-    rows = frame.astype({"seeds_needed": object, "n_test": object}).replace({pd.NA: None})
+    rows = frame.astype(dict.fromkeys(WHOLE, object)).replace({pd.NA: None})
     return [Evidence(**{str(key): value for key, value in row.items()}) for row in rows.to_dict("records")]
 
 
@@ -158,21 +171,20 @@ def _make_contrast(
     return _Contrast(key, method, run["objective"], proposed, baseline, pairs, interval, components)
 
 
-def _decide(contrast: _Contrast, p_holm: float, n_comparisons: int) -> Evidence:
-    """Return the row of a contrast, once it is known how many comparisons its method has.
+def _decide(contrast: _Contrast, p_holm: float, n_comparisons: int, relevant: float) -> Evidence:
+    """Return the row of a contrast, once it is known how many comparisons are made.
 
     p_holm: NaN for a contrast that is not tested.
     """
     pairs, interval, components = contrast.pairs, contrast.interval, contrast.components
     n, some = len(pairs.seeds), bool(pairs.seeds) and pairs.n_examples > 0
     difference = float(pairs.differences.mean()) if some else math.nan
-    detectable, needed, why = math.nan, None, "there are no pairs of finished runs"
+    detectable = math.nan, math.nan
+    needed: tuple[int | None, int | None] = None, None
     if components is not None:
         alpha = ALPHA / max(n_comparisons, 1)
-        detectable = power.detectable(components, alpha)
-        needed, why = power.count_seeds_needed(components, alpha)
-    elif some:
-        why = "one test example says nothing about the variation between examples"
+        detectable = power.detectable_range(components, alpha)
+        needed = power.count_seeds_needed(components, relevant, alpha)
     decision = "unknown"
     if contrast.tested:
         decision = "no evidence" if p_holm >= ALPHA else "better" if difference > 0 else "worse"
@@ -201,8 +213,15 @@ def _decide(contrast: _Contrast, p_holm: float, n_comparisons: int) -> Evidence:
         p_mcnemar=[paired.mcnemar_p(*sides) for sides in zip(pairs.proposed, pairs.baseline, strict=True)]
         if some
         else [],
-        detectable=detectable,
-        seeds_needed=needed,
-        seeds_needed_why=why,
+        detectable_low=detectable[0],
+        detectable_high=detectable[1],
+        relevant=relevant,
+        seeds_needed_low=needed[0],
+        seeds_needed_high=needed[1],
+        two_groups=[
+            words
+            for name, side in ((contrast.method, pairs.proposed), (contrast.baseline, pairs.baseline))
+            if some and (words := describe_two_groups(name, side))
+        ],
         decision=decision,
     )

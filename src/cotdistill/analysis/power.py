@@ -1,14 +1,16 @@
 """What a design of so many seeds and test examples can detect, and how many seeds a difference needs.
 
-Both take the variances that `cotdistill.analysis.crossed` estimates for the true ones, and the test in use
-there for its limit: normal effects, and the examples' variance known, as there are many more examples than
-seeds. The power is then an integral over the one thing left to chance, the estimate of the seeds' variance.
+Both are ranges, as a few seeds tell their own variance badly. Of each end they take the variances for the
+true ones, and the test in use in `cotdistill.analysis.crossed` for its limit: normal effects, and the
+examples' variance known, as there are many more examples than seeds. The power is then an integral over the
+one thing left to chance, the estimate of the seeds' variance.
 """
 
 from __future__ import annotations
 
 import functools
 import math
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,30 +88,53 @@ def _spread(freedom: float | NDArray[np.float64]) -> NDArray[np.float64]:
     return np.sqrt(freedom / chdtri(freedom, LEVELS))
 
 
-def count_seeds_needed(
-    found: Components, alpha: float = 0.05, power: float = POWER
-) -> tuple[int | None, str]:
-    """Return how many seeds find the observed difference, were it the true one, with probability `power`.
+def bound_variances(found: Components, level: float = 0.9) -> tuple[Components, Components]:
+    """Return the same design with the seeds' variance at the lower and upper end of its interval.
 
-    Returns (number, '') or (None, why not). More seeds never shrink the noise of a finite test set: where
-    the difference is below what an endless row of seeds could detect, no number is enough.
+    A few seeds tell a variance badly: five leave its root uncertain by a factor of 3.6 (chi-square interval
+    with n - 1 degrees of freedom). Examples are many, so their variance counts as known. With one seed both
+    are `found`.
     """
     if found.n_seeds == 1:
-        return None, "the variation between seeds is unknown with one seed"
-    size = abs(found.mean)
-    if size == 0:
-        return None, "the observed difference is 0"
-    if size < _limit(found, alpha, power):
-        return None, f"{found.n_examples} test examples are too few to show it, however many the seeds"
-    low, high = 1, 2
-    while detectable(found, alpha, power, high) > size:
-        if high >= MOST_SEEDS:
-            return None, f"it would take more than {MOST_SEEDS}"
-        low, high = high, min(2 * high, MOST_SEEDS)
+        return found, found
+    freedom = found.n_seeds - 1
+    tails = (1 - level) / 2, (1 + level) / 2  # chdtri takes the upper tail
+    low, high = (found.seed_square * freedom / float(chdtri(freedom, tail)) for tail in tails)
+    return replace(found, seed_square=low), replace(found, seed_square=high)
+
+
+def detectable_range(found: Components, alpha: float = 0.05, power: float = POWER) -> tuple[float, float]:
+    """Return between which numbers `detectable` lies, by the interval of the seeds' variance.
+
+    With one seed, or where nothing varied, both are what `detectable` returns.
+    """
+    low, high = (detectable(each, alpha, power) for each in bound_variances(found))
+    return low, high
+
+
+def count_seeds_needed(
+    found: Components, size: float, alpha: float = 0.05, power: float = POWER
+) -> tuple[int | None, int | None]:
+    """Return between how many and how many seeds find a true difference of `size` with probability `power`.
+
+    size: above 0, as a fraction; it is to be named beforehand: seeds for the observed difference would
+    mistake luck for an effect. None in place of a number: no number up to MOST_SEEDS is enough. More seeds
+    never shrink the noise of a finite test set. Both None with one seed, which tells nothing of seeds.
+    """
+    if found.n_seeds == 1:
+        return None, None
+    low, high = (_count_seeds(each, size, alpha, power) for each in bound_variances(found))
+    return low, high
+
+
+def _count_seeds(found: Components, size: float, alpha: float, power: float) -> int | None:
+    if size < _limit(found, alpha, power) or not detectable(found, alpha, power, MOST_SEEDS) <= size:
+        return None
+    low, high = 1, MOST_SEEDS
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if detectable(found, alpha, power, middle) > size else (low, middle)
-    return high, ""
+    return high
 
 
 def _limit(found: Components, alpha: float, power: float) -> float:

@@ -21,7 +21,8 @@ class AnalysedTables(Tables):
     @cached_property
     def evidence(self) -> pd.DataFrame:
         """Every method against the baseline in each block of the grid, see `compute_evidence`."""
-        return compute_evidence(self.examples, self.results, self.experiment.baseline)
+        relevant = self.experiment.relevant_difference / 100
+        return compute_evidence(self.examples, self.results, self.experiment.baseline, relevant)
 
     @cached_property
     def overall(self) -> pd.DataFrame:

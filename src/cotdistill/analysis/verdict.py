@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from cotdistill.analysis.evidence import ALPHA, Evidence, read_evidence
+from cotdistill.analysis.evidence import ALPHA, LEAST_SEEDS, Evidence, read_evidence
 from cotdistill.analysis.overall import Overall, read_overall
+from cotdistill.analysis.power import MOST_SEEDS
 from cotdistill.analysis.words import (
     format_count,
     format_interval,
@@ -20,13 +21,17 @@ from cotdistill.analysis.words import (
 from cotdistill.common.errors import list_some
 from cotdistill.tables.columns import SETTING
 
-LEAST_SEEDS, LEAST_EXAMPLES = 3, 100
-"""from here on simulations hold the intervals' coverage"""
+LEAST_EXAMPLES = 100
+"""test examples from which simulations hold the intervals' coverage"""
+HEADLINE_SEEDS = 5
+"""pairs of runs from which a difference stands in the headline"""
 
 RULE = (
-    f"Rule: two methods differ where the corrected p is below {ALPHA}. The p-value and the 95% interval come "
-    "from one bootstrap over seeds and test examples; p is then corrected for the number of datasets and "
-    "settings on which the method is compared (Holm). Points are percentage points of test accuracy."
+    f"Rule: two methods differ where the corrected p is below {ALPHA}, with at least {LEAST_SEEDS} seeds; the "
+    f"headline speaks of comparisons of at least {HEADLINE_SEEDS}. The p-value and the 95% interval come from "
+    "one bootstrap over seeds and test examples; p is then corrected for all comparisons of the proposed "
+    "methods, over methods, datasets and settings (Holm; the others, for orientation, among themselves). "
+    "Points are percentage points of test accuracy."
 )
 LIMITS = "Not measured, or to keep in mind:"
 ANSWERS = ("Yes", "Yes in part", "Mixed", "Worse", "Worse in part", "No evidence", "Cannot be told")
@@ -116,7 +121,7 @@ def _write_headline(asked: list[Evidence], varying: list[str], baseline: str) ->
 
 def _choose_answer(rows: list[Evidence]) -> str:
     """Return one of ANSWERS, for the rows of one method."""
-    decisions = {row.decision for row in rows}
+    decisions = {_judge(row) for row in rows}
     if decisions == {"unknown"}:
         return "Cannot be told"
     if {"better", "worse"} <= decisions:
@@ -128,10 +133,18 @@ def _choose_answer(rows: list[Evidence]) -> str:
     return "No evidence"
 
 
+def _judge(row: Evidence) -> str:
+    """Return a row's decision as the headline takes it: 'unknown' with too few seeds."""
+    return row.decision if row.n_seeds >= HEADLINE_SEEDS else "unknown"
+
+
 def _describe_answer(answer: str, rows: list[Evidence], varying: list[str], name: bool) -> str:
     if answer == "Cannot be told":
-        return "nowhere do both methods have two finished seeds, and one seed cannot tell a method from luck"
-    known = [row for row in rows if row.decision != "unknown"]
+        return (
+            f"nowhere do both methods have {HEADLINE_SEEDS} finished seeds, and fewer cannot tell a method "
+            "from luck well enough for a headline"
+        )
+    known = [row for row in rows if _judge(row) != "unknown"]
     parts = []
     for decision in ("better", "worse"):
         chosen = [row for row in known if row.decision == decision]
@@ -147,7 +160,7 @@ def _describe_answer(answer: str, rows: list[Evidence], varying: list[str], name
         after = f", after correction for {_count_comparisons(rest[0])}" if beyond else ""
         differences = _list_differences(rest, varying, name)
         parts.append(f"the difference is {differences}, which chance can explain{after}")
-    unknown = [row for row in rows if row.decision == "unknown"]
+    unknown = [row for row in rows if _judge(row) == "unknown"]
     if unknown:
         parts.append(f"cannot be told on {_list_places(unknown, varying)}")
     return "; ".join(parts)
@@ -189,7 +202,7 @@ def _write_paragraph(where: str, full: list[Evidence], others: list[Evidence]) -
 
 
 def _shorten_decision(row: Evidence) -> str:
-    return "one seed" if row.decision == "unknown" else row.decision
+    return "too few seeds" if row.decision == "unknown" else row.decision
 
 
 def _write_sentences(row: Evidence) -> str:
@@ -199,7 +212,7 @@ def _write_sentences(row: Evidence) -> str:
     level = f"{format_percent(row.accuracy)}% against {format_percent(row.accuracy_baseline)}%"
     measured = f"{level}, {format_points(row.difference)}, 95% interval {format_interval(row.low, row.high)}"
     if row.decision == "unknown":
-        return _describe_one_seed(row, measured)
+        return _describe_few_seeds(row, measured)
     said = {
         "better": f"{method} is better than {baseline}",
         "worse": f"{method} is worse than {baseline}",
@@ -213,17 +226,23 @@ def _write_sentences(row: Evidence) -> str:
         if row.low > 0 or row.high < 0:
             after = f"not after correction for {_count_comparisons(row)}"
             sentences.append(f"The interval leaves out 0, but {after}.")
-        sentences += [_describe_power(row), _describe_seeds_needed(row)]
+        sentences += [_describe_excluded(row), _describe_power(row), _describe_seeds_needed(row)]
     else:
         sentences.append(_describe_power(row))
+    sentences.append(_describe_two_groups(row))
     return " ".join(sentence for sentence in sentences if sentence)
 
 
-def _describe_one_seed(row: Evidence, measured: str) -> str:
+def _describe_few_seeds(row: Evidence, measured: str) -> str:
     method, baseline = row.method, row.baseline
-    if row.n_seeds > 1 or pd.isna(row.low):
+    if pd.isna(row.low):
         return (
             f"{method} against {baseline} cannot be told from {format_count(row.n_examples, 'test example')}."
+        )
+    if row.n_seeds > 1:
+        return (
+            f"{method} against {baseline} cannot be told from {row.n_seeds} seeds: {measured}; a decision "
+            f"takes at least {LEAST_SEEDS}."
         )
     return (
         f"{method} against {baseline} cannot be told from one seed: {measured} over the test examples alone, "
@@ -232,24 +251,40 @@ def _describe_one_seed(row: Evidence, measured: str) -> str:
     )
 
 
+def _describe_excluded(row: Evidence) -> str:
+    """Say which true differences the interval leaves out."""
+    gain, loss = format_percent(max(row.high, 0.0)), format_percent(max(-row.low, 0.0))
+    return f"The data exclude a gain above {gain} and a loss above {loss} points."
+
+
 def _describe_power(row: Evidence) -> str:
-    if pd.isna(row.detectable):
+    if pd.isna(row.detectable_low):
         return ""
-    if row.detectable >= 1:
+    if row.detectable_low >= 1:
         return "This design is too small to find any difference in 4 of 5 repetitions."
-    size = format_percent(row.detectable)
-    often = "in 4 of 5 repetitions, smaller ones less often"
-    return f"This design finds a true difference of {size} points {often}."
+    low, high = format_percent(row.detectable_low), format_percent(min(row.detectable_high, 1.0))
+    size = low if low == high else f"{low} to {high}"
+    why = "" if low == high else f" (a range, as {row.n_seeds} seeds tell their own spread badly)"
+    return f"This design finds a true difference of {size} points in 4 of 5 repetitions{why}."
 
 
 def _describe_seeds_needed(row: Evidence) -> str:
-    if row.seeds_needed is None:
-        return f"How many seeds would settle the observed difference cannot be said: {row.seeds_needed_why}."
-    if row.seeds_needed <= row.n_seeds:
-        return (
-            "The observed difference is at the edge of what these seeds can show: a few more may settle it."
-        )
-    return f"If the observed difference is the true one, about {row.seeds_needed} seeds would settle it."
+    size = f"To find a true difference of {format_percent(row.relevant)} points as often takes"
+    low, high = row.seeds_needed_low, row.seeds_needed_high
+    if low is None:
+        return f"{size} more than {MOST_SEEDS} seeds, or more test examples than {row.n_examples}."
+    if high is None:
+        return f"{size} at least {low} seeds, and perhaps more than {MOST_SEEDS}."
+    return f"{size} {low} seeds." if low == high else f"{size} {low} to {high} seeds."
+
+
+def _describe_two_groups(row: Evidence) -> str:
+    if not row.two_groups:
+        return ""
+    return (
+        f"The seeds fall into two groups: {join_names(row.two_groups)}. Such an interval covers the true "
+        "difference less often than 95%: look at the seeds, not at their mean alone."
+    )
 
 
 def _count_comparisons(row: Evidence) -> str:
@@ -284,9 +319,10 @@ def _list_limits(rows: list[Evidence], asked: list[Evidence], together: bool) ->
         names = list(dict.fromkeys(name for row in rows for name in getattr(row, column)))
         if names:
             limits.append(f"{format_count(len(names), 'run')} {what}: {list_some(names, 20)}.")
-    if any(row.n_seeds == 1 for row in asked):
+    if any(0 < row.n_seeds < LEAST_SEEDS for row in asked):
         limits.append(
-            "Where one seed is finished, the variation between seeds is unknown and nothing is decided."
+            f"Where fewer than {LEAST_SEEDS} seeds are finished, the variation between seeds is unknown, or "
+            "nearly so, and nothing is decided."
         )
     if not together:
         limits.append("No overall result: it takes two datasets with at least two seeds of both methods.")
@@ -297,11 +333,6 @@ def _list_limits(rows: list[Evidence], asked: list[Evidence], together: bool) ->
         limits.append(
             f"The intervals' coverage was checked by simulation for at least {LEAST_SEEDS} seeds and "
             f"{LEAST_EXAMPLES} test examples; here: {join_names(list(dict.fromkeys(sizes)))}."
-        )
-    if len({row.method for row in asked}) > 1:
-        limits.append(
-            "p is corrected over datasets and settings, not over methods: the more methods are tried, the "
-            "likelier is one that looks better by luck."
         )
     floors = sorted({(row.n_seeds, row.p_permutation_least) for row in several if row.n_seeds < 6})
     if floors:

@@ -310,6 +310,8 @@ class Experiment(Strict):
     """drop the cells that match one of these filters"""
     baseline: str = Field(default_factory=_choose_baseline)
     """method (by name) that the others are compared with; left out: dss where it is one, else the first"""
+    relevant_difference: Number = Field(2.0, gt=0, le=100)
+    """points of accuracy that would matter: the verdict says how many seeds would find such a difference"""
     results: str = "results"
     """folder of all results"""
     data_root: str | None = None
