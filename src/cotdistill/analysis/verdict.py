@@ -27,11 +27,11 @@ HEADLINE_SEEDS = 5
 """pairs of runs from which a difference stands in the headline"""
 
 RULE = (
-    f"Rule: two methods differ where the corrected p is below {ALPHA}, with at least {LEAST_SEEDS} seeds; the "
-    f"headline speaks of comparisons of at least {HEADLINE_SEEDS}. The p-value and the 95% interval come from "
-    "one bootstrap over seeds and test examples; p is then corrected for all comparisons of the proposed "
-    "methods, over methods, datasets and settings (Holm; the others, for orientation, among themselves). "
-    "Points are percentage points of test accuracy."
+    f"Rule: two methods differ where the corrected p is below {ALPHA}, with at least {LEAST_SEEDS} seeds; "
+    f"the headline speaks of comparisons of at least {HEADLINE_SEEDS}. The p-value and the 95% interval come "
+    "from one bootstrap over seeds and test examples; p is then corrected for all comparisons of the "
+    "proposed methods, over methods, datasets and settings (Holm; the others, for orientation, among "
+    "themselves). Points are percentage points of test accuracy."
 )
 LIMITS = "Not measured, or to keep in mind:"
 ANSWERS = ("Yes", "Yes in part", "Mixed", "Worse", "Worse in part", "No evidence", "Cannot be told")
