@@ -17,6 +17,7 @@ from cotdistill.analysis.crossed import (
     average,
     compute_components,
     estimate,
+    gather,
     paired_bootstrap,
     resample_deviations,
 )
@@ -124,6 +125,28 @@ def test_the_p_value_counts_deviations() -> None:
     assert estimate(-8.5, spread).p == pytest.approx(5 / 21)
     assert estimate(100, spread).p == pytest.approx(1 / 21)
     assert estimate(0, spread).p == 1
+
+
+def test_groups_keep_every_seeds_mean_and_count_as_they_are_large() -> None:
+    rng = np.random.default_rng(1)
+    matrix = rng.integers(-1, 2, size=(4, 9)).astype(float)
+    groups = ["b", "a", "b", "c", "c", "c", "a", "d", "b"]
+    found = gather(matrix, groups)
+    assert found.shape == (4, 4) and found.mean() == pytest.approx(matrix.mean())
+    assert found.mean(axis=1) == pytest.approx(matrix.mean(axis=1))
+    own = matrix.mean() + 4 / 9 * (matrix[:, 3:6] - matrix.mean()).sum(axis=1)
+    assert found[:, 2] == pytest.approx(own)  # c, the third name
+    alone = gather(matrix, [f"{9 - place}" for place in range(9)])
+    assert np.array_equal(alone, matrix[:, ::-1])
+
+
+def test_copied_examples_are_no_more_evidence() -> None:
+    rng = np.random.default_rng(2)
+    matrix = rng.integers(-1, 2, size=(5, 40)).astype(float)
+    copied = np.repeat(matrix, 4, axis=1)
+    found = gather(copied, np.repeat(np.arange(40).astype(str), 4))
+    once = gather(matrix, np.arange(40).astype(str))
+    assert found == pytest.approx(once)
 
 
 def test_an_average_of_one_dataset_is_students_t_where_seeds_are_all_that_varies() -> None:

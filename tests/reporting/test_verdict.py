@@ -17,7 +17,14 @@ def row(decision: str = "no evidence", difference: float = 0.01, **changes: Any)
     values: dict[str, Any] = {
         **{"dataset": "demo", "student": "tiny", "labels": "gold", "fraction": 1.0, "method": "mi-paper"},
         **{"objective": "mi", "proposed": True, "baseline": "dss", "n_seeds": 5, "seeds": [0, 1, 2, 3, 4]},
-        **{"missing": [], "unpaired": [], "n_test": 200, "accuracy": 0.7, "accuracy_baseline": 0.69},
+        **{
+            "missing": [],
+            "unpaired": [],
+            "n_test": 200,
+            "n_groups": 200,
+            "accuracy": 0.7,
+            "accuracy_baseline": 0.69,
+        },
         **{"difference": difference, "low": difference - 0.02, "high": difference + 0.02, "p": 0.3},
         **{"p_holm": 0.3, "n_comparisons": 1, "p_permutation": 0.3, "p_permutation_least": 0.0625},
         **{"p_mcnemar": [0.5] * 5, "detectable_low": 0.03, "detectable_high": 0.09, "relevant": 0.02},
@@ -146,12 +153,12 @@ def test_missing_runs_are_named_once() -> None:
     assert f"1 run missing: {gone}." in found.limits
     two = made(row(missing=[gone, "demo/tiny/mi-paper/gold/1/4 (not finished)"])).limits
     assert two[0].startswith("2 runs missing: ")
-    nothing = made(row("unknown", n_seeds=0, missing=[gone], n_test=pd.NA)).paragraphs[0]
+    nothing = made(row("unknown", n_seeds=0, missing=[gone], n_test=pd.NA, n_groups=pd.NA)).paragraphs[0]
     assert nothing == "demo: mi-paper cannot be compared with dss: no seed is finished for both."
 
 
 def test_limits_of_the_design() -> None:
-    limits = " ".join(made(row(n_seeds=2, n_test=40, p_permutation_least=0.5)).limits)
+    limits = " ".join(made(row(n_seeds=2, n_test=40, n_groups=40, p_permutation_least=0.5)).limits)
     assert "2 seeds and 40 test examples" in limits
     assert "cannot be below 0.5 with 2 seeds" in limits
     assert "No overall result" in limits

@@ -73,6 +73,24 @@ class Estimate:
     p: float
 
 
+def gather(differences: ArrayLike, groups: ArrayLike) -> NDArray[np.float64]:
+    """Return seeds x groups, to be resampled as if groups were the examples; all means stay what they were.
+
+    differences: seeds x examples. groups: a name for each example. A group's value is the mean of all plus
+    what its examples add to the deviation from it, times the number of groups over that of examples: the mean
+    over examples is a ratio of sums over groups, and this is its linear part (Cochran 1977, section 6.4), so
+    a group counts as much as it has examples. Groups are in sorted order.
+    """
+    matrix = np.asarray(differences, dtype=np.float64)
+    names, places = np.unique(np.asarray(groups).astype(str), return_inverse=True)
+    if len(names) == matrix.shape[1]:
+        return matrix[:, np.argsort(places)]
+    mean = matrix.mean()
+    sums = np.zeros((matrix.shape[0], len(names)))
+    np.add.at(sums.T, places, (matrix - mean).T)
+    return np.asarray(mean + sums * (len(names) / matrix.shape[1]))
+
+
 def compute_components(differences: ArrayLike) -> Components:
     """Return the mean squares of `differences` (seeds x examples). Raises ValueError for one example."""
     return _compute_effects(differences)[0]

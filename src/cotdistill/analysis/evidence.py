@@ -50,6 +50,8 @@ class Evidence:
     unpaired: list[str]
     """runs that answered other examples than what they are compared with"""
     n_test: int | None
+    n_groups: int | None
+    """of the test examples: those of a group share a text, and are resampled as one"""
     accuracy: float
     accuracy_baseline: float
     difference: float
@@ -91,7 +93,7 @@ class Evidence:
 
 
 EVIDENCE_COLUMNS = [field.name for field in fields(Evidence)]
-WHOLE = ("seeds_needed_low", "seeds_needed_high", "n_test")
+WHOLE = ("seeds_needed_low", "seeds_needed_high", "n_test", "n_groups")
 """columns of whole numbers that may be missing"""
 
 
@@ -164,10 +166,10 @@ def _make_contrast(
     proposed = get_role(method, bool(run["proposed"]), baseline) == "proposed"
     pairs = pair_runs(block, method, baseline, answers)
     interval = components = None
-    if pairs.seeds and pairs.n_examples > 1:
-        differences = pairs.differences
-        interval = crossed.paired_bootstrap(differences, make_rng("bootstrap", key, method, baseline))
-        components = crossed.compute_components(differences)
+    if pairs.seeds and pairs.n_groups > 1:
+        units = pairs.units
+        interval = crossed.paired_bootstrap(units, make_rng("bootstrap", key, method, baseline))
+        components = crossed.compute_components(units)
     return _Contrast(key, method, run["objective"], proposed, baseline, pairs, interval, components)
 
 
@@ -200,6 +202,7 @@ def _decide(contrast: _Contrast, p_holm: float, n_comparisons: int, relevant: fl
         missing=pairs.missing,
         unpaired=pairs.unpaired,
         n_test=pairs.n_examples if n else None,
+        n_groups=pairs.n_groups if n else None,
         accuracy=float(pairs.proposed.mean()) if some else math.nan,
         accuracy_baseline=float(pairs.baseline.mean()) if some else math.nan,
         difference=difference,

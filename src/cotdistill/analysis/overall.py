@@ -81,7 +81,7 @@ def _sum_up(
     left_out = []
     for where, block in blocks:
         pairs = pair_runs(block, method, baseline, answers)
-        if len(pairs.seeds) > 1 and pairs.n_examples > 1:
+        if len(pairs.seeds) > 1 and pairs.n_groups > 1:
             used[where["dataset"]] = pairs
         else:
             left_out.append(where["dataset"])
@@ -89,8 +89,7 @@ def _sum_up(
         return None
     ours = [pairs.proposed.mean(axis=1) for pairs in used.values()]
     theirs = [pairs.baseline.mean(axis=1) for pairs in used.values()]
-    differences = [pairs.differences for pairs in used.values()]
-    mean = crossed.average(differences)
+    mean = crossed.average([pairs.units for pairs in used.values()])
     rng = make_rng("improvement", key, method, baseline)
     chance_low, chance_high = across.improvement_interval(ours, theirs, rng)
     return Overall(
@@ -105,7 +104,7 @@ def _sum_up(
         low=mean.low,
         high=mean.high,
         p=mean.p,
-        differences=[float(matrix.mean()) for matrix in differences],
+        differences=[float(pairs.differences.mean()) for pairs in used.values()],
         probability_of_improvement=across.probability_of_improvement(ours, theirs),
         improvement_low=chance_low,
         improvement_high=chance_high,

@@ -10,12 +10,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from cotdistill.analysis import crossed
 from cotdistill.common.errors import UserError
 from cotdistill.common.seeds import derive
 from cotdistill.tables.columns import BLOCK
 
-Answers = Mapping[str, "pd.Series[bool]"]
-"""run id -> correct, by example id, sorted by it"""
+Answers = Mapping[str, pd.DataFrame]
+"""run id -> `correct` and `group`, by example id, sorted by it"""
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,8 @@ class Pairs:
     baseline: NDArray[np.bool_]
     missing: list[str]
     unpaired: list[str]
+    groups: NDArray[np.object_]
+    """the group of each example: those of one group are not independent, as they share a text"""
 
     @property
     def differences(self) -> NDArray[np.float64]:
@@ -34,20 +37,42 @@ class Pairs:
         return self.proposed.astype(np.float64) - self.baseline
 
     @property
+    def units(self) -> NDArray[np.float64]:
+        """Seeds x groups: what the differences are where groups are the units, see `crossed.gather`."""
+        return crossed.gather(self.differences, self.groups)
+
+    @property
     def n_examples(self) -> int:
         return int(self.proposed.shape[1])
 
+    @property
+    def n_groups(self) -> int:
+        return len(set(self.groups))
+
 
 def group_answers(examples: pd.DataFrame) -> Answers:
-    """Return what each run answered. Raises UserError when it answered an example twice."""
+    """Return what each run answered. Raises UserError when it answered an example twice.
+
+    examples: with `run`, `example`, `correct` and, where examples share a text, `group`; one without a group
+    is a group of its own.
+    """
+    examples = examples.assign(group=_fill_groups(examples))
     found = {}
     for run, part in examples.groupby("run", sort=True):
-        by_example = pd.Series(part["correct"].to_numpy(dtype=bool), index=part["example"].astype(str))
+        by_example = part.set_index(part["example"].astype(str))[["correct", "group"]]
         if by_example.index.has_duplicates:
             twice = by_example.index[by_example.index.duplicated()][0]
             raise UserError(f"run '{run}': example '{twice}' stands twice among its answers; expected once")
         found[str(run)] = by_example.sort_index()
     return found
+
+
+def _fill_groups(examples: pd.DataFrame) -> pd.Series[str]:
+    own = "example " + examples["example"].astype(str)
+    if "group" not in examples:
+        return own
+    named = examples["group"].fillna("").astype(str)
+    return ("group " + named).where(named != "", own)
 
 
 def split_blocks(runs: pd.DataFrame, baseline: str) -> list[tuple[dict[str, Any], pd.DataFrame]]:
@@ -85,8 +110,12 @@ def pair_runs(block: pd.DataFrame, method: str, baseline: str, answers: Answers)
         f"{done[method][seed]}: other test examples than most seeds" for seed in alike if seed not in seeds
     ]
     shape = (len(seeds), len(common))
-    sides = [np.array([alike[seed][side] for seed in seeds], dtype=bool).reshape(shape) for side in (0, 1)]
-    return Pairs(seeds, sides[0], sides[1], missing, unpaired)
+    sides = [
+        np.array([alike[seed][side]["correct"] for seed in seeds], dtype=bool).reshape(shape)
+        for side in (0, 1)
+    ]
+    groups = alike[seeds[0]][0]["group"].to_numpy(dtype=object) if seeds else np.array([], dtype=object)
+    return Pairs(seeds, sides[0], sides[1], missing, unpaired, groups)
 
 
 def make_rng(purpose: str, key: dict[str, Any], *names: str) -> np.random.Generator:

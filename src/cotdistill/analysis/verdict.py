@@ -187,8 +187,8 @@ def _list_places(rows: list[Evidence], varying: list[str]) -> str:
 
 def _write_paragraph(where: str, full: list[Evidence], others: list[Evidence]) -> str:
     """Return a paragraph on one block: the methods in question in full, the others in a clause each."""
-    tests = sorted({row.n_test for row in [*full, *others] if row.n_test is not None})
-    size = f" ({join_names([format_count(n, 'test example') for n in tests], 'or')})" if tests else ""
+    sizes = dict.fromkeys(_describe_test(row) for row in [*full, *others] if row.n_test is not None)
+    size = f" ({join_names(list(sizes), 'or')})" if sizes else ""
     parts = [_write_sentences(row) for row in full]
     clauses = [
         f"{row.method} {format_points(row.difference)} "
@@ -199,6 +199,11 @@ def _write_paragraph(where: str, full: list[Evidence], others: list[Evidence]) -
     if clauses:
         parts.append(f"For orientation, against {others[0].baseline}: {join_names(clauses)}.")
     return f"{where}{size}: " + " ".join(parts or ["nothing to compare."])
+
+
+def _describe_test(row: Evidence) -> str:
+    count = format_count(row.n_examples, "test example")
+    return count if row.n_groups in (None, row.n_test) else f"{count} in {row.n_groups} groups"
 
 
 def _shorten_decision(row: Evidence) -> str:
