@@ -117,7 +117,7 @@ def test_asdiv_extends_svamps_train_after_the_cut(made_root: Path) -> None:
 def test_asdiv_labels(formula: str, answer: str, label: str | None, tmp_path: Path) -> None:
     fields = {"Body": "b", "Question": "q", "Formula": formula, "Answer": answer}
     (tmp_path / "rows.json").write_text("{}\n")
-    record = Record(tmp_path / "rows.json", 0, fields)
+    record = Record(tmp_path / "rows.json", 0, fields, 1)
     found = adapter("asdiv")
     assert isinstance(found, ReleaseAdapter)
     if label is None:

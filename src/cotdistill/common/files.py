@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from cotdistill.common.errors import UserError
+from cotdistill.common.text import parse_lines, read_text
 
 
 @contextlib.contextmanager
@@ -139,13 +140,19 @@ def replace_non_finite(value: Any) -> Any:
 
 def read_json(path: Path) -> Any:
     """Parse a JSON file. Raises UserError naming the file, and line and column of a fault."""
+    text = read_text(path)
     try:
-        return json.loads(_read_text(path))
+        return json.loads(text)
     except json.JSONDecodeError as error:
-        raise UserError(
-            f"{path}:{error.lineno}: not valid JSON ({error.msg}, column {error.colno}); "
-            "the file may be truncated"
-        ) from error
+        if error.msg == "Extra data":
+            cause = "more than one JSON value; expected one"
+        else:
+            # a fault before the last line is no sign of a file that was cut off
+            last = error.lineno > text.rstrip().count("\n")
+            cause = f"not valid JSON ({error.msg}, column {error.colno})"
+            cause += "; the file may be truncated" if last and text.strip() else ""
+            cause += "" if text.strip() else "; the file is empty"
+        raise UserError(f"{path}:{error.lineno}: {cause}") from error
     except (RecursionError, ValueError) as error:  # nested too deep, or an integer of thousands of digits
         raise UserError(f"{path}: not JSON that can be read ({error})") from error
 
@@ -175,34 +182,7 @@ def read_sealed(path: Path, remedy: str) -> dict[str, Any]:
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
     """Parse JSON lines, one object a line. Raises UserError naming the file and the line."""
-    rows = []
-    # split on "\n" alone: str.splitlines also splits on U+2028, which JSON strings may hold
-    for number, line in enumerate(_read_text(path).split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise UserError(
-                f"{path}:{number}: not valid JSON ({error.msg}); the file may be truncated"
-            ) from error
-        except (RecursionError, ValueError) as error:
-            raise UserError(f"{path}:{number}: not JSON that can be read ({error})") from error
-        if not isinstance(row, dict):
-            raise UserError(f"{path}:{number}: expected a JSON object, found {type(row).__name__}")
-        rows.append(row)
-    return rows
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return Path(path).read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: no such file") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 text (byte {error.start})") from error
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+    return [row for _, row in parse_lines(path, read_text(path))]
 
 
 def digest(value: Any) -> str:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from datasets import DatasetDict
 
 __all__ = [
-    "COLUMNS", "SPLITS", "Accuracy", "adapter", "choose_subset", "compute_checksum", "load",
+    "COLUMNS", "SPLITS", "Accuracy", "adapter", "choose_subset", "compute_checksum", "find_unread", "load",
     "measure_teacher",
 ]  # fmt: skip
 
@@ -42,10 +42,7 @@ def load(name: str, root: Path | str | None = None, *, path: Path | str | None =
     """
     from datasets import Dataset, DatasetDict, Features, Value
 
-    source = adapter(name)
-    if source.needs_path and path is None:
-        raise UserError(f"dataset '{name}': 'path' is missing; expected the folder of its files")
-    folder = Path(path) if path and source.needs_path else resolve_root(path if path is not None else root)
+    source, folder = adapter(name), _find_folder(name, root, path)
     splits = source.read(folder)
     if "valid" not in splits:
         rows = splits["train"]
@@ -56,3 +53,18 @@ def load(name: str, root: Path | str | None = None, *, path: Path | str | None =
     text = Value("string")
     features = Features({column: [text] if column == "options" else text for column in COLUMNS})
     return DatasetDict({split: Dataset.from_list(splits[split], features=features) for split in SPLITS})
+
+
+def find_unread(name: str, root: Path | str | None = None, *, path: Path | str | None = None) -> list[str]:
+    """Return a line about each file or column that looks like a part of the data and is not read by `load`.
+
+    Arguments as for `load`, which must have succeeded before.
+    """
+    return adapter(name).find_unread(_find_folder(name, root, path))
+
+
+def _find_folder(name: str, root: Path | str | None, path: Path | str | None) -> Path:
+    needs_path = adapter(name).needs_path
+    if needs_path and path is None:
+        raise UserError(f"dataset '{name}': 'path' is missing; expected the folder of its files")
+    return Path(path) if path and needs_path else resolve_root(path if path is not None else root)

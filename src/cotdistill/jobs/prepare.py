@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -9,12 +10,14 @@ from pathlib import Path
 from cotdistill import data, methods, students
 from cotdistill.common.files import digest
 from cotdistill.config.models import DatasetEntry, Experiment, StudentEntry
+from cotdistill.data.checks import Demands, check_splits
 from cotdistill.data.prepared import CHECKED, check_joins, is_current, write_prepared
 from cotdistill.data.splits import compute_checksum, measure_teacher
 from cotdistill.data.tasks import SHARED_LITERALS
 from cotdistill.data.tokenizers import load_tokenizer
 from cotdistill.methods import Method
 from cotdistill.runs.code import compute_preparation_code, digest_preparation_settings
+from cotdistill.runs.grid import expand
 
 
 def prepare(experiment: Experiment, dataset: DatasetEntry, student: StudentEntry, folder: Path) -> bool:
@@ -25,6 +28,10 @@ def prepare(experiment: Experiment, dataset: DatasetEntry, student: StudentEntry
     """
     splits = data.load(dataset.adapter, experiment.data_root, path=dataset.path)
     answer = dataset.answer or data.adapter(dataset.adapter).answer
+    found = check_splits(dataset.name, splits, _find_demands(experiment, dataset, student, answer))
+    found += data.find_unread(dataset.adapter, experiment.data_root, path=dataset.path)
+    for line in found:
+        print(f"warning: {line}", file=sys.stderr, flush=True)
     checksum, source = compute_checksum(splits), students.describe_source(student)
     settings = digest_preparation_settings(dataset, student)
     key = digest([settings, compute_preparation_code(dataset, student), checksum, source])
@@ -45,6 +52,21 @@ def prepare(experiment: Experiment, dataset: DatasetEntry, student: StudentEntry
     }
     write_prepared(folder, key, about, splits, partial(students.make_tokenizer, student), own)
     return True
+
+
+def _find_demands(
+    experiment: Experiment, dataset: DatasetEntry, student: StudentEntry, answer: str
+) -> Demands:
+    """Return what the grid's runs of a pair take from its rows."""
+    runs = [run for run in expand(experiment) if (run.dataset, run.student) == (dataset, student)]
+    entries = {run.method.name: run.method for run in runs}
+    rationales = tuple(
+        name
+        for name, entry in entries.items()
+        if any("rationale" in task.target for task in methods.build(entry.method, entry.settings).tasks)
+    )
+    teacher_labels = any(run.labels == "teacher" for run in runs)
+    return Demands(answer, rationales, teacher_labels, data.adapter(dataset.adapter).needs_release)
 
 
 def list_own_literals(built: Sequence[Method]) -> list[str]:
