@@ -124,7 +124,7 @@ def test_options_are_tokenised_with_the_data(pair: Any):
         rows = [json.loads(line) for line in file.read_text().splitlines()]
         for number, row in enumerate(rows):
             if number % 2:
-                row["options"] = [row["label"], "dark blue"]
+                row["options"] = [row["label"], "pink"]
         file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     pair()
     made = Prepared(pair.folder)

@@ -12,6 +12,7 @@ ONE_A_LINE = "expected one JSON object a line"
 
 _UTF16 = ("UTF-16 text", "save it as UTF-8, as with iconv -f UTF-16 -t UTF-8")
 _FORMATS = {  # the bytes that a file of another format begins with: what it is, and what to do
+    b"\xff\xfe\0\0": ("UTF-32 text", "save it as UTF-8, as with iconv -f UTF-32 -t UTF-8"),
     b"\xff\xfe": _UTF16,
     b"\xfe\xff": _UTF16,
     b"\x1f\x8b": ("compressed with gzip", "unpack it first, as with gunzip"),
@@ -21,6 +22,7 @@ _FORMATS = {  # the bytes that a file of another format begins with: what it is,
     b"PK\x03\x04": ("a zip archive or an office document", "unpack it, or export it as text"),
     b"PAR1": ("a Parquet file", "convert it to text first"),
     b"ARROW1": ("an Arrow file", "convert it to text first"),
+    b"version https://git-lfs": ("the pointer that Git LFS keeps in place of the file", "git lfs pull"),
     b"SQLite format 3": ("a SQLite database", "export it as text first"),
 }
 
@@ -39,22 +41,24 @@ def read_text(path: Path) -> str:
     for start, (what, remedy) in _FORMATS.items():
         if content.startswith(start):
             raise UserError(f"{path}: {what}; expected UTF-8 text: {remedy}")
+    if b"\0" in content:
+        raise UserError(f"{path}{_describe_null_bytes(content)}")
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise UserError(f"{path}:{line}: not UTF-8 text (byte {error.start}); save it as UTF-8") from error
-    if "\0" in text:
-        raise UserError(f"{path}{_describe_null_bytes(text)}")
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def _describe_null_bytes(text: str) -> str:
-    pairs = text[:1000]
-    if set(pairs[1::2]) == {"\0"} or set(pairs[::2]) == {"\0"}:
+def _describe_null_bytes(content: bytes) -> str:
+    start = content[:200]
+    counts = sorted(half.count(0) / max(len(half), 1) for half in (start[::2], start[1::2]))
+    # of Latin letters, one byte of two is 0
+    if counts[0] < 0.1 and counts[1] > 0.7:
         what, remedy = _UTF16
         return f": {what}; expected UTF-8 text: {remedy}"
-    line = text.count("\n", 0, text.index("\0")) + 1
+    line = content.count(b"\n", 0, content.index(0)) + 1
     return f":{line}: a NUL byte; expected UTF-8 text: the file is damaged, as by a crash, or is no text"
 
 

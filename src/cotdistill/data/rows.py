@@ -25,7 +25,7 @@ class Row(TypedDict):
 MOST_CHARACTERS = 100_000
 """of one text: some 25,000 tokens, more than a T5 reads. A longer one is a mistake, such as a whole file in
 one line, which would keep a tokenizer busy for minutes"""
-MOST_OPTIONS = 500
+MOST_OPTIONS = 256
 """of one example. Each is one more target that is scored for each test example; published sets of intents
 and topics have at most some 200"""
 
@@ -52,7 +52,7 @@ def find_option_fault(label: str, options: Sequence[str]) -> str:
         return "column 'options': one is empty; expected texts"
     if len(set(options)) < 2:
         return (
-            f"column 'options': only {label!r:.60}; expected two that differ, or none at all for an open label "
-            "set"
+            f"column 'options': only {label!r:.60}; expected two that differ, or none at all for an open "
+            "label set"
         )
     return ""
