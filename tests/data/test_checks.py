@@ -215,7 +215,8 @@ def test_options_that_differ_by_case(write: Callable[..., Path]) -> None:
     ("options", "wanted"),
     [(["yes"], "only 'yes'"), (["yes", "yes"], "only 'yes'"), (["yes", " "], "one is empty"),
      (["yes", "\u200b"], "one is empty"), (["yes", ""], "one is empty"),
-     (["no", "Yes"], "one of the options"), (["yes", *map(str, range(5000))], "5001 of them; expected at most 256")],
+     (["no", "Yes"], "one of the options"),
+     (["yes", *map(str, range(5000))], "5001 of them; expected at most 256")],
 )  # fmt: skip
 def test_options_that_are_refused(
     options: list[str], wanted: str, write: Callable[..., Path], monkeypatch: Any

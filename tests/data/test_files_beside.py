@@ -89,6 +89,14 @@ def test_a_link_that_leads_nowhere_is_no_missing_validation_file(own: Path) -> N
     assert refuse(own) == f"{own / 'valid.jsonl'}: no such file"
 
 
+def test_a_folder_that_cannot_be_listed(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse_to_list(folder: Path) -> list[str]:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("cotdistill.data.found.os.listdir", refuse_to_list)
+    assert refuse(own) == f"cannot read {own}: Permission denied"
+
+
 def test_other_files_are_nobodys_business(own: Path) -> None:
     for name in ("README.md", "train.jsonl.bak", "notes.txt", "latest.json", "train_log.txt", "contest.csv",
                  "retrain.jsonl", ".train.jsonl.swp", "devices.json"):  # fmt: skip
@@ -144,10 +152,13 @@ def test_nothing_of_the_published_files_is_unread(name: str, dss_root: Path) -> 
 def test_a_column_that_is_nearly_an_optional_one(column: str, meant: str, own: Path) -> None:
     rows = [ROW, ROW, ROW | {column: "x"}]
     (own / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert refuse(own) == f"{own / 'train.jsonl'}:3: unknown column '{column}'; did you mean '{meant}'?"
+    assert refuse(own) == (
+        f"{own / 'train.jsonl'}:3: unknown column '{column}'; did you mean '{meant}'? Rename it, or leave it out"
+    )
 
 
-@pytest.mark.parametrize("column", ["explanation", "Label", "source", "idx", "teacher", "Rationale"])
+@pytest.mark.parametrize("column", ["explanation", "Label", "source", "idx", "teacher", "Rationale", "teacher_name",
+                                    "captions", "answer"])
 def test_other_columns_are_told_once_a_file(column: str, own: Path) -> None:
     rows = [ROW | {"teacher_label": "yes", column: number} for number in range(30)]
     (own / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

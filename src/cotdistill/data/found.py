@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -24,8 +25,14 @@ _OUTPUTS = re.compile(r"([a-z]+)[ _-]?cot(?![a-z])")
 
 
 def list_names(folder: Path) -> list[str]:
-    """Return the names in a folder, sorted: also those of links that lead nowhere."""
-    return sorted(path.name for path in folder.iterdir())
+    """Return the names in a folder, sorted: also those of links that lead nowhere.
+
+    Raises UserError where the folder cannot be read.
+    """
+    try:
+        return sorted(os.listdir(folder))
+    except OSError as error:
+        raise UserError(f"cannot read {folder}: {error.strerror or error}") from error
 
 
 def guess_split(name: str, prefix: str = "") -> str | None:

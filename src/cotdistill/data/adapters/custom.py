@@ -107,17 +107,19 @@ def _refuse_near_misses(record: Record) -> None:
             continue
         meant = _guess_column(name)
         if meant in absent:
-            raise record.fault(f"unknown column '{name:.60}'; did you mean '{meant}'?")
+            raise record.fault(
+                f"unknown column '{name:.60}'; did you mean '{meant}'? Rename it, or leave it out"
+            )
 
 
 def _guess_column(name: str) -> str | None:
     """Return the optional column that a name is nearly that of, if any."""
     bare = re.sub(r"[\W_]", "", name.lower())
-    plain = {re.sub("_", "", column): column for column in (*OPTIONAL, *OTHER_NAMES)}
-    # `id` is so short that half of all columns are near it
-    close = difflib.get_close_matches(bare, [key for key in plain if len(key) > 2], n=1, cutoff=0.75)
-    found = plain.get(bare) or (plain[close[0]] if close else None)
-    return OTHER_NAMES.get(found, found) if found else None
+    plain = {column.replace("_", ""): column for column in OPTIONAL}
+    others = {other.replace("_", ""): column for other, column in OTHER_NAMES.items()}
+    # `id` is so short that many names are near it
+    close = difflib.get_close_matches(bare, [key for key in plain if key != "id"], n=1, cutoff=0.85)
+    return plain.get(bare) or others.get(bare) or (plain[close[0]] if close else None)
 
 
 ADAPTER = Custom()
