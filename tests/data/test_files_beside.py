@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -93,7 +94,7 @@ def test_a_folder_that_cannot_be_listed(own: Path, monkeypatch: pytest.MonkeyPat
     def refuse_to_list(folder: Path) -> list[str]:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("cotdistill.data.found.os.listdir", refuse_to_list)
+    monkeypatch.setattr("cotdistill.data.found.os", SimpleNamespace(listdir=refuse_to_list))
     assert refuse(own) == f"cannot read {own}: Permission denied"
 
 
@@ -152,13 +153,14 @@ def test_nothing_of_the_published_files_is_unread(name: str, dss_root: Path) -> 
 def test_a_column_that_is_nearly_an_optional_one(column: str, meant: str, own: Path) -> None:
     rows = [ROW, ROW, ROW | {column: "x"}]
     (own / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert refuse(own) == (
-        f"{own / 'train.jsonl'}:3: unknown column '{column}'; did you mean '{meant}'? Rename it, or leave it out"
-    )
+    line = refuse(own)
+    assert line.startswith(f"{own / 'train.jsonl'}:3: unknown column '{column}'; did you mean '{meant}'? ")
 
 
-@pytest.mark.parametrize("column", ["explanation", "Label", "source", "idx", "teacher", "Rationale", "teacher_name",
-                                    "captions", "answer"])
+@pytest.mark.parametrize(
+    "column",
+    ["explanation", "Label", "source", "idx", "teacher", "Rationale", "teacher_name", "captions", "answer"],
+)
 def test_other_columns_are_told_once_a_file(column: str, own: Path) -> None:
     rows = [ROW | {"teacher_label": "yes", column: number} for number in range(30)]
     (own / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
