@@ -7,20 +7,24 @@ from functools import partial
 from pathlib import Path
 
 from cotdistill import data, methods, students
-from cotdistill.common.files import digest
+from cotdistill.common.errors import UserError
+from cotdistill.common.files import digest, write_text
 from cotdistill.config.models import DatasetEntry, Experiment, StudentEntry
-from cotdistill.data.prepared import CHECKED, check_joins, is_current, write_prepared
+from cotdistill.data.prepared import CHECKED, WARNINGS, Prepared, check_joins, is_current, write_prepared
 from cotdistill.data.splits import compute_checksum, measure_teacher
 from cotdistill.data.tasks import SHARED_LITERALS
+from cotdistill.data.token_warnings import Aim, Limits, list_length_warnings, list_text_warnings
 from cotdistill.data.tokenizers import load_tokenizer
 from cotdistill.methods import Method
 from cotdistill.runs.code import compute_preparation_code, digest_preparation_settings
+from cotdistill.runs.grid import Run, expand
 
 
 def prepare(experiment: Experiment, dataset: DatasetEntry, student: StudentEntry, folder: Path) -> bool:
     """Parse and tokenise a pair into `folder`, atomically; return whether there was anything to do.
 
-    A folder that is sound and was made by this code from the same rows, settings and checkpoint is kept.
+    A folder that is sound and was made by this code from the same rows, settings and checkpoint is kept. Its
+    warnings are written anew either way: they depend on settings of the runs that the data do not depend on.
     Raises UserError on bad data, a bad student, or a tokenizer that does not fit a method's texts.
     """
     splits = data.load(dataset.adapter, experiment.data_root, path=dataset.path)
@@ -33,6 +37,7 @@ def prepare(experiment: Experiment, dataset: DatasetEntry, student: StudentEntry
     if is_current(folder, key):
         # a method that was added to the grid since may have texts of its own
         check_joins(splits["train"][:CHECKED]["input"], load_tokenizer(folder / "tokenizer"), own)
+        _write_warnings(experiment, dataset, student, folder)
         return False
     about = {
         "dataset": dataset.name,
@@ -44,7 +49,36 @@ def prepare(experiment: Experiment, dataset: DatasetEntry, student: StudentEntry
         "teacher": measure_teacher(splits, answer),
     }
     write_prepared(folder, key, about, splits, partial(students.make_tokenizer, student), own)
+    _write_warnings(experiment, dataset, student, folder)
     return True
+
+
+def _write_warnings(
+    experiment: Experiment, dataset: DatasetEntry, student: StudentEntry, folder: Path
+) -> None:
+    """Write what a person should know of the pair. Raises UserError where a method can never be right."""
+    pair, made = (dataset.name, student.name), Prepared(folder)
+    runs = [run for run in expand(experiment) if (run.dataset.name, run.student.name) == pair]
+    try:
+        lines = [*list_text_warnings(made), *_list_run_warnings(made, runs)]
+    except UserError as error:
+        raise UserError(f"dataset '{dataset.name}', student '{student.name}': {error}") from error
+    # one line each, whatever stands in the texts that they quote
+    lines = [" ".join(f"{dataset.name}, {student.name}: {line}".split()) for line in lines]
+    write_text(folder / WARNINGS, "".join(f"{line}\n" for line in lines))
+
+
+def _list_run_warnings(made: Prepared, runs: Sequence[Run]) -> list[str]:
+    """Return the warnings that depend on the settings of the pair's runs, the same for all of them."""
+    if not runs:
+        return []
+    training, evaluation = runs[0].training, runs[0].experiment.evaluation
+    limits = Limits(training.max_input_tokens, training.max_target_tokens, evaluation.max_new_tokens)
+    aims = []
+    for entry in {run.method.name: run.method for run in runs}.values():
+        method = methods.build(entry.method, entry.settings)
+        aims.append(Aim(entry.name, tuple(method.tasks), method.read_label))
+    return list_length_warnings(made, limits, aims, list(dict.fromkeys(run.labels for run in runs)))
 
 
 def list_own_literals(built: Sequence[Method]) -> list[str]:
