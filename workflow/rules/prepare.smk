@@ -28,6 +28,7 @@ rule prepare:
     params:
         grid=grid.grid,
         settings=by_job(grid.digest_data_settings),
+        warnings=by_job(grid.digest_warning_settings),
         root=by_job(grid.find_data_root),
         code=by_job(grid.fingerprint_preparation),
     log:

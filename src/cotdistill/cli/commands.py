@@ -39,6 +39,7 @@ def fetch(options: Options) -> None:
 
 def prepare(options: Options) -> None:
     """Parse and tokenise one (dataset, student) pair into Arrow, shared by all its runs."""
+    from cotdistill.data.prepared import read_warnings
     from cotdistill.jobs.prepare import prepare as run
     from cotdistill.runs.grid import find_prepared_folder
 
@@ -52,6 +53,8 @@ def prepare(options: Options) -> None:
     folder = find_prepared_folder(experiment, options.dataset, options.student)
     anew = run(experiment, datasets[options.dataset], students[options.student], folder)
     print(f"prepared {folder}" if anew else f"{folder}: already prepared, nothing to do")
+    for line in read_warnings(folder):
+        print(f"warning: {line}")
 
 
 def train(options: Options) -> int:

@@ -15,6 +15,7 @@ from cotdistill.data.adapters import ADAPTERS
 from cotdistill.data.release import resolve_root
 from cotdistill.data.rows import COLUMNS
 from cotdistill.data.splits import Accuracy, choose_subset, compute_checksum, cut_valid, measure_teacher
+from cotdistill.data.survival import strip_row
 
 if TYPE_CHECKING:
     from datasets import DatasetDict
@@ -38,7 +39,8 @@ def load(name: str, root: Path | str | None = None, *, path: Path | str | None =
 
     `root` is the data root, see `resolve_root`. `path` takes precedence over it: the folder of the files for
     `custom`, another data root for the others. Where the data has no validation split, one is cut from train
-    as published, see `cut_valid`. Raises UserError naming file and line of a fault.
+    as published, see `cut_valid`. Without end tokens at the end of what is to be written, see `strip_row`.
+    Raises UserError naming file and line of a fault.
     """
     from datasets import Dataset, DatasetDict, Features, Value
 
@@ -50,6 +52,8 @@ def load(name: str, root: Path | str | None = None, *, path: Path | str | None =
         splits |= {"train": [rows[index] for index in train], "valid": [rows[index] for index in valid]}
     splits["train"] = splits["train"] + source.extra_train(folder)
 
+    for split, rows in splits.items():
+        splits[split] = [strip_row(row, f"dataset '{name}', {split} row '{row['id']}'") for row in rows]
     text = Value("string")
     features = Features({column: [text] if column == "options" else text for column in COLUMNS})
     return DatasetDict({split: Dataset.from_list(splits[split], features=features) for split in SPLITS})

@@ -121,7 +121,8 @@ def _check_finite(value: float) -> float:
 
 
 def _is_same_text(prediction: str, gold: str) -> bool:
-    return prediction == gold
+    # an empty answer is none, also beside a gold label of which a tokenizer left nothing
+    return prediction == gold and bool(prediction.strip())
 
 
 def _is_same_value(prediction: str, gold: str) -> bool:
@@ -138,7 +139,7 @@ MATCHERS: dict[str, Callable[[str, str], bool]] = {"text": _is_same_text, "equat
 def is_right(kind: str, prediction: str, gold: str) -> bool:
     """Whether `prediction` is right: the same string ('text') or an equal value ('equation').
 
-    An equation without a value is wrong, even beside a gold equation without one.
+    An empty text is wrong, and so is an equation without a value, even beside a gold answer without one.
     Raises UserError for an unknown kind.
     """
     if kind not in MATCHERS:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from cotdistill.common.errors import UserError
 from cotdistill.config.models import Experiment
+from cotdistill.data.prepared import read_warnings
 from cotdistill.orchestration.progress import format_line, list_statuses
 from cotdistill.runs.experiment import load
 
@@ -125,9 +126,17 @@ def _print_partial(experiment: Experiment, folder: Path) -> None:
         print(f"\n{table.with_name('verdict.txt').read_text(encoding='utf-8')}", end="")
 
 
+def _print_warnings(folder: Path) -> None:
+    """Print each distinct warning that preparing wrote beside a pair's data."""
+    found = [line for path in sorted(folder.glob("prepared/*/*")) for line in read_warnings(path)]
+    for line in dict.fromkeys(found):
+        print(f"warning: {line}")
+
+
 def _print_results(experiment: Experiment, folder: Path) -> None:
     from cotdistill.report.comparison import summarize
 
+    _print_warnings(folder)
     print(summarize(experiment))
     print(f"table    {folder / 'tables' / 'comparison.md'} (also .html, .csv, .tex)")
     for figure in sorted((folder / "figures").glob("*.png")):

@@ -21,7 +21,13 @@ from cotdistill.data.adapters import ADAPTERS
 from cotdistill.orchestration.planning import WILDCARDS, by_number, make_wildcards
 from cotdistill.report.figures import FIGURES
 from cotdistill.runs import answers
-from cotdistill.runs.code import Stage, compute_code, compute_preparation_code, digest_preparation_settings
+from cotdistill.runs.code import (
+    Stage,
+    compute_code,
+    compute_preparation_code,
+    digest_preparation_settings,
+    digest_warning_settings,
+)
 from cotdistill.runs.experiment import parse
 from cotdistill.runs.folder import CHECKPOINTS, RunFiles
 from cotdistill.runs.grid import Run, expand, find_prepared_folder
@@ -176,6 +182,19 @@ class Workflow:
     def digest_data_settings(self, wildcards: Any) -> str:
         """Return a parameter: the digest of the settings that the prepared data depend on."""
         return digest_preparation_settings(*self._pair(wildcards))
+
+    def digest_warning_settings(self, wildcards: Any) -> str:
+        """Return a parameter: the digest of the settings that warnings on the prepared data depend on."""
+        return self._warning_settings[wildcards.dataset, wildcards.student]
+
+    @cached_property
+    def _warning_settings(self) -> dict[tuple[str, str], str]:
+        """The same for every pair, in one pass over the runs."""
+        found: dict[tuple[str, str], dict[tuple[str, str], Run]] = {}
+        for run in self.runs.values():
+            pair = found.setdefault((run.dataset.name, run.student.name), {})
+            pair.setdefault((run.method.name, run.labels), run)
+        return {pair: digest_warning_settings(runs.values()) for pair, runs in found.items()}
 
     def fingerprint_preparation(self, wildcards: Any) -> str:
         """Return a parameter: the fingerprint of preparing, and of the dataset's adapter."""
