@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from cotdistill.analysis import across, crossed
+from cotdistill.analysis.intervals import Interval, restrict
 from cotdistill.analysis.pairs import Answers, Pairs, group_answers, make_rng, pair_runs, split_blocks
 from cotdistill.tables.columns import SETTING
 
@@ -98,6 +99,12 @@ def _sum_up(
         mean = _average([
             (pairs, make_rng("bootstrap", where, method, baseline)) for where, pairs in used.values()
         ])  # fmt: skip
+    # what has no width is no certainty: it is not shown
+    bounds = (mean.low, mean.high, -1), (chance_low, chance_high, 0), (iqm_low, iqm_high, 0)
+    shown, likely, middle = (
+        restrict(Interval(len(used), math.nan, math.nan, low, high), least, 1, least_seeds=1)
+        for low, high, least in bounds
+    )
     return Overall(
         **key,
         method=method,
@@ -107,15 +114,15 @@ def _sum_up(
         left_out=left_out,
         n_runs=sum(map(len, ours)),
         difference=mean.mean,
-        low=mean.low,
-        high=mean.high,
+        low=shown.low,
+        high=shown.high,
         p=mean.p,
         probability_of_improvement=chance,
-        improvement_low=chance_low,
-        improvement_high=chance_high,
+        improvement_low=likely.low,
+        improvement_high=likely.high,
         iqm=across.interquartile_mean(ours),
-        iqm_low=iqm_low,
-        iqm_high=iqm_high,
+        iqm_low=middle.low,
+        iqm_high=middle.high,
     )
 
 
