@@ -99,12 +99,7 @@ def _sum_up(
         mean = _average([
             (pairs, make_rng("bootstrap", where, method, baseline)) for where, pairs in used.values()
         ])  # fmt: skip
-    # what has no width is no certainty: it is not shown
-    bounds = (mean.low, mean.high, -1), (chance_low, chance_high, 0), (iqm_low, iqm_high, 0)
-    shown, likely, middle = (
-        restrict(Interval(len(used), math.nan, math.nan, low, high), least, 1, least_seeds=1)
-        for low, high, least in bounds
-    )
+    shown = restrict(Interval(len(used), mean.mean, math.nan, mean.low, mean.high), -1, 1, least_seeds=1)
     return Overall(
         **key,
         method=method,
@@ -118,11 +113,11 @@ def _sum_up(
         high=shown.high,
         p=mean.p,
         probability_of_improvement=chance,
-        improvement_low=likely.low,
-        improvement_high=likely.high,
+        improvement_low=chance_low,
+        improvement_high=chance_high,
         iqm=across.interquartile_mean(ours),
-        iqm_low=middle.low,
-        iqm_high=middle.high,
+        iqm_low=iqm_low,
+        iqm_high=iqm_high,
     )
 
 

@@ -227,8 +227,9 @@ def _describe_one_seed(row: Evidence, measured: str) -> str:
         return (
             f"{method} against {baseline} cannot be told from {format_count(row.n_examples, 'test example')}."
         )
+    alone = "" if pd.isna(row.low) else " over the test examples alone"
     return (
-        f"{method} against {baseline} cannot be told from one seed: {measured} over the test examples alone, "
+        f"{method} against {baseline} cannot be told from one seed: {measured}{alone}, "
         f"McNemar's p {format_p(row.p_mcnemar[0])}. That is about these two trained models; how much "
         "another seed would change it is unknown."
     )
@@ -269,7 +270,7 @@ def _describe_overall(row: Overall, rows: list[Overall], varying: list[str]) -> 
     method = row.method
     chance = f"{row.probability_of_improvement:.2f}"
     between = "no interval, as every resample says the same"
-    if not pd.isna(row.improvement_low):
+    if row.improvement_low < row.improvement_high:
         between = f"95% interval {row.improvement_low:.2f} to {row.improvement_high:.2f}"
     return (
         f"Over {join_names(row.datasets)} together{where}: {method} against {row.baseline} "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,7 @@ from cotdistill.analysis.reported import Reported, read_protocol, read_reported,
 from cotdistill.analysis.words import format_count, format_percent
 from cotdistill.common.errors import list_some
 from cotdistill.common.text_tables import markdown_table, plain_table
-from cotdistill.report.measures import GROUPS, tabulate_group
+from cotdistill.report.measures import GROUPS, NOT_MEASURED, NOT_MEASURED_MEANS, tabulate_group
 from cotdistill.tables.columns import BLOCK
 
 ELSEWHERE = "Reported by the papers (other students, other protocol)"
@@ -113,6 +114,12 @@ def build_measure_tables(comparison: pd.DataFrame, measures: pd.DataFrame) -> li
             if table := tabulate_group(measures, part, group, varying):
                 found.append((group, Section(dataset, student, "", *table, [])))
     return found
+
+
+def list_measure_notes(tables: Iterable[tuple[str, Section]]) -> list[str]:
+    """Return the note on cells of the tables of measures that were not measured; none without such cells."""
+    shown = any(NOT_MEASURED in row for _, table in tables for row in table.rows)
+    return [f"{NOT_MEASURED_MEANS}."] if shown else []
 
 
 def _find_varying(comparison: pd.DataFrame) -> list[str]:
@@ -235,7 +242,8 @@ def render_markdown(
     header, rows = tabulate_reported(comparison)
     if rows:
         lines += [f"## {ELSEWHERE}", "", markdown_table(header, rows)]
-    lines += ["## Notes", "", *[f"- {note}" for note in list_notes(comparison, results)]]
+    notes = [*list_notes(comparison, results), *list_measure_notes(tables)]
+    lines += ["## Notes", "", *[f"- {note}" for note in notes]]
     return "\n".join(lines) + "\n"
 
 
