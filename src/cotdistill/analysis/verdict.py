@@ -180,8 +180,7 @@ def _write_paragraph(where: str, full: list[Evidence], others: list[Evidence]) -
     size = f" ({join_names([format_count(n, 'test example') for n in tests], 'or')})" if tests else ""
     parts = [_write_sentences(row) for row in full]
     clauses = [
-        f"{row.method} {format_points(row.difference)} "
-        f"({_describe_bounds(row)}; {_shorten_decision(row)})"
+        f"{row.method} {format_points(row.difference)} ({_describe_bounds(row)}; {_shorten_decision(row)})"
         for row in others
         if row.n_seeds > 0
     ]
