@@ -17,6 +17,7 @@ from typing import Any
 import pandas as pd
 
 from cotdistill.analysis import crossed, paired, power
+from cotdistill.analysis.intervals import Interval, restrict
 from cotdistill.analysis.pairs import Answers, Pairs, group_answers, make_rng, pair_runs, split_blocks
 from cotdistill.tables.columns import get_role
 
@@ -50,7 +51,8 @@ class Evidence:
     accuracy_baseline: float
     difference: float
     low: float
-    """95% interval and p as in `crossed.paired_bootstrap`; over examples alone with one seed"""
+    """95% interval and p as in `crossed.paired_bootstrap`; over examples alone with one seed. The interval is
+    cut at what is possible, and NaN where all differences are equal, as it has no width then"""
     high: float
     p: float
     p_holm: float
@@ -173,6 +175,9 @@ def _decide(contrast: _Contrast, p_holm: float, n_comparisons: int) -> Evidence:
         needed, why = power.count_seeds_needed(components, alpha)
     elif some:
         why = "one test example says nothing about the variation between examples"
+    # the decision rests on this bootstrap, so its interval is shown from two seeds on
+    low, high = (interval.low, interval.high) if interval else (math.nan, math.nan)
+    shown = restrict(Interval(n, difference, math.nan, low, high), -1, 1, least_seeds=1)
     decision = "unknown"
     if contrast.tested:
         decision = "no evidence" if p_holm >= ALPHA else "better" if difference > 0 else "worse"
@@ -191,8 +196,8 @@ def _decide(contrast: _Contrast, p_holm: float, n_comparisons: int) -> Evidence:
         accuracy=float(pairs.proposed.mean()) if some else math.nan,
         accuracy_baseline=float(pairs.baseline.mean()) if some else math.nan,
         difference=difference,
-        low=interval.low if interval else math.nan,
-        high=interval.high if interval else math.nan,
+        low=shown.low,
+        high=shown.high,
         p=contrast.p,
         p_holm=p_holm,
         n_comparisons=n_comparisons if components else 0,

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from cotdistill.analysis import across, crossed
+from cotdistill.analysis.intervals import Interval, restrict
 from cotdistill.analysis.pairs import Answers, Pairs, group_answers, make_rng, pair_runs, split_blocks
 from cotdistill.tables.columns import SETTING
 
@@ -98,6 +99,7 @@ def _sum_up(
         mean = _average([
             (pairs, make_rng("bootstrap", where, method, baseline)) for where, pairs in used.values()
         ])  # fmt: skip
+    shown = restrict(Interval(len(used), mean.mean, math.nan, mean.low, mean.high), -1, 1, least_seeds=1)
     return Overall(
         **key,
         method=method,
@@ -107,8 +109,8 @@ def _sum_up(
         left_out=left_out,
         n_runs=sum(map(len, ours)),
         difference=mean.mean,
-        low=mean.low,
-        high=mean.high,
+        low=shown.low,
+        high=shown.high,
         p=mean.p,
         probability_of_improvement=chance,
         improvement_low=chance_low,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from cotdistill.analysis.evidence import ALPHA, Evidence, read_evidence
+from cotdistill.analysis.intervals import LEAST_SEEDS, is_cut
 from cotdistill.analysis.overall import Overall, read_overall
 from cotdistill.analysis.words import (
     format_count,
@@ -20,8 +21,8 @@ from cotdistill.analysis.words import (
 from cotdistill.common.errors import list_some
 from cotdistill.tables.columns import SETTING
 
-LEAST_SEEDS, LEAST_EXAMPLES = 3, 100
-"""from here on simulations hold the intervals' coverage"""
+LEAST_EXAMPLES = 100
+"""from here on, and from LEAST_SEEDS, simulations hold the intervals' coverage"""
 
 RULE = (
     f"Rule: two methods differ where the corrected p is below {ALPHA}. The p-value and the 95% interval come "
@@ -159,7 +160,7 @@ def _list_differences(rows: list[Evidence], varying: list[str], name: bool) -> s
     shown = []
     for row in rows[:4]:
         who = f" for {row.method}" if name else ""
-        bounds = f"95% interval {format_interval(row.low, row.high)}, {format_count(row.n_seeds, 'seed')}"
+        bounds = f"{_describe_interval(row)}, {format_count(row.n_seeds, 'seed')}"
         size = format_points(row.difference)
         size = size.lstrip("+-") if row.decision in ("better", "worse") else size
         shown.append(f"{size} on {_name_place(row, varying)}{who} ({bounds})")
@@ -179,8 +180,7 @@ def _write_paragraph(where: str, full: list[Evidence], others: list[Evidence]) -
     size = f" ({join_names([format_count(n, 'test example') for n in tests], 'or')})" if tests else ""
     parts = [_write_sentences(row) for row in full]
     clauses = [
-        f"{row.method} {format_points(row.difference)} "
-        f"({format_interval(row.low, row.high)}; {_shorten_decision(row)})"
+        f"{row.method} {format_points(row.difference)} ({_describe_bounds(row)}; {_shorten_decision(row)})"
         for row in others
         if row.n_seeds > 0
     ]
@@ -198,7 +198,7 @@ def _write_sentences(row: Evidence) -> str:
     if n == 0:
         return f"{method} cannot be compared with {baseline}: no seed is finished for both."
     level = f"{format_percent(row.accuracy)}% against {format_percent(row.accuracy_baseline)}%"
-    measured = f"{level}, {format_points(row.difference)}, 95% interval {format_interval(row.low, row.high)}"
+    measured = f"{level}, {format_points(row.difference)}, {_describe_interval(row)}"
     if row.decision == "unknown":
         return _describe_one_seed(row, measured)
     said = {
@@ -208,7 +208,7 @@ def _write_sentences(row: Evidence) -> str:
     }[row.decision]
     first = f"{said}: {measured}, corrected p {format_p(row.p_holm)}, {format_count(n, 'seed')}."
     sentences = [first[:1].upper() + first[1:] if row.decision == "no evidence" else first]
-    if row.low == row.high == 0:
+    if row.difference == 0 and not row.low < row.high:
         return f"{sentences[0]} Both were right on the very same examples, with every seed."
     if row.decision == "no evidence":
         if row.low > 0 or row.high < 0:
@@ -222,12 +222,13 @@ def _write_sentences(row: Evidence) -> str:
 
 def _describe_one_seed(row: Evidence, measured: str) -> str:
     method, baseline = row.method, row.baseline
-    if row.n_seeds > 1 or pd.isna(row.low):
+    if row.n_seeds > 1 or row.n_examples < 2:
         return (
             f"{method} against {baseline} cannot be told from {format_count(row.n_examples, 'test example')}."
         )
+    alone = "" if pd.isna(row.low) else " over the test examples alone"
     return (
-        f"{method} against {baseline} cannot be told from one seed: {measured} over the test examples alone, "
+        f"{method} against {baseline} cannot be told from one seed: {measured}{alone}, "
         f"McNemar's p {format_p(row.p_mcnemar[0])}. That is about these two trained models; how much "
         "another seed would change it is unknown."
     )
@@ -267,12 +268,14 @@ def _describe_overall(row: Overall, rows: list[Overall], varying: list[str]) -> 
     left = f" Left out: {join_names(row.left_out)}." if row.left_out else ""
     method = row.method
     chance = f"{row.probability_of_improvement:.2f}"
-    between = f"{row.improvement_low:.2f} to {row.improvement_high:.2f}"
+    between = "no interval, as every resample says the same"
+    if row.improvement_low < row.improvement_high:
+        between = f"95% interval {row.improvement_low:.2f} to {row.improvement_high:.2f}"
     return (
         f"Over {join_names(row.datasets)} together{where}: {method} against {row.baseline} "
-        f"{format_points(row.difference)}, 95% interval {format_interval(row.low, row.high)}, "
+        f"{format_points(row.difference)}, {_describe_interval(row)}, "
         f"p {format_p(row.p)} (not corrected, no part of the rule). A run of {method} beats one of "
-        f"{row.baseline} with probability {chance} (95% interval {between}); {level}.{left}"
+        f"{row.baseline} with probability {chance} ({between}); {level}.{left}"
     )
 
 
@@ -315,6 +318,19 @@ def _list_limits(rows: list[Evidence], asked: list[Evidence], together: bool) ->
 
 
 # --- words
+
+
+def _describe_interval(row: Evidence | Overall) -> str:
+    """Return the 95% interval of a difference in words, or why there is none."""
+    bounds = _describe_bounds(row)
+    return bounds if pd.isna(row.low) else f"95% interval {bounds}"
+
+
+def _describe_bounds(row: Evidence | Overall) -> str:
+    if pd.isna(row.low):
+        return "no interval, as all differences are equal"
+    cut = ", cut at what is possible" if is_cut(row.low, row.high, -1, 1) else ""
+    return format_interval(row.low, row.high) + cut
 
 
 def _name_place(row: Evidence, varying: list[str]) -> str:

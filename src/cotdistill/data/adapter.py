@@ -12,6 +12,7 @@ from typing import Any
 from cotdistill.common.errors import UserError, list_some, suggest
 from cotdistill.common.files import read_json
 from cotdistill.common.text import parse_lines, read_text
+from cotdistill.common.text_units import find_words
 from cotdistill.data.answers import Kind
 from cotdistill.data.found import (
     SPLIT_NAMES,
@@ -142,7 +143,8 @@ def find_named_option(text: str, options: Sequence[str]) -> str:
 
     An option is named where its whole words occur in the text, in any case; a plural's ending on the last
     word is ignored ("clubs" names "club"), and an option within a longer named one does not count ("cup" in
-    "coffee cup").
+    "coffee cup"). Words are those of `find_words`: of scripts without spaces each character is one, so an
+    option of several is found as a part of the text.
     """
     padded = f" {_join_words(text)} "
     named = [(option, words) for option in dict.fromkeys(options) if (words := _join_words(option))
@@ -153,7 +155,7 @@ def find_named_option(text: str, options: Sequence[str]) -> str:
 
 
 def _join_words(text: str) -> str:
-    return " ".join(re.findall(r"[\w']+", text.lower()))
+    return " ".join(find_words(text, "_'"))
 
 
 def _read_output_batch(path: Path) -> list[str]:
@@ -185,6 +187,8 @@ class Adapter(ABC):
     """the rows come from the published archive, see `cotdistill.data.release`"""
     needs_path: bool = False
     """`root` is the folder of the files itself, which has no default place"""
+    reads_open_labels: bool = False
+    """`stated_label` can read a label where there are no options to choose from"""
 
     @abstractmethod
     def read(self, root: Path) -> dict[str, list[Row]]:

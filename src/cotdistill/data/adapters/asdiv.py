@@ -41,6 +41,7 @@ class Asdiv(ReleaseAdapter):
 
     name = "asdiv"
     answer = "equation"
+    reads_open_labels = True
     licence = "ASDiv: CC BY-NC 4.0 (non-commercial use only); SVAMP: MIT; PaLM outputs: Apache-2.0"
     source = "ASDiv (Miao et al. 2020) and SVAMP (Patel et al. 2021), DSS release"
 
