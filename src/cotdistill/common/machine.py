@@ -12,7 +12,7 @@ MEMBERSHIP = Path("/proc/self/cgroup")
 
 
 def count_cores() -> int:
-    """Return how many cores this process may use: its affinity, its control group's share, its Slurm job's."""
+    """Return how many cores this process may use: its affinity, control group's share, Slurm job's."""
     found = [len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1]
     if "SLURM_JOB_ID" in os.environ and (given := _parse(os.environ.get("SLURM_CPUS_ON_NODE", ""))):
         found.append(given)  # a cluster that does not bind processes to cores says it here alone
@@ -37,10 +37,16 @@ def measure_memory_mb() -> int | None:
         for name in ("memory.max", "memory.limit_in_bytes"):
             if limit := _parse(_read(folder / name)):
                 found.append(limit)
+    limits = [limit // 2**20 for limit in found]
+    if (space := measure_address_space_mb()) is not None:
+        limits.append(space)
+    return min(limits) if limits else None
+
+
+def measure_address_space_mb() -> int | None:
+    """Return the MB of addresses that `ulimit -v` allows this process; None where it sets no limit."""
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
-    if limit != resource.RLIM_INFINITY:
-        found.append(limit)
-    return min(found) // 2**20 if found else None
+    return None if limit == resource.RLIM_INFINITY else limit // 2**20
 
 
 def _list_groups(controller: str) -> list[Path]:

@@ -46,5 +46,5 @@ DROPOUT = 0.95
 """what is kept is divided by 1 - dropout, which float32 rounds to 0 near 1"""
 VOCABULARY = 1_000_000
 """pieces of a tokenizer: four times those of the largest that are in use"""
-RUNS = 100_000
-"""of one grid: Snakemake plans some hundred jobs a second"""
+RUNS = 20_000
+"""of one grid: Snakemake plans some hundred jobs a second, and a report that nobody can read has no use"""

@@ -13,6 +13,8 @@ OVERCOMMIT = 8
 """threads a core, above which they only wait for each other; fewer are slow, but give the same numbers"""
 WEIGHT_BYTES = 4
 """a weight in float32"""
+LIBRARIES_MB = 1_500
+"""addresses that torch and transformers take on Linux before there is a student (1,300 MB were too few)"""
 COPIES = 4
 """of each weight while it is trained: itself, its gradient, and AdamW's two means"""
 
@@ -41,8 +43,7 @@ def check_settings(run: Run, where: str) -> None:
     if parts > training.batch_size:
         raise UserError(
             f"{who}: 'training.batch_size' of {training.batch_size:,} cannot be cut into {parts:,} parts "
-            f"(accumulation {training.accumulation:,} x gpus {training.gpus:,}); expected at least an example "
-            "a part"
+            f"(accumulation {training.accumulation:,} x gpus {training.gpus:,}); expected an example a part"
         )
     least = estimate_mb(run, training.device, vocabulary=0)
     if least > compute.mem_mb:
@@ -68,26 +69,34 @@ def estimate_mb(run: Run, device: str, vocabulary: int) -> int:
 def find_shortage(run: Run, device: str, vocabulary: int = 0) -> str | None:
     """Return in words what a job of this run lacks on this machine; None where it lacks nothing.
 
-    device: 'cpu' or 'cuda', or 'auto' where it is not known yet. vocabulary: tokens of a student from scratch.
+    device: 'cpu' or 'cuda', or 'auto' where it is not known yet. vocabulary: its tokens.
     """
     processes, threads = run.training.gpus, run.student.compute.threads
     cores = machine.count_cores()
     if device == "cpu" and processes > cores:
-        return (
-            f"{processes:,} CPU processes ('training.gpus') on {_name(cores)}; expected at most a process a core"
-        )
+        return f"{processes:,} CPU processes ('training.gpus') on {_name(cores)}; expected at most one a core"
     if processes * threads > OVERCOMMIT * cores:
         return (
-            f"{processes * threads:,} threads ('compute.threads' of each process) on {_name(cores)}; expected "
-            f"at most {OVERCOMMIT} a core"
+            f"{processes * threads:,} threads ('compute.threads' of each process) on {_name(cores)}; "
+            f"expected at most {OVERCOMMIT} a core"
         )
     needed, there = estimate_mb(run, device, vocabulary), machine.measure_memory_mb()
     if there is not None and needed > there:
         return (
-            f"{needed:,} MB for the student's weights and what trains them, of {there:,} MB that this job may "
-            "have; expected smaller d_model, d_ff, d_kv, heads, layers or vocabulary"
+            f"{needed:,} MB for the student's weights and what trains them, of {there:,} MB that there are; "
+            "expected smaller d_model, d_ff, d_kv, heads, layers or vocabulary"
         )
     return None
+
+
+def check_address_space() -> None:
+    """Raise UserError where `ulimit -v` leaves too little for torch: its libraries would end the process."""
+    limit = machine.measure_address_space_mb()
+    if limit is not None and limit < LIBRARIES_MB:
+        raise UserError(
+            f"`ulimit -v` allows {limit:,} MB of addresses; expected at least {LIBRARIES_MB:,} MB, which "
+            "torch and transformers take when they are imported"
+        )
 
 
 def check_machine(run: Run, device: str, vocabulary: int = 0) -> None:
