@@ -71,7 +71,7 @@ class Training(Strict):
     batch_size: int = Field(64, ge=1, le=bounds.BATCH)
     """examples a step, over all processes and accumulated micro-batches"""
     accumulation: int = Field(1, ge=1, le=bounds.BATCH)
-    """micro-batches a batch is cut into; the gradient is that of the whole batch"""
+    """micro-batches a batch is cut into, at most one an example; the gradient is that of the whole batch"""
     learning_rate: Number = Field(5e-5, ge=bounds.SMALLEST, le=bounds.LARGEST)
     """peak learning rate of AdamW"""
     warmup_steps: int = Field(0, ge=0, le=bounds.STEPS)

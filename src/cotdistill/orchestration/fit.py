@@ -36,14 +36,15 @@ def list_warnings(experiment: Experiment, estimate: Callable[[Run], float | None
     for run in _choose_kinds(experiment):
         pair = f"{run.dataset.name} with {run.student.name}"
         time = _compare_time(run, estimate(run))
-        found = (_compare_machine(run), _compare_memory(run), time, _count_passes(run))
+        found = (_compare_machine(run), _compare_memory(run), time, _compare_rows(run))
         lines += [f"warning: {pair}: {words}" for words in found if words]
     return lines
 
 
 def _choose_kinds(experiment: Experiment) -> list[Run]:
-    """Return a run for each pair of dataset and student, on which their resources depend alone."""
-    return list({(run.dataset.name, run.student.name): run for run in expand(experiment)}.values())
+    """Return a run for each pair of dataset and student, whose jobs ask for the same: that of fewest rows."""
+    runs = sorted(expand(experiment), key=lambda run: -run.fraction)
+    return list({(run.dataset.name, run.student.name): run for run in runs}.values())
 
 
 def _compare_machine(run: Run) -> str | None:
@@ -68,20 +69,22 @@ def _compare_time(run: Run, hours: float | None) -> str | None:
     if hours is None or hours * 60 <= limit:
         return None
     return (
-        f"a run takes about {hours * 60:.0f} minutes, 'compute.runtime' is {limit:,}: a cluster would stop it "
-        "and start it again"
+        f"a run takes about {hours * 60:.0f} minutes, 'compute.runtime' is {limit:,}: a cluster would stop "
+        "it and start it again"
     )
 
 
-def _count_passes(run: Run) -> str | None:
-    """Say where the steps pass the training rows very often; nothing where the data are not prepared yet."""
+def _compare_rows(run: Run) -> str | None:
+    """Say where a batch is all training rows, or the steps pass them very often; nothing before preparing."""
     try:
         rows = int(read_json(run.prepared / "manifest.json")["sizes"]["train"])
     except (UserError, OSError, KeyError, TypeError, ValueError):
         return None
     training = run.training
     used = max(1.0, rows * run.fraction)
-    passes = training.steps / max(1.0, used / training.batch_size)
+    if training.batch_size >= 2 * used:
+        return f"batches of {training.batch_size:,} ('training.batch_size') hold all {used:,.0f} rows"
+    passes = training.steps * training.batch_size / used
     if passes <= PASSES:
         return None
     return f"{training.steps:,} steps pass {used:,.0f} training rows {passes:,.0f} times: is that meant?"

@@ -39,17 +39,16 @@ def check_settings(run: Run, where: str) -> None:
             f"{who}: 'training.warmup_steps' is {training.warmup_steps:,} of {training.steps:,} steps: the "
             "learning rate would never reach its peak; expected at most 'training.steps'"
         )
-    parts = training.accumulation * training.gpus
-    if parts > training.batch_size:
+    if training.gpus > training.batch_size:  # of more micro-batches than examples some are left out
         raise UserError(
-            f"{who}: 'training.batch_size' of {training.batch_size:,} cannot be cut into {parts:,} parts "
-            f"(accumulation {training.accumulation:,} x gpus {training.gpus:,}); expected an example a part"
+            f"{who}: 'training.gpus' is {training.gpus:,} for batches of {training.batch_size:,} examples: "
+            "some processes would have none; expected at most 'training.batch_size'"
         )
     least = estimate_mb(run, training.device, vocabulary=0)
     if least > compute.mem_mb:
         raise UserError(
-            f"{who}: the student's layers alone take {least:,} MB to train, 'compute.mem_mb' is "
-            f"{compute.mem_mb:,}; expected more memory, or smaller d_model, d_ff, d_kv, heads or layers"
+            f"{who}: the layers alone take {least:,} MB ('training.gpus': {training.gpus:,}), "
+            f"'compute.mem_mb' is {compute.mem_mb:,}; expected more memory, or smaller d_model, d_ff, d_kv, heads or layers"
         )
 
 
