@@ -48,7 +48,8 @@ def check_settings(run: Run, where: str) -> None:
     if least > compute.mem_mb:
         raise UserError(
             f"{who}: the layers alone take {least:,} MB ('training.gpus': {training.gpus:,}), "
-            f"'compute.mem_mb' is {compute.mem_mb:,}; expected more memory, or smaller d_model, d_ff, d_kv, heads or layers"
+            f"'compute.mem_mb' is {compute.mem_mb:,}; expected more memory, or smaller "
+            "d_model, d_ff, d_kv, heads or layers"
         )
 
 
