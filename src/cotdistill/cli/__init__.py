@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from cotdistill import __version__
-from cotdistill.common.errors import UserError
+from cotdistill.common.errors import UserError, describe_shortage
 from cotdistill.common.stopping import PREEMPTED, Preempted
 
 FAILED = 1
@@ -43,6 +43,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("error: interrupted", file=sys.stderr)
         return 130
+    except Exception as error:
+        if (shortage := describe_shortage(error)) is None:
+            raise
+        print(f"error: {shortage}", file=sys.stderr)
     return FAILED
 
 

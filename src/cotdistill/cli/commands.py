@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from cotdistill.common import machine
 from cotdistill.common.errors import UserError, make_unknown_error
 from cotdistill.common.files import write_json
 from cotdistill.jobs.manners import guard
 from cotdistill.runs.experiment import load
+from cotdistill.runs.limits import check_address_space
 
 Options = argparse.Namespace
 
@@ -63,6 +66,7 @@ def train(options: Options) -> int:
 
     run = _run(options)
     with guard(run):
+        check_address_space()
         if run.training.gpus > 1 and "RANK" not in os.environ:
             return launch(run)
         _go_offline()
@@ -76,6 +80,7 @@ def evaluate(options: Options) -> None:
     """Evaluate a trained run on test, by the strict and the published protocol."""
     run = _run(options)
     with guard(run):
+        check_address_space()
         _go_offline()
         from cotdistill.jobs.evaluate import evaluate as run_evaluation
 
@@ -179,12 +184,32 @@ def _go_offline() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
+DAY = 86_400
+"""the longest time to wait, in seconds"""
+
+
 def _parse_seconds(text: str) -> float:
     """Parse a time to wait: a number above 0."""
-    value = float(text)
-    if not 0 < value <= 86400:
-        raise ValueError
-    return value
+    if (value := _parse_seconds_or_none(text)) > 0:
+        return value
+    raise argparse.ArgumentTypeError(f"{text!r} is no time to wait; expected seconds above 0, up to {DAY:,}")
+
+
+def _parse_seconds_or_none(text: str) -> float:
+    """Parse a time to wait, where 0 is not to wait at all."""
+    with contextlib.suppress(ValueError):
+        if 0 <= (value := float(text)) <= DAY:
+            return value
+    raise argparse.ArgumentTypeError(f"{text!r} is no time to wait; expected seconds from 0 to {DAY:,}")
+
+
+def _parse_cores(text: str) -> int:
+    """Parse a number of jobs at once: no more than the cores here, as each has one to itself."""
+    cores = machine.count_cores()
+    if text.isascii() and text.isdigit() and len(text) < 20 and 1 <= int(text) <= cores:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} jobs at once; expected a whole number from 1 to {cores}, the "
+                                     "cores of this machine")  # fmt: skip
 
 
 def _print(paths: Any) -> None:
@@ -227,10 +252,11 @@ OPTIONS: dict[str, list[tuple[tuple[str, ...], dict[str, Any]]]] = {
         (("--follow",), {"type": _parse_seconds, "nargs": "?", "const": 5.0, "metavar": "SECONDS",
                          "help": "mirror runs in training too, every SECONDS (default: 5)"}),
     ],
-    "reproduce": [(("--cores",), {"type": int, "help": "jobs at once (default: all cores)"})],
+    "reproduce": [(("--cores",), {"type": _parse_cores, "metavar": "N",
+                                  "help": "jobs at once (default: all cores)"})],
     "doctor": [
         (("--profile",), {"metavar": "NAME", "help": "Snakemake profile (default: slurm where Slurm is)"}),
-        (("--job-timeout",), {"type": float, "default": 120.0, "metavar": "SECONDS",
+        (("--job-timeout",), {"type": _parse_seconds_or_none, "default": 120.0, "metavar": "SECONDS",
                               "help": "longest wait for the test job; 0: none (default: %(default)g)"}),
     ],
     "schema": [

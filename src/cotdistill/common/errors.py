@@ -32,6 +32,25 @@ def list_some(names: list[str], most: int) -> str:
     return ", ".join(names[:most]) + more
 
 
+SHORTAGES = (
+    "can't allocate memory", "cannot allocate memory", "unable to allocate", "out of memory", "bad_alloc",
+    "failed to map segment", "can't start new thread",
+)  # fmt: skip
+"""what torch, NumPy, the loader of libraries and Python say where memory or processes run out"""
+
+
+def describe_shortage(error: BaseException) -> str | None:
+    """Return what to say of an error that means too little memory; None for any other error."""
+    said = str(error).lower() if isinstance(error, (RuntimeError, ImportError, OSError)) else ""
+    if not isinstance(error, MemoryError) and not any(words in said for words in SHORTAGES):
+        return None
+    return (
+        f"not enough memory here ({describe_error(error)}); give more (compute.mem_mb on a cluster, `ulimit "
+        "-v`), or a smaller student, training.batch_size or evaluation.batch_size, or more "
+        "training.accumulation"
+    )
+
+
 def describe_error(error: BaseException) -> str:
     """Return the kind of a foreign error and the first line of its message, at most 200 characters of it."""
     text = str(error).strip().split("\n")[0]

@@ -21,6 +21,8 @@ from pydantic import (
     model_validator,
 )
 
+from cotdistill.config import bounds
+
 
 def _refuse_bool(value: Any) -> Any:
     if isinstance(value, bool):
@@ -64,39 +66,39 @@ def _without_defaults(schema: dict[str, Any]) -> None:
 class Training(Strict):
     """How a student is trained. Defaults are the published hyperparameters of both papers."""
 
-    steps: int = Field(10_000, ge=1)
+    steps: int = Field(10_000, ge=1, le=bounds.STEPS)
     """optimiser steps"""
-    batch_size: int = Field(64, ge=1)
+    batch_size: int = Field(64, ge=1, le=bounds.BATCH)
     """examples a step, over all processes and accumulated micro-batches"""
-    accumulation: int = Field(1, ge=1)
-    """micro-batches a batch is cut into; the gradient is that of the whole batch"""
-    learning_rate: Number = Field(5e-5, gt=0)
+    accumulation: int = Field(1, ge=1, le=bounds.BATCH)
+    """micro-batches a batch is cut into, at most one an example; the gradient is that of the whole batch"""
+    learning_rate: Number = Field(5e-5, ge=bounds.SMALLEST, le=bounds.LARGEST)
     """peak learning rate of AdamW"""
-    warmup_steps: int = Field(0, ge=0)
+    warmup_steps: int = Field(0, ge=0, le=bounds.STEPS)
     """steps over which the rate rises linearly to its peak; then it falls linearly to 0"""
-    weight_decay: Number = Field(0.0, ge=0)
+    weight_decay: Number = Field(0.0, ge=0, le=bounds.LARGEST)
     """decoupled weight decay of AdamW"""
-    clip_norm: Number = Field(1.0, gt=0)
+    clip_norm: Number = Field(1.0, ge=bounds.SMALLEST, le=bounds.LARGEST)
     """gradients are scaled down to this global norm"""
     precision: Precision = "fp32"
     """fp32, or bf16 (autocast, weights stay fp32); fp16 is refused because T5 diverges in it"""
-    max_input_tokens: int = Field(1024, ge=2)
+    max_input_tokens: int = Field(1024, ge=2, le=bounds.TOKENS)
     """inputs are cut at this length, prefix and end token included"""
-    max_target_tokens: int = Field(256, ge=2)
+    max_target_tokens: int = Field(256, ge=2, le=bounds.TOKENS)
     """targets are cut at this length, end token included"""
-    eval_every: int = Field(250, ge=1)
+    eval_every: int = Field(250, ge=1, le=bounds.STEPS)
     """steps between evaluations on the validation split, which choose the checkpoint"""
-    log_every: int = Field(50, ge=1)
+    log_every: int = Field(50, ge=1, le=bounds.LOGGED_STEPS)
     """steps between lines of history.jsonl"""
-    checkpoint_every: int = Field(500, ge=1)
+    checkpoint_every: int = Field(500, ge=1, le=bounds.STEPS)
     """most steps between saved training states, from which a stopped run resumes"""
-    checkpoint_minutes: Number | None = Field(10.0, gt=0)
+    checkpoint_minutes: Number | None = Field(10.0, gt=0, le=bounds.MINUTES)
     """most minutes between saved training states; null saves by steps alone"""
-    patience: int | None = Field(None, ge=1)
+    patience: int | None = Field(None, ge=1, le=bounds.STEPS)
     """stop after this many evaluations without a better validation accuracy; null never stops early"""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """cpu, cuda (an error where there is no GPU), or auto: a GPU where one is visible"""
-    gpus: int = Field(1, ge=1)
+    gpus: int = Field(1, ge=1, le=bounds.PROCESSES)
     """GPUs of one job, which share each batch; where the device is cpu, as many CPU processes"""
     engine: Literal["auto", "packed", "reference"] = "auto"
     """packed (T5 without padding), reference (transformers' forward pass), auto: packed for T5 on a CPU"""
@@ -120,30 +122,30 @@ class Judge(Strict):
     """base of an OpenAI-compatible API, such as http://localhost:8000/v1"""
     model: str = Field(min_length=1)
     """the judge's name there"""
-    examples: int = Field(50, ge=1)
+    examples: int = Field(50, ge=1, le=bounds.REQUESTS)
     """rationales rated for each run: the same test examples for all runs of a dataset"""
-    max_requests: int = Field(1000, ge=1)
+    max_requests: int = Field(1000, ge=1, le=bounds.REQUESTS)
     """most requests that one call sends, retries included; answers from the cache cost none"""
-    max_tokens: int = Field(16, ge=1)
+    max_tokens: int = Field(16, ge=1, le=bounds.ANSWER_TOKENS)
     """longest answer; a model that reasons first needs more"""
-    timeout_s: Number = Field(60.0, gt=0)
+    timeout_s: Number = Field(60.0, ge=0.001, le=bounds.REQUEST_SECONDS)
     """seconds that one request may take"""
-    retries: int = Field(4, ge=0)
+    retries: int = Field(4, ge=0, le=bounds.RETRIES)
     """further tries of a request that fails (no answer, 429, 5xx), with growing pauses"""
 
 
 class Evaluation(Strict):
     """How a student is evaluated."""
 
-    batch_size: int = Field(64, ge=1)
+    batch_size: int = Field(64, ge=1, le=bounds.BATCH)
     """examples generated at once"""
-    max_new_tokens: int = Field(64, ge=1)
+    max_new_tokens: int = Field(64, ge=1, le=bounds.TOKENS)
     """longest generated label; what holds a rationale may have training.max_target_tokens"""
     rationales: bool = True
     """also generate and measure a rationale for every test example (methods that have a rationale task)"""
-    bins: int = Field(10, ge=1)
+    bins: int = Field(10, ge=1, le=bounds.BINS)
     """bins of the calibration errors and of reliability diagrams"""
-    mutual_information: int = Field(256, ge=0)
+    mutual_information: int = Field(256, ge=0, le=bounds.MEASURED)
     """most validation examples to estimate the tasks' mutual information on; 0: never, on test neither"""
     judge: Judge | None = None
     """an LLM that rates generated rationales (`cotdistill judge`); null means none"""
@@ -179,30 +181,30 @@ class DatasetEntry(Strict):
 class ScratchStudent(Strict):
     """A T5 v1.1 architecture with fresh weights and a Unigram tokenizer trained on the training text."""
 
-    d_model: int = Field(64, ge=8)
+    d_model: int = Field(64, ge=8, le=bounds.WIDTH)
     """width"""
-    d_ff: int = Field(128, ge=8)
+    d_ff: int = Field(128, ge=8, le=bounds.WIDTH)
     """width of the feed-forward layers"""
-    d_kv: int = Field(16, ge=4)
+    d_kv: int = Field(16, ge=4, le=bounds.WIDTH)
     """width of one attention head"""
-    heads: int = Field(4, ge=1)
+    heads: int = Field(4, ge=1, le=bounds.HEADS)
     """attention heads"""
-    layers: int = Field(2, ge=1)
+    layers: int = Field(2, ge=1, le=bounds.LAYERS)
     """encoder layers, and as many decoder layers"""
-    dropout: Number = Field(0.1, ge=0, lt=1)
+    dropout: Number = Field(0.1, ge=0, le=bounds.DROPOUT)
     """dropout rate"""
-    vocabulary: int = Field(1000, ge=32)
+    vocabulary: int = Field(1000, ge=32, le=bounds.VOCABULARY)
     """most pieces the tokenizer may have"""
 
 
 class Compute(Strict):
     """What one training job of a student needs; a cluster profile turns it into a request."""
 
-    threads: int = Field(1, ge=1)
+    threads: int = Field(1, ge=1, le=bounds.PROCESSES)
     """CPU threads of one job; part of the numbers, as sums are ordered by thread"""
-    mem_mb: int = Field(2_000, ge=100)
+    mem_mb: int = Field(2_000, ge=100, le=bounds.MEGABYTES)
     """memory of one job, in MB"""
-    runtime: int = Field(60, ge=1)
+    runtime: int = Field(60, ge=1, le=bounds.MINUTES)
     """time limit of one job, in minutes"""
 
 
@@ -302,7 +304,7 @@ class Experiment(Strict):
     """grid axis: train on gold labels or on the teacher's"""
     fractions: list[Fraction] = Field([1.0], min_length=1)
     """grid axis: fractions of the training split; smaller ones are subsets of larger ones"""
-    seeds: list[Annotated[int, Field(ge=0)]] = Field([0, 1, 2, 3, 4], min_length=1)
+    seeds: list[Annotated[int, Field(ge=0, le=bounds.SEED)]] = Field([0, 1, 2, 3, 4], min_length=1)
     """grid axis: repetitions; subset, initial weights and example order follow from the seed"""
     include: list[CellFilter] | None = None
     """keep only the cells that match one of these filters"""

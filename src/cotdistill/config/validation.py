@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from cotdistill.common.errors import UserError, suggest
 
@@ -12,6 +13,9 @@ T = TypeVar("T", bound=BaseModel)
 
 UNKNOWN_KEY = ("extra_forbidden", "unexpected_keyword_argument")
 """pydantic's words for an unknown key, of a model and of a dataclass"""
+
+SHOWN = 200
+"""most characters of a wrong value that are told"""
 
 
 def validate(model: type[T], value: Any, where: str, prefix: str = "") -> T:
@@ -40,10 +44,27 @@ def format_first_fault(model: type, error: ValidationError, where: str, prefix: 
         return f"{where}: unknown key '{location}'{suggest(str(fault['loc'][-1]), keys)}{known}{more}"
     if fault["type"] == "missing":
         return f"{where}: '{location}' is missing{more}"
-    message = fault["msg"].removeprefix("Value error, ")
+    message = _shorten_bound(fault).removeprefix("Value error, ")
     message = message[0].lower() + message[1:] if message[:2] != "T5" else message
-    found = "" if isinstance(fault["input"], (dict, BaseModel)) else f", found {fault['input']!r}"
+    found = "" if isinstance(fault["input"], (dict, BaseModel)) else f", found {_show(fault['input'])}"
     return f"{where}: '{location}': {message}{found}{more}"
+
+
+def _shorten_bound(fault: ErrorDetails) -> str:
+    """Return pydantic's words, in which a bound of 1e-37 is not written out with all its zeros."""
+    bounds = fault.get("ctx", {}).values()
+    found = next((bound for bound in bounds if isinstance(bound, float) and bound), None)
+    words, _, number = fault["msg"].rpartition(" ")
+    return f"{words} {found:g}" if found and number.replace(".", "").isdigit() else fault["msg"]
+
+
+def _show(value: Any) -> str:
+    """Return a value as it is told to a reader: the start of one that would fill the screen."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python does not write out integers of more than some thousand digits
+        return "a number of thousands of digits"
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
 
 
 def _join_location(location: tuple[int | str, ...]) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from cotdistill.common.errors import UserError
 from cotdistill.config.models import Experiment
 from cotdistill.data.prepared import read_warnings
+from cotdistill.orchestration.fit import check_local
 from cotdistill.orchestration.progress import format_line, list_statuses
 from cotdistill.runs.experiment import load
 
@@ -23,6 +24,7 @@ def reproduce(config: Path, cores: int | None) -> int:
     experiment = load(config)
     if not Path("Snakefile").is_file():
         raise UserError(f"no Snakefile in {Path.cwd()}: run this in the root of the checkout")
+    check_local(experiment)
     folder = experiment.folder
     log = folder / "logs" / "snakemake.log"
     log.parent.mkdir(parents=True, exist_ok=True)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from cotdistill.common.errors import UserError, make_unknown_error
+from cotdistill.common.errors import UserError, describe_error, make_unknown_error
 from cotdistill.config.models import CellFilter, Experiment
 from cotdistill.config.validation import validate
 from cotdistill.data.adapters import ADAPTERS
 from cotdistill.methods import METHODS, resolve_settings
+from cotdistill.runs import limits
 from cotdistill.runs.grid import expand
 
 
@@ -44,6 +46,8 @@ def load(path: Path | str) -> Experiment:
         place = f"{path}:{mark.line + 1}" if mark else str(path)
         fault = getattr(error, "problem", None) or getattr(error, "reason", None) or "unreadable"
         raise UserError(f"{place}: not valid YAML ({fault})") from error
+    except ValueError as error:  # a number of thousands of digits
+        raise UserError(f"{path}: not valid YAML ({describe_error(error)})") from error
     return parse(value, str(path))
 
 
@@ -67,7 +71,8 @@ def check(experiment: Experiment, where: str) -> None:
         "seeds": list(experiment.seeds),
     }
     for axis, values in names.items():
-        twice = next((value for value in values if values.count(value) > 1), None)
+        counts = Counter(values)
+        twice = next((value for value in values if counts[value] > 1), None)
         if twice is not None:
             raise UserError(f"{where}: '{axis}': '{twice}' stands twice; give each entry its own name")
     for number, dataset in enumerate(experiment.datasets):
@@ -90,10 +95,13 @@ def check(experiment: Experiment, where: str) -> None:
         if student.revision is not None and Path(str(student.pretrained)).is_dir():
             key = f"students[{number}].revision"
             raise UserError(f"{where}: '{key}': {student.pretrained} is a local folder, which has none")
+    limits.check_grid(experiment, where)
     runs = expand(experiment)
     if not runs:
         raise UserError(f"{where}: the grid is empty: 'include' and 'exclude' leave no cell")
     _check_baseline(experiment.baseline, names["methods"], {run.method.name for run in runs}, where)
+    for run in {(run.dataset.name, run.student.name): run for run in runs}.values():
+        limits.check_settings(run, where)
 
 
 def _check_baseline(baseline: str, methods: list[str], left: set[str], where: str) -> None:
