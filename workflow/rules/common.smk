@@ -6,7 +6,7 @@ planning.pause_garbage_collection()
 
 from cotdistill.orchestration import patches, warm
 from cotdistill.orchestration.planning import by_job
-from cotdistill.orchestration.workflow import Workflow
+from cotdistill.orchestration.workflow import read_grid
 from cotdistill.runs.folder import LAST, STRICT
 
 patches.apply()  # signals reach training, and silence of the scheduler loses no job
@@ -14,7 +14,7 @@ patches.apply()  # signals reach training, and silence of the scheduler loses no
 if not workflow.configfiles:  # a config file given by hand replaces the paper's grid, it is not merged into it
     configfile: "config.yaml"
 
-grid = Workflow(config, where=", ".join(map(str, workflow.configfiles)))
+grid = read_grid(config, workflow.configfiles)
 
 wildcard_constraints:
     dataset="[^/]+",
