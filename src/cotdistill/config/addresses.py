@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import re
 from urllib.parse import unquote, urlsplit
 
@@ -17,7 +18,7 @@ LONGEST = 2000
 _SECRET_KEY = r"[\w.-]*(?:pass|pwd|token|secret|credential)[\w.-]*|api_?key|key|sig"
 _QUERY_SECRET = re.compile(rf"(?i)([?&;](?:{_SECRET_KEY})=)([^&;\s'\"]+)")
 _DRIVER_WORDS = re.compile(r"(?i)([?&]odbc_connect=)([^&\s'\"]+)")
-_USER = re.compile(r"(://)([^/\s'\"]*)@")
+_USER = re.compile(r"(://|\b)[^\s'\"]*@")
 _VARIABLES = re.compile(r"(?:\$\{[A-Za-z_][A-Za-z0-9_]*\}|\$[A-Za-z_][A-Za-z0-9_]*)")
 
 
@@ -44,12 +45,22 @@ def check_tracking_uri(uri: str) -> str:
         _check_host(uri)
     elif kind == "sqlite":
         _check_sqlite(uri)
+    elif kind in ("", "file") and not uri.startswith("$") and not _are_folders_allowed():
+        raise ValueError(
+            "MLflow keeps runs in a folder no more: a SQLite store is sqlite:///folder/mlflow.db, or set its "
+            "environment variable MLFLOW_ALLOW_FILE_STORE to true"
+        )
     return uri
 
 
 def _list_plugins() -> set[str]:
     """Return the schemes of MLflow's plug-ins, by their entry points: MLflow is not imported."""
     return {entry.name for entry in importlib.metadata.entry_points(group="mlflow.tracking_store")}
+
+
+def _are_folders_allowed() -> bool:
+    """Return what MLflow makes of its variable."""
+    return os.environ.get("MLFLOW_ALLOW_FILE_STORE", "").strip().lower() in ("true", "1")
 
 
 def _check_secrets(uri: str, kind: str) -> None:

@@ -1,7 +1,7 @@
 """Name files to Snakemake, which takes a word in braces for a wildcard, in whatever path it stands.
 
-Snakemake has no way to escape it. Where the path of a user's folder holds such a word, Snakemake is given a link
-to it, below its own folder; jobs use the folder itself.
+Snakemake has no way to escape it. Where the path of a user's folder holds such a word, Snakemake is given a
+link to it, below its own folder; jobs use the folder itself.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from cotdistill.common.errors import UserError
 from cotdistill.common.files import digest, read_json
 from cotdistill.common.text_tables import Row, plain_table
 from cotdistill.config.models import Experiment
+from cotdistill.runs.experiment import describe_uncompared
 from cotdistill.runs.folder import RunFiles
 from cotdistill.runs.grid import Run, expand
 
@@ -34,7 +35,9 @@ def describe(experiment: Experiment) -> str:
         rows.append((*cell, str(len(runs)), f"{runs[0].training.steps:,}", text))
     wall = estimate_minutes(experiment, seconds)
     on = f"; {wall:.0f} minutes or so on the {_count_cores()} cores here" if wall is not None else ""
-    return f"{plain_table(rows)}\n\n{_format_totals(list(cells.values()), seconds)}{on}"
+    said = describe_uncompared(experiment)
+    warning = f"\nwarning: {said}" if said else ""
+    return f"{plain_table(rows)}\n\n{_format_totals(list(cells.values()), seconds)}{on}{warning}"
 
 
 def _format_totals(cells: list[list[Run]], seconds: dict[str, float]) -> str:

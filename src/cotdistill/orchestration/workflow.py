@@ -25,7 +25,7 @@ from cotdistill.orchestration.planning import WILDCARDS, by_number, make_wildcar
 from cotdistill.report.figures import FIGURES
 from cotdistill.runs import answers
 from cotdistill.runs.code import Stage, compute_code, compute_preparation_code, digest_preparation_settings
-from cotdistill.runs.experiment import parse
+from cotdistill.runs.experiment import describe_uncompared, parse
 from cotdistill.runs.folder import CHECKPOINTS, RunFiles
 from cotdistill.runs.grid import Run, expand, find_prepared_folder
 from cotdistill.runs.outputs import was_written_under
@@ -98,6 +98,8 @@ class Workflow:
         path = self.experiment.folder / "grid.json"
         if not path.is_file() or path.read_bytes() != text.encode():
             write_text(path, text)
+        if said := describe_uncompared(self.experiment):
+            print(f"warning: {said}", file=sys.stderr, flush=True)
 
     def write_partial_results(self) -> None:
         """Write tables and figures of the finished runs after a failure; they name the missing ones."""

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from cotdistill.common.errors import UserError, make_unknown_error, show_value
+from cotdistill.common.errors import UserError, list_some, make_unknown_error, show_value
 from cotdistill.config.models import CellFilter, Experiment
 from cotdistill.config.names import find_alike
 from cotdistill.config.validation import validate
@@ -99,6 +99,21 @@ def _check_baseline(baseline: str, methods: list[str], left: set[str], where: st
             f"{where}: 'baseline': 'include' and 'exclude' leave no cell of method '{baseline}' "
             f"(left: {', '.join(sorted(left))})"
         )
+
+
+def describe_uncompared(experiment: Experiment) -> str:
+    """Return in a line where methods have no baseline to be compared with; empty if there is one always."""
+    methods: dict[tuple[Any, ...], set[str]] = {}
+    for run in expand(experiment):
+        block = (run.dataset.name, run.student.name, run.labels, f"{run.fraction:g}")
+        methods.setdefault(block, set()).add(run.method.name)
+    alone = ["/".join(block) for block, names in methods.items() if experiment.baseline not in names]
+    if not alone:
+        return ""
+    return (
+        f"the baseline '{experiment.baseline}' has no run for {list_some(alone, 3)}: the methods there are "
+        "compared with nothing ('include' and 'exclude' decide it)"
+    )
 
 
 def _check_filter(cell: CellFilter, names: dict[str, list[Any]], where: str) -> None:
