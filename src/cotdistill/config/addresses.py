@@ -18,7 +18,7 @@ LONGEST = 2000
 _SECRET_KEY = r"[\w.-]*(?:pass|pwd|token|secret|credential)[\w.-]*|api_?key|key|sig"
 _QUERY_SECRET = re.compile(rf"(?i)([?&;](?:{_SECRET_KEY})=)([^&;\s'\"]+)")
 _DRIVER_WORDS = re.compile(r"(?i)([?&]odbc_connect=)([^&\s'\"]+)")
-_USER = re.compile(r"(://|\b)[^\s'\"]*@")
+_USER = re.compile(r"((?:^|(?<=[\s'\"]))(?:[A-Za-z][A-Za-z0-9+.-]*://)?)[^\s'\"]*@")
 _VARIABLES = re.compile(r"(?:\$\{[A-Za-z_][A-Za-z0-9_]*\}|\$[A-Za-z_][A-Za-z0-9_]*)")
 
 

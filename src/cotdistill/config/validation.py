@@ -54,7 +54,7 @@ def format_first_fault(model: type, error: ValidationError, where: str, prefix: 
 def _show_found(value: Any) -> str:
     """Return what was found, masked before it is cut: half a password is one too."""
     if isinstance(value, str):
-        return show_value(mask_secrets(value))
+        return show_value(mask_secrets(value)) if len(value) < 4000 else f"text of {len(value)} characters"
     return mask_secrets(show_value(value, 400))[:80]
 
 

@@ -5,11 +5,12 @@ Kept out of the rule files so that it can be imported and tested without Snakema
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -51,15 +52,24 @@ EVALUATION_MB, EVALUATION_MINUTES = 1000, 30
 as no model is loaded (60 MB and 1 s were measured for 210 examples with rationales)"""
 
 
-def read_grid(config: dict[str, Any], files: Sequence[Path | str]) -> Workflow:
-    """Return the grid of Snakemake's merged config, whose files are read by our reader first.
-
-    Ends this process with one line where anything is wrong: Snakemake would add a traceback.
-    """
-    try:
+def check_config_files(files: Sequence[Path | str]) -> None:
+    """Read config files with our reader, which refuses what Snakemake's takes; end as `read_grid` does."""
+    with _end_in_one_line():
         for file in files:
             read_config_file(file)
+
+
+def read_grid(config: dict[str, Any], files: Sequence[Path | str]) -> Workflow:
+    """Return the grid of Snakemake's merged config; end this process with one line where that is wrong."""
+    with _end_in_one_line():
         return Workflow(config, where=", ".join(map(str, files)))
+
+
+@contextlib.contextmanager
+def _end_in_one_line() -> Iterator[None]:
+    """End this process with the line of a UserError, to which Snakemake would add a traceback."""
+    try:
+        yield
     except UserError as error:
         raise SystemExit(f"error: {error}") from error
 
