@@ -36,7 +36,7 @@ def check_tracking_uri(uri: str) -> str:
     if len(uri) > LONGEST:
         raise ValueError(f"an address has {LONGEST} characters at most")
     scheme = re.match(r"(?:([A-Za-z][A-Za-z0-9+.-]+):)?", uri)[1]  # type: ignore[index]
-    kind, _, driver = (scheme or "").lower().partition("+")
+    kind, _, driver = (uri if uri == "databricks" else scheme or "").lower().partition("+")
     known = kind in SCHEMES or kind in _list_plugins()
     if scheme and (not known or (driver and kind not in DATABASES)):
         raise ValueError(f"MLflow knows no store of scheme '{scheme[:40]}' (known: {', '.join(SCHEMES)})")
