@@ -89,6 +89,10 @@ class Workflow:
         self.prepared = str(Path(self.folder, prepared.relative_to(self.experiment.folder)))
         self._resolved: dict[tuple[str, ...], dict[str, Any]] = {}
         self._codes: dict[tuple[str, ...], str] = {}
+        for job in {(run.dataset.name, run.student.name): run for run in self.runs.values()}.values():
+            # links to inputs are made now: Snakemake lists a folder once, and would not see later ones
+            self.list_data_files(make_wildcards(job))
+            self.list_student_files(make_wildcards(job))
 
     def name_log(self, stage: str, *wildcards: str) -> str:
         """Return the log file of a stage's job; `wildcards` are those that tell its jobs apart."""
