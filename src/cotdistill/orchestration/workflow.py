@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -15,13 +16,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from cotdistill.common.errors import UserError
+from cotdistill.common.errors import UserError, show_value
 from cotdistill.common.files import digest, write_text
 from cotdistill.common.fingerprint import fingerprint
 from cotdistill.config.yaml_files import read_config_file
 from cotdistill.data import release
 from cotdistill.data.adapters import ADAPTERS
 from cotdistill.orchestration.links import avoid_patterns
+from cotdistill.orchestration.patches import PLUGIN
 from cotdistill.orchestration.planning import WILDCARDS, by_number, make_wildcards
 from cotdistill.report.figures import FIGURES
 from cotdistill.runs import answers
@@ -56,7 +58,19 @@ def check_config_files(files: Sequence[Path | str]) -> None:
     """Read config files with our reader, which refuses what Snakemake's takes; end as `read_grid` does."""
     with _end_in_one_line():
         for file in files:
+            _check_for_cluster(file)
             read_config_file(file)
+
+
+def _check_for_cluster(file: Path | str) -> None:
+    """Raise UserError for a path that the shell of Slurm's plugin would read as its own words.
+
+    The plugin puts a job's call, with the paths of the config and of the Snakefile, between double quotes.
+    """
+    path = os.path.abspath(file)
+    if PLUGIN in sys.modules and (found := re.search(r'["$`\\!]', path)):
+        shown = show_value(path)
+        raise UserError(f"{shown}: on a cluster this path must not hold {found[0]}: rename the file or folder")
 
 
 def read_grid(config: dict[str, Any], files: Sequence[Path | str]) -> Workflow:
