@@ -67,10 +67,11 @@ def _check_for_cluster(file: Path | str) -> None:
 
     The plugin puts a job's call, with the paths of the config and of the Snakefile, between double quotes.
     """
-    path = os.path.abspath(file)
-    if PLUGIN in sys.modules and (found := re.search(r'["$`\\!]', path)):
-        shown = show_value(path)
-        raise UserError(f"{shown}: on a cluster this path must not hold {found[0]}: rename the file or folder")
+    for path in (os.path.abspath(file), os.getcwd()):
+        if PLUGIN in sys.modules and (found := re.search(r'["$`\\]', path)):
+            raise UserError(
+                f"{show_value(path)}: on a cluster this path must not hold {found[0]}: rename it"
+            )
 
 
 def read_grid(config: dict[str, Any], files: Sequence[Path | str]) -> Workflow:
