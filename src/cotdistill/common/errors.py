@@ -35,7 +35,8 @@ def suggest(name: str, names: Iterable[str]) -> str:
 def make_unknown_error(kind: str, name: str, names: Iterable[str]) -> UserError:
     """Return the error for a name that is not among `names`: it suggests the nearest one and lists all."""
     names = sorted(names)
-    return UserError(f"unknown {kind} {show_value(name, 200)}{suggest(name, names)} (known: {', '.join(names)})")
+    shown = show_value(name, 200)
+    return UserError(f"unknown {kind} {shown}{suggest(name, names)} (known: {', '.join(names)})")
 
 
 def list_some(names: list[str], most: int) -> str:
