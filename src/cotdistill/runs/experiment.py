@@ -81,7 +81,7 @@ def _check_results(experiment: Experiment, where: str) -> None:
     """Raise UserError where the results cannot be a folder, or cannot hold MLflow's store."""
     results = Path(experiment.results)
     for folder in (experiment.folder, results, *results.parents):
-        if os.path.lexists(folder) and not folder.is_dir():
+        if os.path.lexists(folder) and not os.path.isdir(folder):
             raise UserError(f"{where}: 'results': {folder} is there and is no folder")
     if experiment.tracking.uri is None and "?" in experiment.results:
         raise UserError(
