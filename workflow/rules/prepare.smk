@@ -23,7 +23,7 @@ rule prepare:
         by_job(grid.list_student_files),
     output:
         manifest=f"{grid.prepared}/manifest.json",
-        splits=expand(f"{grid.prepared}/{{split}}.arrow", split=["train", "valid", "test"], allow_missing=True),
+        splits=[f"{grid.prepared}/{split}.arrow" for split in ("train", "valid", "test")],
         tokenizer=directory(f"{grid.prepared}/tokenizer"),
     params:
         grid=grid.grid,

@@ -22,6 +22,9 @@ from pydantic import (
 )
 
 from cotdistill.config import bounds
+from cotdistill.config.addresses import check_tracking_uri
+from cotdistill.config.names import ExperimentName, MethodName, Name, check_entry
+from cotdistill.config.paths import FolderPath, expand_folder
 
 
 def _refuse_bool(value: Any) -> Any:
@@ -32,7 +35,6 @@ def _refuse_bool(value: Any) -> Any:
 
 # "5e-5" is a string to a YAML 1.1 reader: numbers are read leniently, but true is not 1.0
 Number = Annotated[float, Field(strict=False), BeforeValidator(_refuse_bool)]
-Slug = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
 
 class Strict(BaseModel):
@@ -154,18 +156,18 @@ class Evaluation(Strict):
 class Tracking(Strict):
     """Where MLflow keeps the runs."""
 
-    uri: str | None = None
-    """an MLflow tracking URI; null means the SQLite store <results>/mlflow.db"""
+    uri: Annotated[str, AfterValidator(check_tracking_uri)] | None = None
+    """an MLflow tracking URI; null means the SQLite store <results>/mlflow.db; ${VARIABLE} for a password"""
 
 
 class DatasetEntry(Strict):
     """A dataset of the grid."""
 
-    name: Slug
+    name: Name
     """the name in paths, tables and figures"""
     adapter: str = ""
     """the adapter that reads it (a file of src/cotdistill/data/adapters); default: the name"""
-    path: str | None = None
+    path: FolderPath | None = None
     """folder of the data, for `custom` or to override data_root; relative to the work folder"""
     answer: Literal["text", "equation"] | None = None
     """`custom` only: compare answers as text (default) or as the values of equations"""
@@ -216,9 +218,9 @@ def is_hub_id(name: str | None) -> bool:
 class StudentEntry(Strict):
     """A student of the grid: a pretrained T5, or one built from scratch."""
 
-    name: Slug
+    name: Name
     """the name in paths, tables and figures"""
-    pretrained: str | None = None
+    pretrained: FolderPath | None = None
     """a hub id or a local folder of any T5 (original, v1.1, flan)"""
     revision: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$")
     """commit, tag or branch of the hub id; null: the default branch; what it stood for is recorded"""
@@ -235,8 +237,12 @@ class StudentEntry(Strict):
         if isinstance(value, str):
             value = {"pretrained": value}
         if isinstance(value, dict) and "name" not in value and isinstance(value.get("pretrained"), str):
-            value = {"name": value["pretrained"].rstrip("/").split("/")[-1], **value}
-        return value
+            try:
+                folder = expand_folder(value["pretrained"])
+            except ValueError as error:
+                raise ValueError(f"pretrained: {error}") from error
+            value = {"name": folder.rstrip("/").split("/")[-1], **value}
+        return check_entry(value)
 
     @model_validator(mode="after")
     def _one_kind(self) -> StudentEntry:
@@ -252,7 +258,7 @@ class MethodEntry(BaseModel):
 
     model_config = ConfigDict(extra="allow", strict=True, frozen=True, use_attribute_docstrings=True)
 
-    name: Slug
+    name: MethodName
     """the name in paths, tables and figures"""
     method: str = ""
     """the method (a file of src/cotdistill/methods); default: the name"""
@@ -292,7 +298,7 @@ def _choose_baseline(values: dict[str, Any]) -> str:
 class Experiment(Strict):
     """One experiment: a grid of runs and how they are trained, evaluated and compared."""
 
-    experiment: Slug
+    experiment: ExperimentName
     """name of the experiment; everything lands in <results>/<experiment>/"""
     datasets: list[DatasetEntry] = Field(min_length=1)
     """grid axis: names, or entries with settings"""
@@ -312,9 +318,9 @@ class Experiment(Strict):
     """drop the cells that match one of these filters"""
     baseline: str = Field(default_factory=_choose_baseline)
     """method (by name) that the others are compared with; left out: dss where it is one, else the first"""
-    results: str = "results"
-    """folder of all results"""
-    data_root: str | None = None
+    results: FolderPath = "results"
+    """folder of all results; ~ and $VARIABLE are expanded, here and in other folders ($$ is a dollar sign)"""
+    data_root: FolderPath | None = None
     """folder of the published data; null means the environment variable COTDISTILL_DATA, else data/"""
     training: Training = Training()
     """training settings of every run"""
@@ -335,4 +341,4 @@ def _fill(value: Any, short: str, key: str, source: str) -> Any:
         value = {short: value}
     if isinstance(value, dict) and source in value:
         value = {key: value[source], **value}
-    return value
+    return check_entry(value)

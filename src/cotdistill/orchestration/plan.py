@@ -13,6 +13,7 @@ from cotdistill.common.machine import count_cores
 from cotdistill.common.text_tables import Row, plain_table
 from cotdistill.config.models import Experiment
 from cotdistill.orchestration.fit import list_warnings
+from cotdistill.runs.experiment import describe_uncompared
 from cotdistill.runs.folder import RunFiles
 from cotdistill.runs.grid import Run, expand
 
@@ -35,8 +36,10 @@ def describe(experiment: Experiment) -> str:
         rows.append((*cell, str(len(runs)), f"{runs[0].training.steps:,}", text))
     wall = estimate_minutes(experiment, seconds)
     on = f"; {wall:.0f} minutes or so on the {count_cores()} cores here" if wall is not None else ""
-    totals = f"{_format_totals(list(cells.values()), seconds)}{on}"
-    lines = [totals, *list_warnings(experiment, lambda run: estimate(run, seconds))]
+    lines = [f"{_format_totals(list(cells.values()), seconds)}{on}"]
+    lines += list_warnings(experiment, lambda run: estimate(run, seconds))
+    if said := describe_uncompared(experiment):
+        lines.append(f"warning: {said}")
     return "\n".join([plain_table(rows), "", *lines])
 
 

@@ -13,7 +13,7 @@ from cotdistill.config.models import Experiment
 from cotdistill.data.prepared import read_warnings
 from cotdistill.orchestration.fit import check_local
 from cotdistill.orchestration.progress import format_line, list_statuses
-from cotdistill.runs.experiment import load
+from cotdistill.runs.experiment import describe_uncompared, load
 
 EVERY = 15.0
 """seconds between progress lines where the output is no terminal"""
@@ -31,6 +31,8 @@ def reproduce(config: Path, cores: int | None) -> int:
     command = ["--configfile", str(config), "--cores", str(cores) if cores else "all"]
     started = time.time()
     _unlock(log.parent / "unlock.log", config)
+    if said := describe_uncompared(experiment):
+        print(f"warning: {said}", file=sys.stderr, flush=True)
     print(f"running {config} through Snakemake (its own log: {log})", flush=True)
     code = _watch(experiment, command, log)
     if code:

@@ -5,19 +5,25 @@ Kept out of the rule files so that it can be imported and tested without Snakema
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from cotdistill.common.errors import UserError, show_value
 from cotdistill.common.files import digest, write_text
 from cotdistill.common.fingerprint import fingerprint
+from cotdistill.config.yaml_files import read_config_file
 from cotdistill.data import release
 from cotdistill.data.adapters import ADAPTERS
+from cotdistill.orchestration.links import avoid_patterns
+from cotdistill.orchestration.patches import PLUGIN
 from cotdistill.orchestration.planning import WILDCARDS, by_number, make_wildcards
 from cotdistill.report.figures import FIGURES
 from cotdistill.runs import answers
@@ -28,7 +34,7 @@ from cotdistill.runs.code import (
     digest_preparation_settings,
     digest_warning_settings,
 )
-from cotdistill.runs.experiment import parse
+from cotdistill.runs.experiment import describe_uncompared, parse
 from cotdistill.runs.folder import CHECKPOINTS, RunFiles
 from cotdistill.runs.grid import Run, expand, find_prepared_folder
 from cotdistill.runs.outputs import was_written_under
@@ -54,35 +60,81 @@ EVALUATION_MB, EVALUATION_MINUTES = 1000, 30
 as no model is loaded (60 MB and 1 s were measured for 210 examples with rationales)"""
 
 
+def check_config_files(files: Sequence[Path | str]) -> None:
+    """Read config files with our reader, which refuses what Snakemake's takes; end as `read_grid` does."""
+    with _end_in_one_line():
+        for file in files:
+            _check_for_cluster(file)
+            read_config_file(file)
+
+
+def _check_for_cluster(file: Path | str) -> None:
+    """Raise UserError for a path that the shell of Slurm's plugin would read as its own words.
+
+    The plugin puts a job's call, with the paths of the config and of the Snakefile, between double quotes.
+    """
+    for path in (os.path.abspath(file), os.getcwd()):
+        if PLUGIN in sys.modules and (found := re.search(r'["$`\\]', path)):
+            raise UserError(
+                f"{show_value(path)}: on a cluster this path must not hold {found[0]}: rename it"
+            )
+
+
+def read_grid(config: dict[str, Any], files: Sequence[Path | str]) -> Workflow:
+    """Return the grid of Snakemake's merged config; end this process with one line where that is wrong."""
+    with _end_in_one_line():
+        return Workflow(config, where=", ".join(map(str, files)))
+
+
+@contextlib.contextmanager
+def _end_in_one_line() -> Iterator[None]:
+    """End this process with the line of a UserError, to which Snakemake would add a traceback."""
+    try:
+        yield
+    except UserError as error:
+        raise SystemExit(f"error: {error}") from error
+
+
 class Workflow:
     """A grid as Snakemake sees it. `config` is Snakemake's merged config."""
 
     def __init__(self, config: dict[str, Any], where: str) -> None:
         """Raises UserError when anything about the config is wrong: before the first job."""
-        self.experiment = parse(json.loads(json.dumps(config)), where)
+        self.experiment = parse(config, where)
         self.runs = {run.id: run for run in expand(self.experiment)}
-        self.folder = str(self.experiment.folder)
+        self.folder = avoid_patterns(self.experiment.folder)
         self.grid = f"{self.folder}/grid.json"
         self.wildcards = WILDCARDS
         self.files = RunFiles(f"{self.folder}/runs/" + "/".join(f"{{{name}}}" for name in WILDCARDS))
-        self.prepared = str(find_prepared_folder(self.experiment, "{dataset}", "{student}"))
+        prepared = find_prepared_folder(self.experiment, "{dataset}", "{student}")
+        self.prepared = str(Path(self.folder, prepared.relative_to(self.experiment.folder)))
         self._resolved: dict[tuple[str, ...], dict[str, Any]] = {}
         self._codes: dict[tuple[str, ...], str] = {}
+        for job in {(run.dataset.name, run.student.name): run for run in self.runs.values()}.values():
+            # links to inputs are made now: Snakemake lists a folder once, and would not see later ones
+            self.list_data_files(make_wildcards(job))
+            self.list_student_files(make_wildcards(job))
 
     def name_log(self, stage: str, *wildcards: str) -> str:
         """Return the log file of a stage's job; `wildcards` are those that tell its jobs apart."""
-        return "/".join([self.folder, "logs", stage, *(f"{{{name}}}" for name in wildcards)]) + ".log"
+        return self._name_file("logs", stage, wildcards) + ".log"
 
     def name_benchmark(self, stage: str, *wildcards: str) -> str:
         """Return the file of wall time and memory of a stage's job."""
-        return self.name_log(stage, *wildcards).replace("/logs/", "/benchmarks/").removesuffix("log") + "tsv"
+        return self._name_file("benchmarks", stage, wildcards) + ".tsv"
+
+    def _name_file(self, kind: str, stage: str, wildcards: tuple[str, ...]) -> str:
+        return "/".join([self.folder, kind, stage, *(f"{{{name}}}" for name in wildcards)])
 
     def freeze(self) -> None:
         """Write the resolved grid for the jobs to read: editing the config file cannot change them midway."""
         text = json.dumps(self.experiment.model_dump(mode="json"), indent=1)
-        path = Path(self.grid)
+        # not through a link that stands for the folder: it leads nowhere until the folder is made
+        path = self.experiment.folder / "grid.json"
         if not path.is_file() or path.read_bytes() != text.encode():
             write_text(path, text)
+        if said := describe_uncompared(self.experiment):
+            print(f"warning: {said}", file=sys.stderr, flush=True)
 
     def write_partial_results(self) -> None:
         """Write tables and figures of the finished runs after a failure; they name the missing ones."""
@@ -113,7 +165,7 @@ class Workflow:
         marker = root / release.MARKER
         # a folder without the datasets is what a broken download leaves: fetch again
         by_hand = not marker.is_file() and all((root / name).is_dir() for name in needed)
-        return [] if by_hand else [str(marker)]
+        return [] if by_hand else [avoid_patterns(marker)]
 
     @property
     def _named_root(self) -> str | None:
@@ -134,7 +186,7 @@ class Workflow:
         """Return inputs: the files of a dataset of one's own; a change prepares and trains again."""
         dataset, _ = self._pair(wildcards)
         own = ADAPTERS.module(dataset.adapter).ADAPTER.needs_path
-        return sorted(map(str, Path(dataset.path).glob("*.jsonl"))) if own else []
+        return sorted(map(avoid_patterns, Path(dataset.path).glob("*.jsonl"))) if own else []
 
     def list_student_files(self, wildcards: Any) -> list[str]:
         """Return inputs: the files of a student in a local folder; a change prepares and trains again."""
@@ -142,7 +194,7 @@ class Workflow:
         folder = Path(student.pretrained or "")
         if student.pretrained is None or not folder.is_dir():
             return []
-        return sorted({str(path) for pattern in pretrained.FILES for path in folder.glob(pattern)})
+        return sorted({avoid_patterns(path) for pattern in pretrained.FILES for path in folder.glob(pattern)})
 
     def list_run_files(self, *patterns: Path) -> list[str]:
         """Return the paths of every run for patterns of `files`, such as `files.metrics`."""

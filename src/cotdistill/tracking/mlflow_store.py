@@ -49,6 +49,7 @@ from cotdistill.tracking.store import (
     hold_mirrors,
     hold_store,
     keep_tags,
+    open_uri,
     read_stored_runs,
     sweep,
 )
@@ -77,7 +78,7 @@ def track(experiment: Experiment, timeout: float = 600.0) -> dict[str, Any]:
     with hold_store(experiment, timeout):
         # read once nobody else writes: a view from before another's writing would undo it
         finished = select_finished(experiment)
-        client = connect(get_uri(experiment))
+        client = connect(open_uri(experiment)[0])
         target = find_experiment(client, experiment)
         stored = read_stored_runs(client, target)
         outcomes = write_runs(client, target, experiment, finished, stored)
