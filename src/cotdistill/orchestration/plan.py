@@ -12,6 +12,7 @@ from cotdistill.common.errors import UserError
 from cotdistill.common.files import digest, read_json
 from cotdistill.common.text_tables import Row, plain_table
 from cotdistill.config.models import Experiment
+from cotdistill.runs import answers
 from cotdistill.runs.folder import RunFiles
 from cotdistill.runs.grid import Run, expand
 
@@ -34,7 +35,18 @@ def describe(experiment: Experiment) -> str:
         rows.append((*cell, str(len(runs)), f"{runs[0].training.steps:,}", text))
     wall = estimate_minutes(experiment, seconds)
     on = f"; {wall:.0f} minutes or so on the {_count_cores()} cores here" if wall is not None else ""
-    return f"{plain_table(rows)}\n\n{_format_totals(list(cells.values()), seconds)}{on}"
+    totals = _format_totals(list(cells.values()), seconds)
+    return f"{plain_table(rows)}\n\n{totals}{on}{_format_lost(experiment)}"
+
+
+def _format_lost(experiment: Experiment) -> str:
+    """Return a line on finished runs that will be trained again for want of weights; else nothing."""
+    lost = len(answers.list_lost_runs(expand(experiment)))
+    line = (
+        f"\n{lost} finished runs must answer test anew, and their weights were removed (training.keep): "
+        "`cotdistill reproduce` trains them again"
+    )
+    return line if lost else ""
 
 
 def _format_totals(cells: list[list[Run]], seconds: dict[str, float]) -> str:
