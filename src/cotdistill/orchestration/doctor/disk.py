@@ -18,6 +18,8 @@ from cotdistill.orchestration.doctor.local import find_checkpoint
 from cotdistill.orchestration.doctor.site import Site
 from cotdistill.runs.folder import CHECKPOINTS
 from cotdistill.runs.outputs import KEPT
+from cotdistill.students.checkpoint import COPIES
+from cotdistill.students.stored import Stored
 
 TIGHT = 0.8
 """part of the free space above which the plan is tight"""
@@ -83,11 +85,20 @@ def _estimate_weights(student: StudentEntry) -> int | None:
         return 4 * count_parameters(made.d_model, made.d_ff, made.d_kv, made.heads, made.layers, made.layers,
                               made.vocabulary, gated=True, tied=True)  # fmt: skip
     folder = find_checkpoint(student)
-    count = _read_parameters(folder / "config.json") if folder is not None else None
+    count = None if folder is None else _count_stored(folder) or _read_parameters(folder / "config.json")
     if count is None:
         named = re.fullmatch(r"google/(?:t5-v1_1|flan-t5)-(small|base|large|xl)", str(student.pretrained))
         count = KNOWN[named[1]] if named else None
     return None if count is None else 4 * count
+
+
+def _count_stored(folder: Path) -> int | None:
+    """Return the parameters that a checkpoint stores; None where its weights are not here, or not whole."""
+    try:
+        headers = Stored(folder).headers
+    except (UserError, OSError):
+        return None
+    return sum(math.prod(header.shape) for name, header in headers.items() if name not in COPIES)
 
 
 def _read_parameters(path: Path) -> int | None:
