@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from cotdistill.common.files import atomic, read_json, write_json
 from cotdistill.common.seeds import derive
 from cotdistill.students import pretrained, scratch
+from cotdistill.students.tokens import check_special_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -30,6 +31,7 @@ def make_tokenizer(student: StudentEntry, texts: Iterable[str], folder: Path) ->
     """
     if student.scratch is not None:
         tokenizer: PreTrainedTokenizerBase = scratch.train_tokenizer(texts, student.scratch.vocabulary)
+        check_special_tokens(tokenizer, student.name)
     else:
         tokenizer = pretrained.fetch(str(student.pretrained), student.revision)
     tokenizer.save_pretrained(folder)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from cotdistill.common.errors import UserError, describe_error
 from cotdistill.common.files import hash_file
 from cotdistill.students.checkpoint import Checkpoint
-from cotdistill.students.tokens import SPECIAL_TOKENS
+from cotdistill.students.tokens import check_special_tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, T5ForConditionalGeneration
@@ -54,15 +54,14 @@ def check_folder(folder: Path, name: str) -> PreTrainedTokenizerBase:
 
 def _check_tokenizer(tokenizer: PreTrainedTokenizerBase, checkpoint: Checkpoint) -> None:
     """Raise UserError for a tokenizer without T5's tokens, or one that is not this checkpoint's."""
-    said = f"student '{checkpoint.name}': its tokenizer"
-    for role, token in SPECIAL_TOKENS.items():
-        found = getattr(tokenizer, role, None)
-        if found != token:
-            raise UserError(f"{said} has {role} {found!r}; expected {token!r}")
+    check_special_tokens(tokenizer, checkpoint.name)
     for role in ("pad_token_id", "eos_token_id"):
         ours, its = getattr(tokenizer, role), getattr(checkpoint.config, role)
         if ours != its:
-            raise UserError(f"{said} has {role} {ours}, the checkpoint {its}: it is another model's")
+            raise UserError(
+                f"student '{checkpoint.name}': its tokenizer has {role} {ours}, the checkpoint {its}: "
+                "it is another model's"
+            )
     check_vocabulary(checkpoint, len(tokenizer))
 
 
