@@ -9,6 +9,7 @@ import math
 import os
 import re
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -35,6 +36,7 @@ def atomic(target: Path) -> Iterator[Path]:
     part = holder / target.name
     try:
         yield part
+        _open_to_umask(part, opened)
         _sync(part)
         # where this process slept long, `sweep` may have removed its folder, and another process may have
         # made one of the same name: names are looked up in the open folder itself, which is then empty
@@ -61,6 +63,27 @@ def _is_os_error_of_rust(error: Exception) -> bool:
     "No space left on device (os error 28)", by which alone they can be told.
     """
     return not isinstance(error, UserError) and re.search(r"\(os error \d+\)", str(error)) is not None
+
+
+def _open_to_umask(path: Path, holder: int) -> None:
+    """Give `path`, and all below it, the access that a plain new file or folder has here.
+
+    safetensors, and whoever else writes through a temporary file, makes files for their owner alone. holder:
+    an open folder, in which a new file and folder show that access: it follows umask and the folder's rules.
+    """
+    os.close(os.open(".access", os.O_CREAT | os.O_WRONLY | os.O_EXCL, 0o666, dir_fd=holder))
+    for_files = os.stat(".access", dir_fd=holder).st_mode & 0o777
+    os.unlink(".access", dir_fd=holder)
+    os.mkdir(".access", dir_fd=holder)
+    for_folders = os.stat(".access", dir_fd=holder).st_mode & 0o777
+    os.rmdir(".access", dir_fd=holder)
+    for found in [path, *path.rglob("*")]:
+        mode = found.lstat().st_mode
+        wanted = for_folders if stat.S_ISDIR(mode) else for_files
+        if mode & 0o777 != wanted and not stat.S_ISLNK(mode):
+            # a hard link to another user's file, or a disk without modes: the content is what counts
+            with contextlib.suppress(PermissionError):
+                found.chmod(mode & 0o7000 | wanted)
 
 
 def _sync(path: Path) -> None:

@@ -98,6 +98,8 @@ class Training(Strict):
     """most minutes between saved training states; null saves by steps alone"""
     patience: int | None = Field(None, ge=1, le=bounds.STEPS)
     """stop after this many evaluations without a better validation accuracy; null never stops early"""
+    keep: Literal["both", "best", "last", "none"] = "both"
+    """checkpoints whose weights stay once a run is evaluated; without them answering anew trains anew"""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """cpu, cuda (an error where there is no GPU), or auto: a GPU where one is visible"""
     gpus: int = Field(1, ge=1, le=bounds.PROCESSES)

@@ -20,6 +20,7 @@ from cotdistill.runs.lease import Lease
 def evaluate(run: Run) -> Metrics:
     """Write `metrics.json` and `predictions.jsonl` of a trained run; return the metrics.
 
+    Then removes what only evaluating needed: the state, and the weights that `training.keep` does not name.
     The metrics also hold digests of the files beside them, for `collect` to check. Raises UserError when the
     run is not trained, was trained with another config or has a corrupt checkpoint.
     """
@@ -28,6 +29,7 @@ def evaluate(run: Run) -> Metrics:
         raise UserError(f"{run.folder}: trained with config {trained.hash}, expected {run.hash}")
     outputs.check(run)
     if not answers.are_complete(run):
+        answers.check_weights(run)
         _answer(run)
     strict, last = answers.load(run, STRICT), answers.load(run, LAST)
     manifest = Prepared(run.prepared).manifest
@@ -53,6 +55,7 @@ def evaluate(run: Run) -> Metrics:
     )
     metrics.write(run.files.metrics)
     outputs.forget(run)
+    outputs.trim(run)
     return metrics
 
 

@@ -52,7 +52,7 @@ def train(run: Run) -> None:
         if leader:
             stack.enter_context(lease)
         done = leader and (not lease.held or _is_done(run))
-        written = done or (leader and (outputs.are_written(run) or outputs.restore(run, origin)))
+        written = done or (leader and (_is_usable(run) or outputs.restore(run, origin)))
         device = stack.enter_context(devices.hold_device(kind))
         stack.enter_context(devices.connect_processes(device))
         if devices.broadcast(done, device):
@@ -83,6 +83,11 @@ def train(run: Run) -> None:
 def _is_done(run: Run) -> bool:
     """Whether the run is trained and has answered test; what evaluation needs is there."""
     return outputs.are_written(run) and answers.are_complete(run)
+
+
+def _is_usable(run: Run) -> bool:
+    """Whether the run is trained, and test can be answered with what is there."""
+    return outputs.are_written(run) and not answers.list_lost(run, answers.are_current)
 
 
 def _check_literals(prepared: Prepared, method: Method) -> None:

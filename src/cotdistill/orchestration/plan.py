@@ -13,6 +13,7 @@ from cotdistill.common.machine import count_cores
 from cotdistill.common.text_tables import Row, plain_table
 from cotdistill.config.models import Experiment
 from cotdistill.orchestration.fit import list_warnings
+from cotdistill.runs import answers
 from cotdistill.runs.experiment import describe_uncompared
 from cotdistill.runs.folder import RunFiles
 from cotdistill.runs.grid import Run, expand
@@ -36,11 +37,21 @@ def describe(experiment: Experiment) -> str:
         rows.append((*cell, str(len(runs)), f"{runs[0].training.steps:,}", text))
     wall = estimate_minutes(experiment, seconds)
     on = f"; {wall:.0f} minutes or so on the {count_cores()} cores here" if wall is not None else ""
-    lines = [f"{_format_totals(list(cells.values()), seconds)}{on}"]
+    lines = [f"{_format_totals(list(cells.values()), seconds)}{on}", *_list_lost(experiment)]
     lines += list_warnings(experiment, lambda run: estimate(run, seconds))
     if said := describe_uncompared(experiment):
         lines.append(f"warning: {said}")
     return "\n".join([plain_table(rows), "", *lines])
+
+
+def _list_lost(experiment: Experiment) -> list[str]:
+    """Return a line on finished runs that will be trained again for want of weights, where there are some."""
+    lost = len(answers.list_lost_runs(expand(experiment)))
+    line = (
+        f"{lost} finished runs must answer test anew, and their weights were removed (training.keep): "
+        "`cotdistill reproduce` trains them again"
+    )
+    return [line] if lost else []
 
 
 def _format_totals(cells: list[list[Run]], seconds: dict[str, float]) -> str:

@@ -13,7 +13,9 @@ from cotdistill.config.models import Experiment
 from cotdistill.data.prepared import read_warnings
 from cotdistill.orchestration.fit import check_local
 from cotdistill.orchestration.progress import format_line, list_statuses
+from cotdistill.runs import answers
 from cotdistill.runs.experiment import describe_uncompared, load
+from cotdistill.runs.grid import expand
 
 EVERY = 15.0
 """seconds between progress lines where the output is no terminal"""
@@ -34,7 +36,7 @@ def reproduce(config: Path, cores: int | None) -> int:
     if said := describe_uncompared(experiment):
         print(f"warning: {said}", file=sys.stderr, flush=True)
     print(f"running {config} through Snakemake (its own log: {log})", flush=True)
-    code = _watch(experiment, command, log)
+    code = _watch(experiment, [*command, *_train_again(experiment)], log)
     if code:
         _explain(folder, log, started)
         _print_partial(experiment, folder)
@@ -47,6 +49,16 @@ def reproduce(config: Path, cores: int | None) -> int:
         return code
     _print_results(experiment, folder)
     return 0
+
+
+def _train_again(experiment: Experiment) -> list[str]:
+    """Return Snakemake's arguments that train the runs again which lack the weights to answer test anew."""
+    lost = answers.list_lost_runs(expand(experiment))
+    if not lost:
+        return []
+    print(f"{len(lost)} runs are trained again: test is to be answered anew, and their weights were removed "
+          "(training.keep)", flush=True)  # fmt: skip
+    return ["--forcerun", *(str(run.files.training) for run in lost)]
 
 
 def _unlock(log: Path, config: Path) -> None:

@@ -37,7 +37,7 @@ from cotdistill.runs.code import (
 from cotdistill.runs.experiment import describe_uncompared, parse
 from cotdistill.runs.folder import CHECKPOINTS, RunFiles
 from cotdistill.runs.grid import Run, expand, find_prepared_folder
-from cotdistill.runs.outputs import was_written_under
+from cotdistill.runs.outputs import list_trained
 from cotdistill.students import pretrained
 
 MODULES: dict[str, tuple[str, ...]] = {
@@ -231,6 +231,10 @@ class Workflow:
             self._codes[key] = compute_code(stage, run)
         return self._codes[key]
 
+    def find_kept(self, wildcards: Any) -> str:
+        """Return a parameter: which checkpoints stay; evaluating anew removes those that no longer do."""
+        return self.find_run(wildcards).training.keep
+
     def digest_data_settings(self, wildcards: Any) -> str:
         """Return a parameter: the digest of the settings that the prepared data depend on."""
         return digest_preparation_settings(*self._pair(wildcards))
@@ -276,13 +280,14 @@ class Workflow:
     def unanswered(self) -> frozenset[str]:
         """The ids of runs that are trained under this config and have no test answers by today's code.
 
-        Evaluating one of these answers test anew. Of all others the training job stores the answers.
+        Evaluating one of these answers test anew. Of all others the training job stores the answers. Those
+        whose weights were removed are none: they can only be trained again.
         """
-        paths = zip(self.runs.values(), self.list_run_files(self.files.training), strict=True)
-        trained = [run for run, path in paths if os.path.exists(path) and was_written_under(run, Path(path))]
+        trained = list_trained(self.runs.values())
         return frozenset(
             run.id for run in trained
             if not all(answers.is_key_current(run, checkpoint) for checkpoint in CHECKPOINTS)
+            and not answers.list_lost(run)
         )  # fmt: skip
 
     def request(self, resource: Callable[..., int]) -> int | Callable[..., int]:
