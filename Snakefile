@@ -10,6 +10,7 @@ report: "workflow/report/workflow.rst"
 onstart:
     planning.resume_garbage_collection()
     grid.freeze()
+    grid.note_deleted()
     if workflow.local_exec:
         warm.begin()  # one import of torch for all jobs
 
@@ -19,6 +20,7 @@ onerror:
 rule all:
     default_target: True
     input:
+        grid.deleted,  # Snakemake asks for no missing file while what was made of it stands
         rules.compare.output,
         rules.figures.output,
         rules.track.output,

@@ -14,10 +14,20 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from cotdistill.common.errors import list_some
 from cotdistill.common.files import digest, write_text
 from cotdistill.common.fingerprint import fingerprint
 from cotdistill.data import release
 from cotdistill.data.adapters import ADAPTERS
+from cotdistill.orchestration.deleted import (
+    COLLECTED,
+    PASSES,
+    STORES,
+    count_lines,
+    find_deleted,
+    is_store_deleted,
+    note,
+)
 from cotdistill.orchestration.planning import WILDCARDS, by_number, make_wildcards
 from cotdistill.report.figures import FIGURES
 from cotdistill.runs import answers
@@ -36,9 +46,6 @@ MODULES: dict[str, tuple[str, ...]] = {
     "track": ("tracking.mlflow_store",),
 }
 """the entry module of each stage but preparing; figures and plug-ins are added by name"""
-
-PASSES = "partial.txt"
-"""file of an experiment's folder with a line for each time that partial tables were written"""
 
 OVERHEAD_MB = 300
 """memory of the two Snakemakes that a cluster job runs around its command"""
@@ -83,15 +90,33 @@ class Workflow:
         command = [sys.executable, "-m", "cotdistill", "partial", "--config", self.grid]
         subprocess.run(command, stdout=sys.stderr)
 
-    @property
+    @cached_property
+    def deleted(self) -> list[str]:
+        """What tables that stand were made of and that is gone, such as the metrics of a deleted run."""
+        collected = [f"{self.folder}/{name}" for name in COLLECTED]
+        made_of = [*self.list_run_files(self.files.metrics), *self.judged, *collected]
+        return find_deleted(Path(self.folder), made_of)
+
+    @cached_property
     def passes(self) -> int:
-        """Parameter of what `partial` overwrites: how often it did; one more makes the files anew.
+        """Parameter of what `partial` overwrites, and of what is made of deleted files: one more redoes it.
 
         Their time does not tell Snakemake so: it holds a file older than its inputs for up to date while
         the inputs have the checksums that it last saw.
         """
-        path = Path(self.folder, PASSES)
-        return path.read_bytes().count(b"\n") if path.is_file() else 0
+        return count_lines(Path(self.folder, PASSES)) + bool(self.deleted)
+
+    @cached_property
+    def stores(self) -> int:
+        """Parameter of tracking: how often the file of the MLflow store was found deleted."""
+        return count_lines(Path(self.folder, STORES)) + is_store_deleted(self.experiment)
+
+    def note_deleted(self) -> None:
+        """Keep what `passes` and `stores` counted of deleted files, once it is made again."""
+        if self.deleted:
+            note(Path(self.folder, PASSES), f"made anew, as these were missing: {list_some(self.deleted, 3)}")
+        if is_store_deleted(self.experiment):
+            note(Path(self.folder, STORES), "written into a new store, as the old one was missing")
 
     @property
     def fetched(self) -> list[str]:
