@@ -15,7 +15,7 @@ onstart:
         warm.begin()  # one import of torch for all jobs
 
 onerror:
-    grid.write_partial_results()
+    grid.write_partial_results(log)
 
 rule all:
     default_target: True

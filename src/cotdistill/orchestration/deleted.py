@@ -19,7 +19,8 @@ PASSES = "partial.txt"
 STORES = "store.txt"
 """the same for each time that the runs are to be written into a store anew"""
 COLLECTED = (
-    "results.parquet", "results.csv", "history.parquet", "measures.parquet", "examples.parquet", "samples.parquet",
+    "results.parquet", "results.csv", "history.parquet", "measures.parquet", "examples.parquet",
+    "samples.parquet",
 )  # fmt: skip
 """the tables that `collect` makes, which the others are made of"""
 TABLES = ("results.parquet", "tables/comparison.md", "figures/accuracy.png", "tracked.json")

@@ -5,6 +5,7 @@ Kept out of the rule files so that it can be imported and tested without Snakema
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -47,6 +48,9 @@ MODULES: dict[str, tuple[str, ...]] = {
 }
 """the entry module of each stage but preparing; figures and plug-ins are added by name"""
 
+STOPPED = "Terminating processes on user request"
+"""line of Snakemake's log after Ctrl-C"""
+
 OVERHEAD_MB = 300
 """memory of the two Snakemakes that a cluster job runs around its command"""
 
@@ -85,8 +89,14 @@ class Workflow:
         if not path.is_file() or path.read_bytes() != text.encode():
             write_text(path, text)
 
-    def write_partial_results(self) -> None:
-        """Write tables and figures of the finished runs after a failure; they name the missing ones."""
+    def write_partial_results(self, log: str) -> None:
+        """Write tables and figures of the finished runs after a failure; they name the missing ones.
+
+        log: Snakemake's, which tells whether somebody stopped it: then nothing has failed.
+        """
+        with contextlib.suppress(OSError):
+            if STOPPED in Path(log).read_text(encoding="utf-8", errors="replace"):
+                return
         command = [sys.executable, "-m", "cotdistill", "partial", "--config", self.grid]
         subprocess.run(command, stdout=sys.stderr)
 
