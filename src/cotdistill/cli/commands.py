@@ -219,7 +219,7 @@ WITHOUT_CONFIG = ("schema", "status")
 
 _RUN: list[tuple[tuple[str, ...], dict[str, Any]]] = [
     (("--run",), {"dest": "run_id", "required": True, "metavar": "ID",
-                  "help": "dataset/student/method/labels/fraction/seed; `cotdistill plan --runs` lists them"}),
+                  "help": "dataset/student/method/labels/fraction/seed; `cotdistill plan --runs` lists all"}),
     (("--expect",), {"metavar": "HASH", "help": "refuse to run if the run's config has another hash"}),
 ]
 OPTIONS: dict[str, list[tuple[tuple[str, ...], dict[str, Any]]]] = {

@@ -18,6 +18,8 @@ GRACE = 10.0
 """seconds that Snakemake has after a second request to stop, before it and its jobs are killed"""
 KEPT_LOGS = 10
 """calls whose logs of Snakemake are kept"""
+STOPPED = "Terminating processes on user request"
+"""line of Snakemake's log after SIGINT"""
 NEWEST = "snakemake.log"
 """link to the log of the newest call"""
 
@@ -131,7 +133,7 @@ class Jobs:
 
 
 def list_failed_logs(log: Path) -> list[Path]:
-    """Return the logs of the jobs that failed, as Snakemake's log names them."""
-    text = log.read_text(encoding="utf-8", errors="replace")
+    """Return the logs of the jobs that failed before anybody asked to stop, as Snakemake's log names them."""
+    text = log.read_text(encoding="utf-8", errors="replace").partition(STOPPED)[0]
     pattern = r"^Error in rule .*\n(?: +.*\n)*? +log: (.+?)(?: \(check log file.*)?$"
     return [Path(path) for path in dict.fromkeys(re.findall(pattern, text, re.MULTILINE))]

@@ -30,6 +30,7 @@ from cotdistill.orchestration.deleted import (
     note,
 )
 from cotdistill.orchestration.planning import WILDCARDS, by_number, make_wildcards
+from cotdistill.orchestration.snakemake import STOPPED
 from cotdistill.report.figures import FIGURES
 from cotdistill.runs import answers
 from cotdistill.runs.code import Stage, compute_code, compute_preparation_code, digest_preparation_settings
@@ -47,9 +48,6 @@ MODULES: dict[str, tuple[str, ...]] = {
     "track": ("tracking.mlflow_store",),
 }
 """the entry module of each stage but preparing; figures and plug-ins are added by name"""
-
-STOPPED = "Terminating processes on user request"
-"""line of Snakemake's log after Ctrl-C"""
 
 OVERHEAD_MB = 300
 """memory of the two Snakemakes that a cluster job runs around its command"""
