@@ -9,6 +9,7 @@ report: "workflow/report/workflow.rst"
 
 onstart:
     planning.resume_garbage_collection()
+    hold.hold_until_exit(grid.experiment)  # one Snakemake a grid, on whichever machine and in whichever folder
     grid.freeze()
     grid.note_deleted()
     if workflow.local_exec:

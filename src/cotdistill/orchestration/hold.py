@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import socket
@@ -15,13 +16,18 @@ from cotdistill.runs.lease import Holder, Lease, find_holder, is_alive
 
 FOLDER = "logs"
 """folder of an experiment that has the lease of whoever runs it"""
+HELD = "COTDISTILL_HELD"
+"""environment variable: the folder of the lease that a process above this one holds"""
 LOCKS = Path(".snakemake", "locks")
 """Snakemake's locks: files of the current folder with the paths that a Snakemake reads and writes"""
 
 
 @contextlib.contextmanager
-def hold(experiment: Experiment, wait: bool) -> Iterator[None]:
-    """Hold the grid for the block. Where another call holds it: wait for that, or raise UserError."""
+def hold(experiment: Experiment, wait: bool = False) -> Iterator[None]:
+    """Hold the grid for the block. Where another call holds it: wait for that, or raise UserError.
+
+    A Snakemake that the block starts does not hold it again.
+    """
     folder = experiment.folder / FOLDER
 
     def is_held() -> bool:
@@ -31,7 +37,20 @@ def hold(experiment: Experiment, wait: bool) -> Iterator[None]:
     with Lease(folder, is_held, what="grid") as lease:
         if not lease.held:
             raise UserError(f"{experiment.folder}: {_describe(find_holder(folder))}")
-        yield
+        os.environ[HELD] = os.path.abspath(folder)
+        try:
+            yield
+        finally:
+            del os.environ[HELD]
+
+
+def hold_until_exit(experiment: Experiment) -> None:
+    """Hold the grid until this process ends, where the call that started it does not. Raises UserError."""
+    if os.environ.get(HELD) == os.path.abspath(experiment.folder / FOLDER):
+        return
+    stack = contextlib.ExitStack()
+    stack.enter_context(hold(experiment))
+    atexit.register(stack.close)
 
 
 def _describe(holder: Holder | None) -> str:

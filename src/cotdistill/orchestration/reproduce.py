@@ -36,9 +36,9 @@ def reproduce(config: Path, cores: int | None, wait: bool = False) -> int:
 
 def _run(experiment: Experiment, config: Path, cores: int | None) -> int:
     folder, started, requests = experiment.folder, time.time(), Requests()
-    log = begin_log(folder / "logs")
     command = ["--configfile", str(config), "--cores", str(cores) if cores else "all"]
-    _unlock(experiment, log.parent / "unlock.log", config)
+    _unlock(experiment, folder / "logs" / "unlock.log", config)
+    log = begin_log(folder / "logs")
     print(f"running {config} through Snakemake (its own log: {log})", flush=True)
     progress = _Progress(experiment, log)
     code = run(command, log, requests, progress.show)
@@ -90,7 +90,9 @@ class _Progress:
     def show(self, asked: int) -> None:
         """Show the line, if it is time for it; once it was `asked` to stop, what that means instead."""
         if asked > self.asked:
-            self.end()
+            if self.live:
+                print(flush=True)  # behind the live line, and the ^C that the terminal shows
+            self.shown = 0.0
             print(STOPPING if asked == 1 else ENDING, file=sys.stderr, flush=True)
         self.asked = asked
         if asked:
@@ -113,11 +115,13 @@ class _Progress:
 
 def _print_partial(experiment: Experiment, folder: Path) -> None:
     """Print what Snakemake's `onerror` made of the finished runs, if it came to that."""
+    table = folder / "tables" / "comparison.md"
+    if not table.is_file():
+        return
     from cotdistill.orchestration.partial import OUT_OF_DATE
     from cotdistill.report.comparison import summarize
 
-    table = folder / "tables" / "comparison.md"
-    if table.is_file() and table.stat().st_mtime == OUT_OF_DATE:
+    if table.stat().st_mtime == OUT_OF_DATE:
         print(summarize(experiment))
         print(f"table    {table} (names the missing runs)")
         print(f"\n{table.with_name('verdict.txt').read_text(encoding='utf-8')}", end="")

@@ -5,7 +5,6 @@ Kept out of the rule files so that it can be imported and tested without Snakema
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import subprocess
@@ -87,12 +86,12 @@ class Workflow:
         if not path.is_file() or path.read_bytes() != text.encode():
             write_text(path, text)
 
-    def write_partial_results(self, log: str) -> None:
+    def write_partial_results(self, logs: list[str]) -> None:
         """Write tables and figures of the finished runs after a failure; they name the missing ones.
 
-        log: Snakemake's, which tells whether somebody stopped it: then nothing has failed.
+        logs: Snakemake's, which tell whether somebody stopped it: then nothing has failed.
         """
-        with contextlib.suppress(OSError):
+        for log in filter(os.path.isfile, logs):
             if STOPPED in Path(log).read_text(encoding="utf-8", errors="replace"):
                 return
         command = [sys.executable, "-m", "cotdistill", "partial", "--config", self.grid]
