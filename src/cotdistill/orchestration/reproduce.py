@@ -13,6 +13,7 @@ from cotdistill.orchestration.endings import describe_store, explain_failure, ex
 from cotdistill.orchestration.hold import check_no_snakemake, hold, is_locked
 from cotdistill.orchestration.progress import format_line, list_statuses
 from cotdistill.orchestration.snakemake import GRACE, Jobs, Requests, begin_log, run
+from cotdistill.orchestration.workflow import freeze
 from cotdistill.runs.experiment import load
 
 EVERY = 15.0
@@ -64,6 +65,7 @@ def _run(experiment: Experiment, config: Path, cores: int | None) -> int:
     if requests.signals:
         explain_stop(experiment, config, cores, started)
         return requests.exit_code
+    freeze(experiment)  # Snakemake does so only where it has something to do
     _print_results(experiment, folder)
     return 0
 

@@ -17,6 +17,7 @@ from typing import Any
 from cotdistill.common.errors import list_some
 from cotdistill.common.files import digest, write_text
 from cotdistill.common.fingerprint import fingerprint
+from cotdistill.config.models import Experiment
 from cotdistill.data import release
 from cotdistill.data.adapters import ADAPTERS
 from cotdistill.orchestration.deleted import (
@@ -56,6 +57,14 @@ EVALUATION_MB, EVALUATION_MINUTES = 1000, 30
 as no model is loaded (60 MB and 1 s were measured for 210 examples with rationales)"""
 
 
+def freeze(experiment: Experiment) -> None:
+    """Write an experiment's resolved grid into its folder, where it is not there already."""
+    text = json.dumps(experiment.model_dump(mode="json"), indent=1)
+    path = experiment.folder / "grid.json"
+    if not path.is_file() or path.read_bytes() != text.encode():
+        write_text(path, text)
+
+
 class Workflow:
     """A grid as Snakemake sees it. `config` is Snakemake's merged config."""
 
@@ -81,10 +90,7 @@ class Workflow:
 
     def freeze(self) -> None:
         """Write the resolved grid for the jobs to read: editing the config file cannot change them midway."""
-        text = json.dumps(self.experiment.model_dump(mode="json"), indent=1)
-        path = Path(self.grid)
-        if not path.is_file() or path.read_bytes() != text.encode():
-            write_text(path, text)
+        freeze(self.experiment)
 
     def write_partial_results(self, logs: list[str]) -> None:
         """Write tables and figures of the finished runs after a failure; they name the missing ones.
