@@ -45,29 +45,34 @@ def _run(experiment: Experiment, config: Path, cores: int | None) -> int:
     code = run(command, log, requests, progress.show)
     progress.end()
     said = log.read_text(encoding="utf-8", errors="replace")
-    if code and not requests.signals:
-        if "LockException" in said:
-            check_no_snakemake()
-        explain_failure(folder, log, started)
-        _print_partial(experiment, folder)
-        return code
-    report = folder / "report.html"
-    if requests.signals:
-        pass
-    elif "Nothing to be done" in said and report.is_file():
-        print(f"nothing to be done: all {len(list_statuses(experiment))} runs are up to date\n")
-    else:
-        print("writing the report", flush=True)
-        code = run([*command, "--report", str(report)], log.with_name("report.log"), requests)
-        if code and not requests.signals:
-            explain_failure(folder, log.with_name("report.log"), started)
-            return code
+    if code == 0 and not requests.signals:
+        code, log = _write_report(experiment, command, log, said, requests)
     if requests.signals:
         explain_stop(experiment, config, cores, started)
         return requests.exit_code
+    if code:
+        if "LockException" in said:
+            check_no_snakemake()
+            raise UserError("a snakemake held this grid until this moment, or does elsewhere; start again")
+        explain_failure(folder, log, started)
+        _print_partial(experiment, folder)
+        return code
     freeze(experiment)  # Snakemake does so only where it has something to do
     _print_results(experiment, folder)
     return 0
+
+
+def _write_report(
+    experiment: Experiment, command: list[str], log: Path, said: str, requests: Requests
+) -> tuple[int, Path]:
+    """Have Snakemake write its report, unless nothing was done; returns its exit code, and its log."""
+    report = experiment.folder / "report.html"
+    if "Nothing to be done" in said and report.is_file():
+        print(f"nothing to be done: all {len(list_statuses(experiment))} runs are up to date\n")
+        return 0, log
+    print("writing the report", flush=True)
+    log = log.with_name("report.log")
+    return run([*command, "--report", str(report)], log, requests), log
 
 
 def _unlock(experiment: Experiment, log: Path, config: Path) -> None:
