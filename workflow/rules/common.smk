@@ -4,7 +4,7 @@ from cotdistill.orchestration import planning
 
 planning.pause_garbage_collection()
 
-from cotdistill.orchestration import patches, warm
+from cotdistill.orchestration import hold, patches, warm
 from cotdistill.orchestration.planning import by_job
 from cotdistill.orchestration.workflow import check_config_files, read_grid
 from cotdistill.runs.folder import LAST, STRICT

@@ -143,6 +143,7 @@ rule track:
         grid=grid.grid,
         settings=grid.digest_settings("experiment", "baseline", "tracking"),
         code=grid.fingerprint_stage("track"),
+        stores=grid.stores,
     log:
         grid.name_log("track"),
     benchmark:

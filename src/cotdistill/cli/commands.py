@@ -22,15 +22,24 @@ Options = argparse.Namespace
 def plan(options: Options) -> None:
     """Print the grid: cells, runs, steps, and hours estimated from earlier runs of the same kind."""
     from cotdistill.orchestration.plan import describe
+    from cotdistill.runs.grid import expand
 
-    print(describe(load(options.config)))
+    experiment = load(options.config)
+    print("\n".join(run.id for run in expand(experiment)) if options.runs else describe(experiment))
 
 
 def status(options: Options) -> None:
-    """Show how far the grid is: done, running, failed and waiting runs, from the run folders alone."""
+    """Show how far a grid is: done, running, failed and waiting runs, from the run folders alone.
+
+    Without --config: the experiments that are in the results folder, a line each.
+    """
+    from cotdistill.orchestration.experiments import describe_all
     from cotdistill.orchestration.progress import format_table, list_statuses
 
-    print(format_table(list_statuses(load(options.config)), options.all))
+    if options.config is None:
+        print(describe_all(Path(options.results), options.all))
+    else:
+        print(format_table(list_statuses(load(options.config)), options.all))
 
 
 def fetch(options: Options) -> None:
@@ -142,7 +151,7 @@ def reproduce(options: Options) -> int:
     """Run the whole grid through Snakemake, showing progress, and print the comparison."""
     from cotdistill.orchestration.reproduce import reproduce as run
 
-    return run(Path(options.config), options.cores)
+    return run(Path(options.config), options.cores, options.wait)
 
 
 def doctor(options: Options) -> int:
@@ -234,17 +243,23 @@ COMMANDS: dict[str, Callable[[Options], Any]] = {
     "doctor": doctor,
     "schema": schema,
 }
-WITHOUT_CONFIG = ("schema",)
+WITHOUT_CONFIG = ("schema", "status")
 
 _RUN: list[tuple[tuple[str, ...], dict[str, Any]]] = [
     (("--run",), {"dest": "run_id", "required": True, "metavar": "ID",
-                  "help": "dataset/student/method/labels/fraction/seed, as `cotdistill plan` lists them"}),
+                  "help": "dataset/student/method/labels/fraction/seed; `cotdistill plan --runs` lists all"}),
     (("--expect",), {"metavar": "HASH", "help": "refuse to run if the run's config has another hash"}),
 ]
 OPTIONS: dict[str, list[tuple[tuple[str, ...], dict[str, Any]]]] = {
+    "plan": [(("--runs",), {"action": "store_true", "help": "list the ids of the runs, a line each"})],
     "fetch": [(("--root",), {"help": "folder to download to (default: data_root, COTDISTILL_DATA or data)"})],
     "prepare": [(("--dataset",), {"required": True}), (("--student",), {"required": True})],
-    "status": [(("--all",), {"action": "store_true", "help": "a line for every run, also done and waiting"})],
+    "status": [
+        (("--config",), {"help": "config file of one experiment (default: list those in --results)"}),
+        (("--results",), {"default": "results", "metavar": "FOLDER",
+                          "help": "folder of the experiments to list (default: %(default)s)"}),
+        (("--all",), {"action": "store_true", "help": "a line for every run, also done and waiting"}),
+    ],
     "train": _RUN,
     "evaluate": _RUN,
     "collect": [(("--allow-missing",), {"action": "store_true", "help": "mark missing runs, do not stop"})],
@@ -252,8 +267,10 @@ OPTIONS: dict[str, list[tuple[tuple[str, ...], dict[str, Any]]]] = {
         (("--follow",), {"type": _parse_seconds, "nargs": "?", "const": 5.0, "metavar": "SECONDS",
                          "help": "mirror runs in training too, every SECONDS (default: 5)"}),
     ],
-    "reproduce": [(("--cores",), {"type": _parse_cores, "metavar": "N",
-                                  "help": "jobs at once (default: all cores)"})],
+    "reproduce": [
+        (("--cores",), {"type": _parse_cores, "metavar": "N", "help": "jobs at once (default: all cores)"}),
+        (("--wait",), {"action": "store_true", "help": "wait while another call runs this grid"}),
+    ],
     "doctor": [
         (("--profile",), {"metavar": "NAME", "help": "Snakemake profile (default: slurm where Slurm is)"}),
         (("--job-timeout",), {"type": _parse_seconds_or_none, "default": 120.0, "metavar": "SECONDS",

@@ -16,15 +16,26 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from cotdistill.common.errors import UserError, show_value
+from cotdistill.common.errors import UserError, list_some, show_value
 from cotdistill.common.files import digest, write_text
 from cotdistill.common.fingerprint import fingerprint
+from cotdistill.config.models import Experiment
 from cotdistill.config.yaml_files import read_config_file
 from cotdistill.data import release
 from cotdistill.data.adapters import ADAPTERS
+from cotdistill.orchestration.deleted import (
+    COLLECTED,
+    PASSES,
+    STORES,
+    count_lines,
+    find_deleted,
+    is_store_deleted,
+    note,
+)
 from cotdistill.orchestration.links import avoid_patterns
 from cotdistill.orchestration.patches import PLUGIN
 from cotdistill.orchestration.planning import WILDCARDS, by_number, make_wildcards
+from cotdistill.orchestration.snakemake import STOPPED
 from cotdistill.report.figures import FIGURES
 from cotdistill.runs import answers
 from cotdistill.runs.code import (
@@ -48,9 +59,6 @@ MODULES: dict[str, tuple[str, ...]] = {
     "track": ("tracking.mlflow_store",),
 }
 """the entry module of each stage but preparing; figures and plug-ins are added by name"""
-
-PASSES = "partial.txt"
-"""file of an experiment's folder with a line for each time that partial tables were written"""
 
 OVERHEAD_MB = 300
 """memory of the two Snakemakes that a cluster job runs around its command"""
@@ -95,6 +103,15 @@ def _end_in_one_line() -> Iterator[None]:
         raise SystemExit(f"error: {error}") from error
 
 
+def freeze(experiment: Experiment) -> None:
+    """Write an experiment's resolved grid into its folder, where it is not there already."""
+    text = json.dumps(experiment.model_dump(mode="json"), indent=1)
+    # not through a link that stands for the folder: it leads nowhere until the folder is made
+    path = experiment.folder / "grid.json"
+    if not path.is_file() or path.read_bytes() != text.encode():
+        write_text(path, text)
+
+
 class Workflow:
     """A grid as Snakemake sees it. `config` is Snakemake's merged config."""
 
@@ -128,28 +145,48 @@ class Workflow:
 
     def freeze(self) -> None:
         """Write the resolved grid for the jobs to read: editing the config file cannot change them midway."""
-        text = json.dumps(self.experiment.model_dump(mode="json"), indent=1)
-        # not through a link that stands for the folder: it leads nowhere until the folder is made
-        path = self.experiment.folder / "grid.json"
-        if not path.is_file() or path.read_bytes() != text.encode():
-            write_text(path, text)
+        freeze(self.experiment)
         if said := describe_uncompared(self.experiment):
             print(f"warning: {said}", file=sys.stderr, flush=True)
 
-    def write_partial_results(self) -> None:
-        """Write tables and figures of the finished runs after a failure; they name the missing ones."""
+    def write_partial_results(self, logs: list[str]) -> None:
+        """Write tables and figures of the finished runs after a failure; they name the missing ones.
+
+        logs: Snakemake's, which tell whether somebody stopped it: then nothing has failed.
+        """
+        for log in filter(os.path.isfile, logs):
+            if STOPPED in Path(log).read_text(encoding="utf-8", errors="replace"):
+                return
         command = [sys.executable, "-m", "cotdistill", "partial", "--config", self.grid]
         subprocess.run(command, stdout=sys.stderr)
 
-    @property
+    @cached_property
+    def deleted(self) -> list[str]:
+        """What tables that stand were made of and that is gone, such as the metrics of a deleted run."""
+        collected = [f"{self.folder}/{name}" for name in COLLECTED]
+        made_of = [*self.list_run_files(self.files.metrics), *self.judged, *collected]
+        return find_deleted(Path(self.folder), made_of)
+
+    @cached_property
     def passes(self) -> int:
-        """Parameter of what `partial` overwrites: how often it did; one more makes the files anew.
+        """Parameter of what `partial` overwrites, and of what is made of deleted files: one more redoes it.
 
         Their time does not tell Snakemake so: it holds a file older than its inputs for up to date while
         the inputs have the checksums that it last saw.
         """
-        path = Path(self.folder, PASSES)
-        return path.read_bytes().count(b"\n") if path.is_file() else 0
+        return count_lines(Path(self.folder, PASSES)) + bool(self.deleted)
+
+    @cached_property
+    def stores(self) -> int:
+        """Parameter of tracking: how often the file of the MLflow store was found deleted."""
+        return count_lines(Path(self.folder, STORES)) + is_store_deleted(self.experiment)
+
+    def note_deleted(self) -> None:
+        """Keep what `passes` and `stores` counted of deleted files, once it is made again."""
+        if self.deleted:
+            note(Path(self.folder, PASSES), f"made anew, as these were missing: {list_some(self.deleted, 3)}")
+        if is_store_deleted(self.experiment):
+            note(Path(self.folder, STORES), "written into a new store, as the old one was missing")
 
     @property
     def fetched(self) -> list[str]:
