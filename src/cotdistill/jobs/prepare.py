@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from cotdistill import data, methods, students
-from cotdistill.common.files import digest
+from cotdistill.common.files import digest, remove_leftovers
 from cotdistill.config.models import DatasetEntry, Experiment, StudentEntry
 from cotdistill.data.prepared import CHECKED, check_joins, is_current, write_prepared
 from cotdistill.data.splits import compute_checksum, measure_teacher
@@ -31,6 +31,7 @@ def prepare(experiment: Experiment, dataset: DatasetEntry, student: StudentEntry
     built = [methods.build(entry.method, entry.settings) for entry in experiment.methods]
     own = list_own_literals(built)
     if is_current(folder, key):
+        remove_leftovers(folder.parent, folder.name)
         # a method that was added to the grid since may have texts of its own
         check_joins(splits["train"][:CHECKED]["input"], load_tokenizer(folder / "tokenizer"), own)
         return False

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 from cotdistill.common.errors import UserError
+from cotdistill.common.surroundings import make_cache_environment
 from cotdistill.config.models import Experiment
 from cotdistill.orchestration.progress import format_line, list_statuses
 from cotdistill.runs.experiment import load
@@ -62,7 +63,8 @@ def _unlock(log: Path, config: Path) -> None:
 
 def _make_environment() -> dict[str, str]:
     # the rules call `cotdistill` by name: find the one of this environment first
-    return {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    return {**os.environ, **make_cache_environment(Path(".snakemake", "cache")), "PATH": path}
 
 
 def _run_snakemake(arguments: list[str], log: Path) -> int:

@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from cotdistill.common.files import digest, write_text
+from cotdistill.common.files import digest, remove_leftovers, write_text
 from cotdistill.common.fingerprint import fingerprint
 from cotdistill.data import release
 from cotdistill.data.adapters import ADAPTERS
@@ -75,6 +75,7 @@ class Workflow:
         """Write the resolved grid for the jobs to read: editing the config file cannot change them midway."""
         text = json.dumps(self.experiment.model_dump(mode="json"), indent=1)
         path = Path(self.grid)
+        remove_leftovers(path.parent, path.name)
         if not path.is_file() or path.read_bytes() != text.encode():
             write_text(path, text)
 
