@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from cotdistill.common.errors import UserError
 from cotdistill.common.surroundings import make_cache_environment
 from cotdistill.config.models import Experiment
 from cotdistill.runs.grid import expand
 from cotdistill.tables.collect import collect
+from cotdistill.tracking.store import report_faults
 from tests.cli.conftest import write_config
 from tests.reporting.conftest import make_experiment, write_run
 
@@ -27,7 +29,7 @@ def run(*arguments: str, shell: str = "", **environment: str) -> subprocess.Comp
     kept = {name: value for name, value in os.environ.items() if name not in ("MPLBACKEND", "PYTHONUTF8")}
     return subprocess.run(
         ["sh", "-c", f"{line} {shell}"], text=True, encoding="utf-8", errors="replace", timeout=300,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL,
+        capture_output=True, stdin=subprocess.DEVNULL,
         env={**kept, "PYTHONPATH": SOURCE, **environment},
     )  # fmt: skip
 
@@ -42,10 +44,13 @@ def run(*arguments: str, shell: str = "", **environment: str) -> subprocess.Comp
         pytest.param({"COLUMNS": "1", "TERM": "dumb", "NO_COLOR": "1", "TZ": "nowhere/x"}, id="terminal"),
     ],
 )
-def test_what_a_stream_cannot_hold_is_written_all_the_same(work: Path, environment: dict[str, str]) -> None:
-    write_config(work, experiment="Ωmega", results="größe/ж")
-    found = run("status", "--all", **environment)
+def test_what_a_stream_cannot_hold_is_written_all_the_same(
+    tables: Experiment, tmp_path: Path, environment: dict[str, str]
+) -> None:
+    config = str(tmp_path / "made.yaml")
+    found = run("collect", "--config", config, **environment)
     assert (found.returncode, found.stderr) == (0, ""), found.stderr
+    assert len(found.stdout.splitlines()) > 4 and "results.csv" in found.stdout
     wrong = run("plan", "--config", "Ωж.yaml", **environment)
     assert wrong.returncode == 1 and wrong.stderr.startswith("error: ") and wrong.stderr.count("\n") == 1
 
@@ -71,10 +76,10 @@ def test_a_folder_that_was_deleted_meanwhile_is_one_line(work: Path) -> None:
 
 @pytest.fixture
 def tables(tmp_path: Path) -> Experiment:
-    """A collected experiment of finished runs, with its config in `made.yaml`; one name is not of ASCII."""
-    methods = [{"name": "dss-ß", "method": "dss"}, "mi"]
-    experiment = make_experiment(tmp_path / "results", datasets=["cqa"], methods=methods, seeds=[0, 1],
-                                 baseline="dss-ß")  # fmt: skip
+    """A collected experiment of finished runs, with its config in `made.yaml`; its folder is not of ASCII."""
+    methods = [{"name": "plain", "method": "dss"}, "mi"]
+    experiment = make_experiment(tmp_path / "größe ж", datasets=["cqa"], methods=methods, seeds=[0, 1],
+                                 baseline="plain")  # fmt: skip
     for one in expand(experiment):
         write_run(one, steps=20)
     collect(experiment)
@@ -94,7 +99,8 @@ def hostile(folder: Path, backend: str) -> dict[str, str]:
         "TRANSFORMERS_CACHE": str(file), "http_proxy": "http://127.0.0.1:9", "PYTHONOPTIMIZE": "1",
         "MLFLOW_TRACKING_URI": "http://127.0.0.1:9", "MLFLOW_REGISTRY_URI": "http://127.0.0.1:9",
         "MLFLOW_RUN_ID": "0" * 32, "MLFLOW_EXPERIMENT_NAME": "another", "MLFLOW_EXPERIMENT_ID": "99",
-        "CUDA_VISIBLE_DEVICES": "nonsense", "TRANSFORMERS_VERBOSITY": "nonsense", "PYTHONWARNINGS": "error",
+        "MLFLOW_LOGGING_LEVEL": "nonsense", "CUDA_VISIBLE_DEVICES": "nonsense",
+        "TRANSFORMERS_VERBOSITY": "nonsense", "PYTHONWARNINGS": "error",
     }  # fmt: skip
 
 
@@ -130,7 +136,7 @@ def test_tables_and_tracking_are_the_same_in_any_surroundings(
         found = run(command, "--config", "made.yaml", **hostile(tmp_path, "nonsense"))
         assert found.returncode == 0 and "Traceback" not in found.stderr, (command, found.stderr)
     assert {path: path.read_bytes() for path in expected} == expected
-    assert (tmp_path / "results" / "mlflow.db").is_file(), "tracked elsewhere than the config says"
+    assert (tmp_path / "größe ж" / "mlflow.db").is_file(), "tracked elsewhere than the config says"
 
 
 @pytest.mark.slow
@@ -142,6 +148,17 @@ def test_a_student_of_its_own_is_prepared_and_trained_without_a_home(work: Path)
                     ("evaluate", "--run", name)):  # fmt: skip
         found = run(*command, **environment)
         assert found.returncode == 0 and "Traceback" not in found.stderr, (command, found.stderr)
+
+
+def test_a_setting_of_mlflow_that_it_cannot_read_is_one_line() -> None:
+    from mlflow.environment_variables import MLFLOW_SQLALCHEMYSTORE_POOL_SIZE
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(UserError) as raised, report_faults("here"):
+        patch.setenv(MLFLOW_SQLALCHEMYSTORE_POOL_SIZE.name, "abc")
+        MLFLOW_SQLALCHEMYSTORE_POOL_SIZE.get()
+    assert "'abc' for MLFLOW_" in str(raised.value) and str(raised.value).endswith("unset the variable")
+    with pytest.raises(ValueError), report_faults("here"):
+        raise ValueError("a fault of the code stays what it is")
 
 
 def test_snakemake_has_a_cache_where_there_is_no_home(

@@ -138,6 +138,11 @@ def report_faults(uri: str) -> Iterator[None]:
     except (MlflowException, SQLAlchemyError, OSError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise StoreFault(f"{uri}: MLflow failed: {reason}; expected a store it can write") from error
+    except ValueError as error:
+        if "for MLFLOW_" not in str(error):
+            raise
+        # as MLflow says it: failed to convert 'abc' for MLFLOW_...
+        raise UserError(f"environment: {error}; unset the variable") from error
 
 
 def connect(uri: str) -> MlflowClient:
