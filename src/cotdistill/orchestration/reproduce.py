@@ -64,7 +64,8 @@ def _unlock(log: Path, config: Path) -> None:
 def _make_environment() -> dict[str, str]:
     # the rules call `cotdistill` by name: find the one of this environment first
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    return {**os.environ, **make_cache_environment(Path(".snakemake", "cache")), "PATH": path}
+    cache = make_cache_environment(Path(".snakemake", "cache"))
+    return {**os.environ, **cache, "PATH": path, "PYTHONIOENCODING": "utf-8"}  # its output is our log
 
 
 def _run_snakemake(arguments: list[str], log: Path) -> int:
