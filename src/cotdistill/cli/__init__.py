@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from cotdistill import __version__
 from cotdistill.common.errors import UserError, describe_shortage
 from cotdistill.common.stopping import PREEMPTED, Preempted
+from cotdistill.common.surroundings import settle, use_utf8
 
 FAILED = 1
 WARM = ("train", "evaluate")
@@ -18,6 +19,9 @@ WARM = ("train", "evaluate")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command. The exit code is 0, 1 after one line that says what is wrong, or 75 if preempted."""
+    if arguments is None:
+        use_utf8()
+    settle()
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     options = parser().parse_args(arguments)
     if options.run.__name__ in WARM:

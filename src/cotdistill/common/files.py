@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import math
@@ -18,18 +19,23 @@ from typing import Any
 from cotdistill.common.errors import UserError
 from cotdistill.common.text import parse_lines, read_text
 
+LOCK = ".lock"
+"""file in a temporary folder that its process holds a lock of while it lives"""
+
 
 @contextlib.contextmanager
 def atomic(target: Path) -> Iterator[Path]:
     """Yield a temporary path beside `target`; on success sync and rename it, on failure remove it.
 
-    The caller may make a file or a folder there. A folder that exists at `target` is replaced. Raises
-    UserError when the disk is full or the folder cannot be written.
+    The caller may make a file or a folder there. A folder that exists at `target` is replaced. What an
+    earlier process left of the same target, when it was killed, is removed. Raises UserError when the disk
+    is full or the folder cannot be written.
     """
     target = Path(target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        holder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        remove_leftovers(target.parent, target.name)
+        holder, lock = _make_holder(target)
         opened = os.open(holder, os.O_RDONLY)
     except OSError as error:
         raise UserError(f"cannot write {target}: {error.strerror or error}") from error
@@ -53,7 +59,68 @@ def atomic(target: Path) -> Iterator[Path]:
         raise
     finally:
         os.close(opened)
+        os.close(lock)  # a network file system keeps a file that is open, and so its folder
         shutil.rmtree(holder, ignore_errors=True)
+
+
+def _make_holder(target: Path) -> tuple[Path, int]:
+    """Make the folder that `atomic` writes in; return it with a lock that tells that this process lives."""
+    while True:
+        holder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        with contextlib.suppress(FileNotFoundError):  # another process took it for one that was left
+            lock = os.open(holder / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+            if _hold(lock, holder / LOCK) is not False:
+                return holder, lock
+            os.close(lock)
+
+
+def remove_leftovers(folder: Path, name: str = "") -> None:
+    """Remove the temporary folders of `atomic` in `folder` whose process was killed.
+
+    name: of the one target whose temporary folders are meant. Any process may call this at any time: who
+    writes holds a lock, which the system frees with its process, on a network file system too. Where files
+    cannot be locked nothing is removed.
+    """
+    for holder in _list_holders(folder, name):
+        with contextlib.suppress(OSError):  # gone at this moment, in use, or not ours
+            if (holder / LOCK).exists():
+                _remove_abandoned(holder)
+            os.rmdir(holder)  # one whose process was killed before it made the lock
+
+
+def _remove_abandoned(holder: Path) -> None:
+    lock = os.open(holder / LOCK, os.O_RDWR)
+    try:
+        if _hold(lock, holder / LOCK):
+            shutil.rmtree(holder, ignore_errors=True)
+    finally:
+        os.close(lock)
+
+
+def _hold(lock: int, path: Path) -> bool | None:
+    """Lock an open file; return whether it is held and still at `path`, None where it cannot be locked."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return None
+    return path.exists() and os.path.samestat(os.fstat(lock), path.stat())
+
+
+def _list_holders(folder: Path, name: str = "") -> list[Path]:
+    """Return the temporary folders in `folder`, of one target where it is named."""
+    named = re.escape(name) if name else ".+"
+    pattern = re.compile(rf"\.{named}\.[a-z0-9_]{{8}}", re.DOTALL)  # as mkdtemp names them
+    try:
+        with os.scandir(folder) as found:
+            return [
+                Path(one)
+                for one in found
+                if pattern.fullmatch(one.name) and one.is_dir(follow_symlinks=False)
+            ]
+    except OSError:
+        return []
 
 
 def _is_os_error_of_rust(error: Exception) -> bool:
@@ -104,13 +171,12 @@ def _sync_folder(path: Path) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Remove the temporary folders that `atomic` left in `folder` when its process was killed.
+    """Remove all temporary folders of `atomic` in `folder`, also where its file system has no locks.
 
     Only the one process that may write to the folder may call this.
     """
-    for path in folder.glob(".*.*"):
-        if path.is_dir() and len(path.name.rsplit(".", 1)[1]) == 8:  # as mkdtemp names them
-            shutil.rmtree(path, ignore_errors=True)
+    for path in _list_holders(folder):
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def link(source: Path, target: Path) -> None:

@@ -6,7 +6,7 @@ Needs neither torch nor a GPU where the training job left current answers, as it
 from __future__ import annotations
 
 from cotdistill.common.errors import UserError
-from cotdistill.common.files import hash_file, sweep
+from cotdistill.common.files import hash_file, remove_leftovers, sweep
 from cotdistill.data.prepared import Prepared
 from cotdistill.data.splits import choose_subset
 from cotdistill.evaluation import protocols
@@ -27,6 +27,8 @@ def evaluate(run: Run) -> Metrics:
     trained = outputs.read_training(run)
     if trained.hash != run.hash:
         raise UserError(f"{run.folder}: trained with config {trained.hash}, expected {run.hash}")
+    for folder in (run.folder, run.files.answers):
+        remove_leftovers(folder)
     outputs.check(run)
     if not answers.are_complete(run):
         answers.check_weights(run)

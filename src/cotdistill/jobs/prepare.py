@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cotdistill import data, methods, students
 from cotdistill.common.errors import UserError
-from cotdistill.common.files import digest, write_text
+from cotdistill.common.files import digest, remove_leftovers, write_text
 from cotdistill.config.models import DatasetEntry, Experiment, StudentEntry
 from cotdistill.data.checks import Demands, check_splits
 from cotdistill.data.prepared import CHECKED, WARNINGS, Prepared, check_joins, is_current, write_prepared
@@ -39,6 +39,7 @@ def prepare(experiment: Experiment, dataset: DatasetEntry, student: StudentEntry
     built = [methods.build(entry.method, entry.settings) for entry in experiment.methods]
     own = list_own_literals(built)
     if is_current(folder, key):
+        remove_leftovers(folder.parent, folder.name)
         # a method that was added to the grid since may have texts of its own
         check_joins(splits["train"][:CHECKED]["input"], load_tokenizer(folder / "tokenizer"), own)
         _write_warnings(dataset, student, folder, runs, found)

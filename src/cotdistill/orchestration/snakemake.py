@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 
+from cotdistill.common.surroundings import make_cache_environment
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 GRACE = 10.0
 """seconds that Snakemake has after a second request to stop, before it and its jobs are killed"""
@@ -90,7 +92,9 @@ def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> N
 
 def _make_environment() -> dict[str, str]:
     # the rules call `cotdistill` by name: find the one of this environment first
-    return {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    cache = make_cache_environment(Path(".snakemake", "cache"))
+    return {**os.environ, **cache, "PATH": path, "PYTHONIOENCODING": "utf-8"}  # its output is our log
 
 
 def begin_log(folder: Path) -> Path:

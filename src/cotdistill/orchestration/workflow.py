@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from cotdistill.common.errors import UserError, list_some, show_value
-from cotdistill.common.files import digest, write_text
+from cotdistill.common.files import digest, remove_leftovers, write_text
 from cotdistill.common.fingerprint import fingerprint
 from cotdistill.config.models import Experiment
 from cotdistill.config.yaml_files import read_config_file
@@ -108,6 +108,7 @@ def freeze(experiment: Experiment) -> None:
     text = json.dumps(experiment.model_dump(mode="json"), indent=1)
     # not through a link that stands for the folder: it leads nowhere until the folder is made
     path = experiment.folder / "grid.json"
+    remove_leftovers(path.parent, path.name)
     if not path.is_file() or path.read_bytes() != text.encode():
         write_text(path, text)
 

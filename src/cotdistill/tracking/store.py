@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import glob
 import logging
-import shutil
 import sqlite3
 import sys
 from collections.abc import Iterator
@@ -18,11 +16,13 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from cotdistill.common.errors import UserError
-from cotdistill.common.files import atomic, digest
+from cotdistill.common.files import atomic, digest, remove_leftovers
 from cotdistill.config.addresses import expand_uri, hide_values
 from cotdistill.config.models import Experiment
 
 RUN, CELL, DIGEST, PARENT = "cotdistill.run", "cotdistill.cell", "cotdistill.digest", "mlflow.parentRunId"
+BEGUN = "cotdistill.begun"
+"""tag of a run from its creation on: the digest that it gets once all of it is written"""
 LIVE = "cotdistill.live"
 """tag of what `track --follow` mirrors of runs in training: gone when the run has finished"""
 GONE = "cotdistill.gone"
@@ -155,6 +155,11 @@ def report_faults(uri: str, hidden: dict[str, str] | None = None) -> Iterator[No
         fault = StoreFault(f"{uri}: MLflow failed: {reason}; expected a store it can write")
         # the cause holds the address as it was opened: a traceback would show it
         raise fault from (None if hidden else error)
+    except ValueError as error:
+        if "for MLFLOW_" not in str(error):
+            raise
+        # as MLflow says it: failed to convert 'abc' for MLFLOW_...
+        raise UserError(f"environment: {error}; unset the variable") from error
 
 
 def connect(uri: str) -> MlflowClient:
@@ -164,10 +169,9 @@ def connect(uri: str) -> MlflowClient:
     logging.getLogger("alembic").setLevel(logging.WARNING)
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     database = _find_database(uri)
+    if database:
+        remove_leftovers(database.parent, database.name)
     if database and not database.exists():
-        for left in database.parent.glob(f".{glob.escape(database.name)}.*"):
-            # of a call that was killed while it laid out the store: we hold the lock, nobody uses it
-            shutil.rmtree(left, ignore_errors=True)
         # laid out aside and renamed: a store that was cut short while it was laid out stays broken
         with atomic(database) as part:
             MlflowClient(f"sqlite:///{part}").search_experiments(max_results=1)
@@ -235,6 +239,18 @@ def _read_tags(database: Path, experiment_id: str) -> list[StoredRun]:
         for run_id, key, value in connection.execute(query, (int(experiment_id),)):
             tags.setdefault(run_id, {})[key] = value
     return [StoredRun(run_id, found) for run_id, found in tags.items()]
+
+
+def delete_doubles(client: MlflowClient, experiment_id: str, stored: StoredRuns) -> None:
+    """Delete incomplete runs that came to stand beside a complete one since `stored` was read.
+
+    A server may create a run for a call that was killed, or twice where its first answer was lost.
+    """
+    for key, runs in read_stored_runs(client, experiment_id).items():
+        complete = {run.id for run in stored.get(key, []) if DIGEST in run.tags}
+        for run in runs:
+            if complete and run.id not in complete and DIGEST not in run.tags:
+                client.delete_run(run.id)
 
 
 def sweep(client: MlflowClient, stored: StoredRuns, mirrors: bool) -> bool:
