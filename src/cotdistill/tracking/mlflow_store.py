@@ -267,7 +267,8 @@ def _write_run(
     client.log_dict(run.id, notes.read_sample(item.run.files.predictions), notes.SAMPLE)
     log_batches(client, run.id, _drop_logged(client, begun, build_metrics(item)), item.run.config)
     inputs = build_inputs(item)
-    if inputs and not (begun and client.get_run(run.id).inputs.dataset_inputs):
+    known = client.get_run(run.id).inputs if begun else None
+    if inputs and not (known and known.dataset_inputs):
         client.log_inputs(run.id, inputs)
     _finish(client, run, item.end, item.digest)
     return run
