@@ -89,7 +89,7 @@ def _parquet() -> bytes:
 
 @pytest.mark.parametrize(
     ("content", "wanted"),
-    [(gzip.compress(LINES.encode()), "gzip"), (bz2.compress(LINES.encode()), "bzip2"),
+    [(gzip.compress(LINES.encode(), mtime=0), "gzip"), (bz2.compress(LINES.encode()), "bzip2"),
      (lzma.compress(LINES.encode()), "xz"), (_zip(LINES.encode()), "zip archive"), (_parquet(), "Parquet"),
      (b"ARROW1\0\0", "Arrow"), (b"SQLite format 3\0", "SQLite"), (b"(\xb5/\xfd", "zstd"),
      (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "Git LFS")],
