@@ -74,6 +74,14 @@ def test_a_folder_that_was_deleted_meanwhile_is_one_line(work: Path) -> None:
     assert found.stderr.startswith("error: ") and found.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize("name", ["HF_HUB_DOWNLOAD_TIMEOUT", "HF_HUB_ETAG_TIMEOUT"])
+def test_a_number_that_a_library_cannot_read_is_one_line(work: Path, name: str) -> None:
+    write_config(work)
+    found = run("plan", "--config", str(work / "config.yaml"), **{name: "ten seconds"})
+    assert found.returncode == 1 and found.stderr.count("\n") == 1
+    assert f"error: environment variable {name}: expected a number, found 'ten seconds'" in found.stderr
+
+
 @pytest.fixture
 def tables(tmp_path: Path) -> Experiment:
     """A collected experiment of finished runs, with its config in `made.yaml`; its folder is not of ASCII."""

@@ -174,3 +174,4 @@ def test_less_addresses_than_torch_takes_are_refused(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(machine, "measure_address_space_mb", lambda: 976)
     with pytest.raises(UserError, match="`ulimit -v` allows 976 MB of addresses; expected at least 1,500 MB"):
         limits.check_address_space()
+    limits.check_address_space(limits.READERS_MB)

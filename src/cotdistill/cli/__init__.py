@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from cotdistill import __version__
 from cotdistill.common.errors import UserError, describe_shortage
 from cotdistill.common.stopping import PREEMPTED, Preempted
-from cotdistill.common.surroundings import settle, use_utf8
+from cotdistill.common.surroundings import check_numbers, settle, use_utf8
 
 FAILED = 1
 WARM = ("train", "evaluate")
@@ -30,6 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if (code := warm.run(arguments)) is not None:
             return code
     try:
+        check_numbers()
         code = options.run(options) or 0
         sys.stdout.flush()  # a reader that went away is noticed here rather than at exit
         return code

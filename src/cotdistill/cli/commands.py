@@ -14,7 +14,7 @@ from cotdistill.common.errors import UserError, make_unknown_error
 from cotdistill.common.files import write_json
 from cotdistill.jobs.manners import guard
 from cotdistill.runs.experiment import load
-from cotdistill.runs.limits import check_address_space
+from cotdistill.runs.limits import READERS_MB, check_address_space
 
 Options = argparse.Namespace
 
@@ -55,6 +55,7 @@ def prepare(options: Options) -> None:
     from cotdistill.jobs.prepare import prepare as run
     from cotdistill.runs.grid import find_prepared_folder
 
+    check_address_space(READERS_MB)
     experiment = load(options.config)
     datasets = {entry.name: entry for entry in experiment.datasets}
     students = {entry.name: entry for entry in experiment.students}

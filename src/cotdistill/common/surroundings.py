@@ -9,6 +9,15 @@ import sys
 import tempfile
 from pathlib import Path
 
+from cotdistill.common.errors import UserError, show_value
+
+NUMBERS = {
+    "HF_HUB_DOWNLOAD_TIMEOUT": int,
+    "HF_HUB_ETAG_TIMEOUT": int,
+    "HF_DATASETS_IN_MEMORY_MAX_SIZE": float,
+}
+"""variables that huggingface_hub and datasets read as numbers when they are imported"""
+
 
 def settle() -> None:
     """Have every text printable, every standard stream open and figures drawn without a display.
@@ -22,6 +31,18 @@ def settle() -> None:
         if isinstance(stream, io.TextIOWrapper):
             # a character that the terminal or log cannot hold must not end the work whose result it tells
             stream.reconfigure(errors="backslashreplace")
+
+
+def check_numbers() -> None:
+    """Raise UserError for a variable of NUMBERS that is none, which would end a library's import."""
+    for name, kind in NUMBERS.items():
+        value = os.environ.get(name, "")
+        try:
+            kind(value or "0")
+        except ValueError as error:
+            raise UserError(
+                f"environment variable {name}: expected a number, found {show_value(value)}; unset it"
+            ) from error
 
 
 def use_utf8() -> None:

@@ -15,6 +15,8 @@ WEIGHT_BYTES = 4
 """a weight in float32"""
 LIBRARIES_MB = 1_500
 """addresses that torch and transformers take on Linux before there is a student (1,300 MB were too few)"""
+READERS_MB = 500
+"""the same of Arrow and the tokenizers, which read data (300 MB were too few)"""
 COPIES = 4
 """of each weight while it is trained: itself, its gradient, and AdamW's two means"""
 
@@ -89,13 +91,13 @@ def find_shortage(run: Run, device: str, vocabulary: int = 0) -> str | None:
     return None
 
 
-def check_address_space() -> None:
-    """Raise UserError where `ulimit -v` leaves too little for torch: its libraries would end the process."""
+def check_address_space(least: int = LIBRARIES_MB) -> None:
+    """Raise UserError where `ulimit -v` leaves less than `least` MB: libraries would end the process."""
     limit = machine.measure_address_space_mb()
-    if limit is not None and limit < LIBRARIES_MB:
+    if limit is not None and limit < least:
         raise UserError(
-            f"`ulimit -v` allows {limit:,} MB of addresses; expected at least {LIBRARIES_MB:,} MB, which "
-            "torch and transformers take when they are imported"
+            f"`ulimit -v` allows {limit:,} MB of addresses; expected at least {least:,} MB, which the "
+            "libraries take when they are imported"
         )
 
 
