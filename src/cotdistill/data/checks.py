@@ -201,8 +201,8 @@ def _compare_spellings(
     lines = []
     if len(set(labels)) <= FEW_LABELS and (same := _find_same(labels)):
         lines.append(
-            f"dataset '{name}': labels that differ only by case or white space: {same}; an answer is right "
-            "only in the spelling of its row"
+            f"dataset '{name}': labels that differ only by case or white space: {same}; an answer in the "
+            "case of another row's label is wrong (white space does not count)"
         )
     around = sorted({label for label in labels if label != label.strip()})
     if around:
