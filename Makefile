@@ -16,12 +16,14 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	$$p -c 'import sys; print(sys._base_executable)' 2>/dev/null && exit; done; echo python3)
 
 # Run from the environment without activating it.
-RUN := PATH="$(CURDIR)/.venv/bin:$$PATH"
+RUN := PATH="$$(pwd -P)/.venv/bin:$$PATH"
 
 # A .venv whose interpreter is gone, or that was moved with its folder, is not ready.
-$(shell [ "$$(cat .venv/.ready 2>/dev/null)" = "$(CURDIR)" ] && .venv/bin/python -c '' 2>/dev/null \
+$(shell [ "$$(cat .venv/.ready 2>/dev/null)" = "$$(pwd -P)" ] && .venv/bin/python -c '' 2>/dev/null \
 	|| rm -f .venv/.ready)
 
+# The shell reads these as variables, never as its own words: a path may hold spaces, quotes and the like.
+export CONFIG RESULTS
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .DEFAULT_GOAL := help
 .PHONY: help setup reproduce test bench lint figures mlflow lock clean
@@ -43,19 +45,19 @@ setup: .venv/.ready ## build .venv from requirements.lock
 	@echo "installing requirements.lock (a few minutes the first time)"
 	@.venv/bin/python -m pip install -q -r requirements.lock
 	@.venv/bin/python -m pip install -q --no-deps --no-build-isolation -e .
-	@echo "$(CURDIR)" > $@
+	@pwd -P > $@
 
 reproduce: .venv/.ready ## run the whole experiment of CONFIG (config/demo.yaml) and print its table
-	@$(RUN) .venv/bin/cotdistill reproduce --config $(CONFIG)
+	@$(RUN) .venv/bin/cotdistill reproduce --config "$$CONFIG"
 
 figures: .venv/.ready ## draw the figures of CONFIG
-	@$(RUN) .venv/bin/snakemake --configfile $(CONFIG) --cores all figures
+	@$(RUN) .venv/bin/snakemake --configfile "$$CONFIG" --cores all figures
 
 mlflow: .venv/.ready ## browse the runs of RESULTS (results) at http://localhost:PORT
-	@test -f "$(RESULTS)/mlflow.db" || { echo "error: no MLflow store at $(RESULTS)/mlflow.db;" \
+	@test -f "$$RESULTS/mlflow.db" || { echo "error: no MLflow store at $$RESULTS/mlflow.db;" \
 		"run 'make reproduce' first, or name the folder with RESULTS=" >&2; exit 1; }
 	@echo "http://localhost:$(PORT) (Ctrl-C stops it)"
-	@$(RUN) .venv/bin/mlflow ui --backend-store-uri "sqlite:///$(RESULTS)/mlflow.db" --port $(PORT)
+	@$(RUN) .venv/bin/mlflow ui --backend-store-uri "sqlite:///$$RESULTS/mlflow.db" --port $(PORT)
 
 # One thread a process: two workers share the machine, and sums do not depend on its cores.
 test: .venv/.ready ## run the tests; PYTEST_ARGS='-m "not slow"' for the quick ones

@@ -16,7 +16,7 @@ seed's effect on this method, and noise. Prints, in percent:
 
 from __future__ import annotations
 
-import sys
+import argparse
 from dataclasses import dataclass
 
 import numpy as np
@@ -105,9 +105,21 @@ def any_false(worlds: list[World], n: int, m: int, repetitions: int, rng: np.ran
     return count / repetitions
 
 
+def _parse_count(text: str) -> int:
+    """Parse a number of 1 or more."""
+    if not (text.isascii() and text.isdigit() and int(text)):
+        raise argparse.ArgumentTypeError(f"'{text}' is no number of 1 or more")
+    return int(text)
+
+
 def main() -> None:
-    repetitions = int(sys.argv[1]) if len(sys.argv) > 1 else 2_000
-    sizes = [int(argument) for argument in sys.argv[2:]] or [2, 3, 5, 10]
+    """Simulate every world, and print a line each."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("repetitions", type=_parse_count, nargs="?", default=2_000,
+                        help="simulated experiments a row (default: %(default)s)")  # fmt: skip
+    parser.add_argument("seeds", type=_parse_count, nargs="*", help="numbers of seeds (default: 2 3 5 10)")
+    options = parser.parse_args()
+    repetitions, sizes = options.repetitions, options.seeds or [2, 3, 5, 10]
     print(f"{repetitions} repetitions a row, {RESAMPLES} resamples each; percent")
     print(f"{'world':<26}{'seeds':>6}{'test':>6}" + "".join(f"{name:>12}" for name in NAMES))
     for n in sizes:

@@ -1,10 +1,11 @@
 """Put figures and their captions into docs/gallery.md.
 
-python docs/gallery.py <folder of figures> [figure ...]
+    python docs/gallery.py results/demo/figures [figure ...]
 """
 
 from __future__ import annotations
 
+import argparse
 import re
 import shutil
 import sys
@@ -41,4 +42,10 @@ def _showing(folder: Path) -> list[str]:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2:])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("folder", type=Path, help="folder of figures, such as results/demo/figures")
+    parser.add_argument("figure", nargs="*", help="names of figures (default: all that show numbers)")
+    chosen = parser.parse_args()
+    if missing := [name for name in chosen.figure or ["*"] if not list(chosen.folder.glob(f"{name}.txt"))]:
+        parser.error(f"no figure {', '.join(missing)} with its caption (.txt) in {chosen.folder}")
+    main(chosen.folder, chosen.figure)

@@ -65,7 +65,7 @@ def test_unknown_key_names_the_near_one(
         ({"seeds": 3}, "seeds", "list", "found 3"),
         ({"seeds": [-1]}, "seeds[0]", "greater than or equal to 0", "found -1"),
         ({"experiment": 7}, "experiment", "string", "found 7"),
-        ({"experiment": "a/b"}, "experiment", "match pattern", "found 'a/b'"),
+        ({"experiment": "a/b"}, "experiment", "a name is of letters", "found 'a/b'"),
         ({"labels": ["golden"]}, "labels[0]", "'gold' or 'teacher'", "found 'golden'"),
         ({"training": {"steps": "many"}}, "training.steps", "integer", "found 'many'"),
         ({"training": {"steps": 0}}, "training.steps", "greater than or equal to 1", "found 0"),

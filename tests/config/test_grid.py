@@ -93,7 +93,8 @@ def test_every_training_setting_can_be_replaced_for_one_dataset_or_student(
     cell: Config, owner: str, key: str
 ) -> None:
     entry = {"datasets": {"name": "demo"}, "students": {"name": "tiny", "scratch": {}}}[owner]
-    value = {**TRAINING, "log_every": 3, "checkpoint_every": 3, "checkpoint_minutes": None}[key]
+    unhashed = {"log_every": 3, "checkpoint_every": 3, "checkpoint_minutes": None, "keep": "last"}
+    value = {**TRAINING, **unhashed}[key]
     values = cell | {owner: [entry | {"training": {key: value}}]}
     run = only(values)
     assert getattr(run.training, key) == value != getattr(Training(), key)
@@ -240,6 +241,7 @@ def test_hash_changes_with_training(cell: Config, key: str) -> None:
         # generated after training, and kept under a key of their own; the state's rhythm changes no number
         {"evaluation": {"rationales": True}},
         {"training": {"checkpoint_every": 7}},
+        {"training": {"keep": "none"}},
         {"students": [SCRATCH | {"compute": {"mem_mb": 9000, "runtime": 5}}]},
         # a default spelled out is the same setting
         {"training": {"steps": 10_000}},

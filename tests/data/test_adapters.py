@@ -111,13 +111,15 @@ def test_asdiv_extends_svamps_train_after_the_cut(made_root: Path) -> None:
         ("x", "12:30", None),
         ("x", "3/4", None),
         ("", "", None),
-        ("1" * 10**6, "1" * 10**6 + ":1", None),
+        ("1" * 10**5, "1" * 99_998 + ":1", None),
+        ("1,000+5=1,005", "1,005 pears", "( 1000.0 + 5.0 )"),
+        ("5\u00d74\u22122=18", "18", "( 5.0 * 4.0 - 2.0 )"),
     ],
 )
 def test_asdiv_labels(formula: str, answer: str, label: str | None, tmp_path: Path) -> None:
     fields = {"Body": "b", "Question": "q", "Formula": formula, "Answer": answer}
     (tmp_path / "rows.json").write_text("{}\n")
-    record = Record(tmp_path / "rows.json", 0, fields)
+    record = Record(tmp_path / "rows.json", 0, fields, 1)
     found = adapter("asdiv")
     assert isinstance(found, ReleaseAdapter)
     if label is None:

@@ -37,7 +37,7 @@ def pair(tiny: Any, tmp_path: Path) -> Any:
 def test_second_time_tokenises_nothing_and_changes_nothing(pair: Any, monkeypatch: Any):
     assert pair()
     before = hash_tree(pair.folder)
-    monkeypatch.setattr(prepared, "_tokenise", lambda *_: pytest.fail("tokenised again"))
+    monkeypatch.setattr(prepared, "tokenise", lambda *_: pytest.fail("tokenised again"))
     assert not pair()
     assert hash_tree(pair.folder) == before
 
@@ -71,10 +71,13 @@ def test_another_method_changes_no_prepared_data(pair: Any, monkeypatch: Any):
     from cotdistill.methods import Task
     from cotdistill.methods.finetune import Finetune
 
+    def read_data() -> dict[str, str]:
+        return {name: sha for name, sha in hash_tree(pair.folder).items() if name != "warnings.txt"}
+
     pair()
-    before = hash_tree(pair.folder)
+    before = read_data()
     monkeypatch.setattr(Finetune, "tasks", (Task("label", "reflect: ", ("label",)),))
-    assert not pair(method="finetune") and hash_tree(pair.folder) == before
+    assert not pair(method="finetune") and read_data() == before
 
 
 @pytest.mark.parametrize("harm", ["a byte", "a file gone", "no manifest"])
@@ -124,7 +127,7 @@ def test_options_are_tokenised_with_the_data(pair: Any):
         rows = [json.loads(line) for line in file.read_text().splitlines()]
         for number, row in enumerate(rows):
             if number % 2:
-                row["options"] = [row["label"], "dark blue"]
+                row["options"] = [row["label"], "pink"]
         file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     pair()
     made = Prepared(pair.folder)

@@ -114,3 +114,17 @@ def test_the_files_of_the_walk_are_there() -> None:
                 break
         else:
             raise AssertionError(f"docs/design.md names {name}, which is no file")
+
+
+def test_every_command_names_its_config() -> None:
+    """Without it `config.yaml` is meant, the paper's grid of 200 runs, which few readers have in mind."""
+    for page in PAGES:
+        for block in re.findall(r"```sh\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL):
+            for line in block.splitlines():
+                words = shlex.split(line, comments=True)
+                if words[:1] == ["snakemake"]:
+                    assert "--configfile" in words, f"{page}: {line}"
+                if words[:1] == ["cotdistill"]:
+                    assert "--config" in words or words[1] == "schema", f"{page}: {line}"
+        inline = re.findall(r"`(snakemake (?:figures|compare|track|collect)[^`]*)`", page.read_text("utf-8"))
+        assert all("--configfile" in text for text in inline), f"{page}: {inline}"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+import torch
 
 from cotdistill.orchestration.doctor import disk
 
@@ -70,6 +71,28 @@ def test_levels_follow_the_free_space(make: Make, only: Of, free: Callable[[floa
         assert found.level == level and found.text.startswith("9.91 GB for 2 runs, 1 at once; ")
 
 
+@pytest.mark.parametrize(("keep", "models"), [("both", 4), ("best", 3), ("last", 3), ("none", 2)])
+def test_what_is_not_kept_is_counted_for_runs_at_work_alone(
+    keep: str, models: int, make: Make, only: Of, free: Callable[[float], None]
+) -> None:
+    """Two runs, one at once: that one has both checkpoints and its states until it is evaluated."""
+    free(10**12)
+    site = make({"jobs": 1}, students=["google/t5-v1_1-base"], training={"keep": keep})
+    needed = 2 * disk.RUN + (models + 6) * 4 * 247_577_856
+    assert only(disk.check_disk(site)).text.startswith(f"{needed / 1e9:.3g} GB for 2 runs")
+
+
+def test_keeping_less_is_advised_where_it_would_help(
+    make: Make, only: Of, free: Callable[[float], None]
+) -> None:
+    free(10**9)
+    students = ["google/t5-v1_1-base", {"pretrained": "google/t5-v1_1-small", "training": {"keep": "none"}}]
+    found = only(disk.check_disk(make({"jobs": 1}, students=students, training={"keep": "best"})))
+    assert found.level == "FAIL" and "keep fewer checkpoints (training.keep)" in found.advice
+    site = make({"jobs": 1}, students=students, training={"keep": "none"})
+    assert "training.keep" not in only(disk.check_disk(site)).advice
+
+
 def test_finished_runs_need_nothing_more(make: Make, only: Of, free: Callable[[float], None]) -> None:
     free(10**12)
     site = make()
@@ -85,6 +108,20 @@ def test_a_local_checkpoint_is_measured_by_its_config(make: Make, work: Path) ->
         (work / "t5" / "config.json").write_text(json.dumps(config))
         (entry,) = make(students=["./t5"]).experiment.students
         assert disk._estimate_weights(entry) == (4 * count if count else None)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_checkpoint_is_measured_by_what_it_stores(make: Make, work: Path, tied: bool) -> None:
+    """transformers 5 writes the same config for both."""
+    from safetensors.torch import save_file
+
+    (work / "t5").mkdir()
+    (work / "t5" / "config.json").write_text(json.dumps({**V11_BASE, "tie_word_embeddings": True}))
+    tensors = {"shared.weight": torch.ones(20, 8), "encoder.final_layer_norm.weight": torch.ones(8)}
+    other = "encoder.embed_tokens.weight" if tied else "lm_head.weight"
+    save_file({**tensors, other: torch.ones(20, 8)}, work / "t5" / "model.safetensors")
+    (entry,) = make(students=["./t5"]).experiment.students
+    assert disk._estimate_weights(entry) == 4 * (168 if tied else 328)
 
 
 def test_a_student_of_unknown_size_is_named(make: Make, only: Of) -> None:

@@ -115,8 +115,9 @@ def test_an_interrupt_cancels_the_job_and_cleans_up(
 
 
 def test_results_that_cannot_be_written_are_a_failure(cluster: Fake, make: Make, only: Of) -> None:
+    site = make(results="blocked/results")
     Path("blocked").touch()
-    found = only(job.check_node(make(results="blocked/results")))
+    found = only(job.check_node(site))
     assert found.level == "FAIL" and found.text.startswith("cannot write blocked/results: ")
 
 

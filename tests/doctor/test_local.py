@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -18,23 +19,40 @@ Fake = Callable[..., Path]
 Make = Callable[..., Any]
 Of = Callable[[Any], Any]
 
-T5 = {"model_type": "t5"}
-WHOLE = ("config.json", "spiece.model", "model.safetensors")
+WHOLE = ("config.json", "tokenizer.json", "model.safetensors")
+LINES = ["what colour is the cup", "predict: the colour", "explain: what is the cup"]
 
 
-def model(folder: Path, *names: str, config: Any = T5) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in names:
-        (folder / name).write_text(json.dumps(config) if name == "config.json" else "x")
+@pytest.fixture(scope="module")
+def student(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a tiny T5 with its tokenizer."""
+    from cotdistill import students
+    from cotdistill.config.models import ScratchStudent
+    from cotdistill.students import scratch
+
+    folder = tmp_path_factory.mktemp("student") / "t5"
+    tokenizer = scratch.train_tokenizer(LINES, 60)
+    shape = ScratchStudent(d_model=8, d_ff=8, d_kv=4, heads=2, layers=1, vocabulary=60)
+    students.save(scratch.build(shape, len(tokenizer), 0), tokenizer, folder)
     return folder
 
 
-def cached(hub: Path, *names: str) -> Path:
+def copy(student: Path, folder: Path, *lost: str, **config: Any) -> Path:
+    """The student's folder without some files, its config changed."""
+    shutil.copytree(student, folder)
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **config}))
+    for name in lost:
+        (folder / name).unlink()
+    return folder
+
+
+def cached(hub: Path, student: Path, **config: Any) -> Path:
     """A snapshot as the hub's library keeps it."""
     repository = hub / "models--google--t5-v1_1-small"
     (repository / "refs").mkdir(parents=True)
     (repository / "refs" / "main").write_text("a" * 40)
-    return model(repository / "snapshots" / ("a" * 40), *names)
+    return copy(student, repository / "snapshots" / ("a" * 40), **config)
 
 
 @pytest.fixture
@@ -52,35 +70,62 @@ def test_a_student_from_scratch_needs_nothing(make: Make, only: Of) -> None:
     assert only(local.check_students(make())).level == "ok"
 
 
-def test_a_whole_folder_is_ok(make: Make, only: Of, work: Path) -> None:
-    model(work / "t5", *WHOLE)
+def test_a_whole_folder_is_ok(make: Make, only: Of, student: Path) -> None:
+    copy(student, Path("t5"))
     assert only(local.check_students(make(students=["./t5"]))).level == "ok"
 
 
 @pytest.mark.parametrize(
-    ("names", "config", "words"),
+    ("lost", "config", "words"),
     [
-        ((), T5, "config.json: no such file"),
-        (("config.json",), T5, "no tokenizer"),
-        (("config.json", "spiece.model"), T5, "no weights"),
-        (WHOLE, {"model_type": "bert"}, "type 'bert'; expected 't5'"),
-        (WHOLE, [], "type None"),
-        ((*WHOLE[:2], "model.safetensors.index.json"), T5, "cannot be read"),
+        (WHOLE[:1], {}, "config.json is missing"),
+        (WHOLE[1:2], {}, "no tokenizer"),
+        (WHOLE[2:], {}, "no weights"),
+        ((), {"model_type": "bert"}, "type 'bert'; expected 't5'"),
+        ((), {"model_type": None}, "type None"),
+        ((), {"d_model": 16}, "has shape [8, 8]; expected [8, 16] by config.json"),
+        ((), {"dropout_rate": None}, "dropout_rate: found null"),
+        ((), {"pad_token_id": 5}, "its tokenizer has pad_token_id 0, the checkpoint 5"),
+        ((), {"tie_word_embeddings": False}, "checkpoint lacks 1 weights, first 'lm_head.weight'"),
     ],
 )
-def test_what_a_folder_lacks_is_named(names: Any, config: Any, words: str, make: Make, only: Of) -> None:
-    model(Path("t5"), *names, config=config)
+def test_what_preparing_would_refuse_is_a_failure(
+    lost: tuple[str, ...], config: dict[str, Any], words: str, make: Make, only: Of, student: Path
+) -> None:
+    copy(student, Path("t5"), *lost, **config)
     found = only(local.check_students(make(students=["./t5"])))
     assert found.level == "FAIL" and words in found.text and "'pretrained' in grid.yaml" in found.advice
+    assert found.text.startswith("t5: ") and found.text.count("student '") == 0
 
 
-def test_weights_in_several_files_must_all_be_there(make: Make, only: Of) -> None:
-    folder = model(Path("t5"), "config.json", "spiece.model", "one.safetensors")
-    index = {"weight_map": {"a": "one.safetensors", "b": "two.safetensors"}}
-    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
-    assert "lacks two.safetensors" in only(local.check_students(make(students=["./t5"]))).text
-    (folder / "two.safetensors").touch()
+def test_weights_in_several_files_must_all_be_there(make: Make, only: Of, student: Path) -> None:
+    from transformers import T5ForConditionalGeneration
+
+    folder = copy(student, Path("t5"), "model.safetensors")
+    T5ForConditionalGeneration.from_pretrained(student).save_pretrained(folder, max_shard_size="1KB")
     assert only(local.check_students(make(students=["./t5"]))).level == "ok"
+    shard = sorted(folder.glob("model-*.safetensors"))[1]
+    shard.unlink()
+    assert f"lacks {shard.name}" in only(local.check_students(make(students=["./t5"]))).text
+
+
+def test_a_student_of_the_cache_that_no_job_could_load_is_a_failure(
+    make: Make, only: Of, hub: Path, student: Path
+) -> None:
+    cached(hub, student, layer_norm_epsilon=-1.0)
+    found = only(local.check_students(make(students=["google/t5-v1_1-small"])))
+    assert found.level == "FAIL" and "layer_norm_epsilon: found -1.0" in found.text
+
+
+def test_a_pinned_revision_is_looked_for_in_the_cache(
+    make: Make, only: Of, hub: Path, student: Path
+) -> None:
+    snapshot = cached(hub, student)
+    entry = {"name": "pinned", "pretrained": "google/t5-v1_1-small", "revision": "b" * 40}
+    assert only(local.check_students(make(students=[entry]))).level == "warn"
+    site = make(students=[{**entry, "revision": "a" * 40}])
+    assert only(local.check_students(site)).level == "ok"
+    assert local.find_checkpoints(site) == {"pinned": snapshot}
 
 
 def test_a_folder_that_is_not_there_is_a_failure(make: Make, only: Of) -> None:
@@ -88,8 +133,10 @@ def test_a_folder_that_is_not_there_is_a_failure(make: Make, only: Of) -> None:
     assert found.level == "FAIL" and "/no/such/t5: no such folder" in found.text
 
 
-def test_a_student_in_the_cache_is_ok_and_one_cut_off_is_fetched(make: Make, only: Of, hub: Path) -> None:
-    snapshot = cached(hub, *WHOLE)
+def test_a_student_in_the_cache_is_ok_and_one_cut_off_is_fetched(
+    make: Make, only: Of, hub: Path, student: Path
+) -> None:
+    snapshot = cached(hub, student)
     site = make(students=["google/t5-v1_1-small"])
     assert only(local.check_students(site)).level == "ok"
     assert local.find_checkpoints(site) == {"t5-v1_1-small": snapshot}

@@ -61,10 +61,10 @@ def test_a_killed_grid_started_again_ends_the_same(
             assert time.monotonic() < until and process.poll() is None, (tmp_path / "killed.log").read_text()
             time.sleep(0.01)
         with pytest.raises(UserError, match=f"a snakemake works in this folder.*{process.pid}"):
-            _unlock(tmp_path / "unlock.log", Path("tiny.yaml"))
+            _unlock(load(Path("tiny.yaml")), tmp_path / "unlock.log", Path("tiny.yaml"))
         assert kill_all(process) >= 3, "Snakemake and two jobs"
     assert list(Path(".snakemake", "locks").iterdir()), "it had no time to remove its lock"
-    _unlock(tmp_path / "unlock.log", Path("tiny.yaml"))
+    _unlock(load(Path("tiny.yaml")), tmp_path / "unlock.log", Path("tiny.yaml"))
     incomplete(bench, targets)
     again = bench.snakemake("--cores", "2", *targets)
     assert again.returncode == 0, again.stdout

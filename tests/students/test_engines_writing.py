@@ -42,6 +42,28 @@ def test_greedy_generation_is_that_of_transformers(kind: str, tied: bool):
         assert tokens == others and log == pytest.approx(other, rel=1e-4)
 
 
+@pytest.mark.parametrize("kind", ["gated-gelu", "relu"])
+def test_long_answers_are_those_of_transformers(kind: str):
+    model, inputs = make_speaker(kind), make_inputs()[:3]
+    for engine in ENGINES:
+        writer = make_writer(engine, model)
+        for ids, (tokens, _) in zip(inputs, writer.write(writer.read(inputs), 90, end=1), strict=True):
+            assert tokens == generate(model, ids, 90, end=1)
+            assert len(tokens) > 64, "the attention's bias grows twice"
+
+
+@each_engine
+@pytest.mark.parametrize("longest", [100_000, 10**9, 2**40])
+def test_room_is_taken_for_what_is_written_not_for_the_limit(engine: str, longest: int):
+    model = make_speaker()
+    found = write("reference", model, end=1)
+    end = find_end(found)
+    ending = [ids for ids, (tokens, _) in zip(make_inputs(), found, strict=True) if end in tokens]
+    writer = make_writer(engine, model)
+    written = [tokens for tokens, _ in writer.write(writer.read(ending), longest, end)]
+    assert written == [generate(model, ids, 20, end) for ids in ending] and len(ending) > 2
+
+
 @each_engine
 def test_a_checkpoints_generation_settings_change_nothing(engine: str):
     model = make_speaker()

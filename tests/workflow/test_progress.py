@@ -171,7 +171,7 @@ def test_finished_grid_is_done(untouched: Any, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_plan_predicts_the_grid_s_minutes_from_its_earlier_jobs(runs: list[Run], monkeypatch: Any) -> None:
-    monkeypatch.setattr(planning, "_count_cores", lambda: 2)
+    monkeypatch.setattr(planning, "count_cores", lambda: 2)
     times = Path(runs[0].experiment.results, runs[0].experiment.experiment, "benchmarks")
 
     def took(job: str, seconds: float) -> None:

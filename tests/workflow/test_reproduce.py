@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from cotdistill.orchestration.reproduce import _explain
+from cotdistill.orchestration.endings import explain_failure
 from cotdistill.report.figures import FIGURES
 
 
@@ -59,6 +59,6 @@ def test_names_the_error_of_each_job_that_failed_this_time(
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
         os.utime(path, (1000, 1000) if "earlier" in text else (3000, 3000))
-    _explain(tmp_path, tmp_path / "logs" / "snakemake.log", started=2000)
+    explain_failure(tmp_path, tmp_path / "logs" / "snakemake.log", started=2000)
     told = capsys.readouterr().err
     assert told == f"error: the grid did not finish:\n{tmp_path / 'logs/train/a.log'}: no room\n"

@@ -275,6 +275,16 @@ def test_data_settings_follow_what_prepared_data_depend_on() -> None:
     assert other.digest_data_settings(wildcards()) != base
 
 
+def test_warnings_follow_what_cuts_texts() -> None:
+    base = workflow(methods=["dss"]).digest_warning_settings(wildcards())
+    assert workflow(methods=["mi"], training={"steps": 3}).digest_warning_settings(wildcards()) == base
+    for changed in ({"methods": ["single_task"]}, {"training": {"max_input_tokens": 9}},
+                    {"evaluation": {"max_new_tokens": 9}}):  # fmt: skip
+        grid = workflow(**{"methods": ["dss"], **changed})
+        assert grid.digest_warning_settings(wildcards()) != base
+        assert grid.digest_data_settings(wildcards()) == workflow().digest_data_settings(wildcards())
+
+
 def test_prepared_data_depend_on_no_method() -> None:
     for students in ([STUDENT], [{"name": "mini", "pretrained": "google/t5-v1_1-small"}]):
         one, other = (workflow(students=students, methods=names) for names in (["dss"], ["mi", "finetune"]))

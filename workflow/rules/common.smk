@@ -4,17 +4,18 @@ from cotdistill.orchestration import planning
 
 planning.pause_garbage_collection()
 
-from cotdistill.orchestration import patches, warm
+from cotdistill.orchestration import hold, patches, warm
 from cotdistill.orchestration.planning import by_job
-from cotdistill.orchestration.workflow import Workflow
+from cotdistill.orchestration.workflow import check_config_files, read_grid
 from cotdistill.runs.folder import LAST, STRICT
 
 patches.apply()  # signals reach training, and silence of the scheduler loses no job
 
+check_config_files(workflow.configfiles or ["config.yaml"])
 if not workflow.configfiles:  # a config file given by hand replaces the paper's grid, it is not merged into it
     configfile: "config.yaml"
 
-grid = Workflow(config, where=", ".join(map(str, workflow.configfiles)))
+grid = read_grid(config, workflow.configfiles)
 
 wildcard_constraints:
     dataset="[^/]+",

@@ -23,11 +23,12 @@ rule prepare:
         by_job(grid.list_student_files),
     output:
         manifest=f"{grid.prepared}/manifest.json",
-        splits=expand(f"{grid.prepared}/{{split}}.arrow", split=["train", "valid", "test"], allow_missing=True),
+        splits=[f"{grid.prepared}/{split}.arrow" for split in ("train", "valid", "test")],
         tokenizer=directory(f"{grid.prepared}/tokenizer"),
     params:
         grid=grid.grid,
         settings=by_job(grid.digest_data_settings),
+        warnings=by_job(grid.digest_warning_settings),
         root=by_job(grid.find_data_root),
         code=by_job(grid.fingerprint_preparation),
     log:

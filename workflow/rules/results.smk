@@ -112,7 +112,7 @@ rule figures:
             )
             for name in grid.figures
         ],
-        expand(f"{grid.folder}/figures/{{name}}.{{kind}}", name=grid.figures, kind=["pdf", "txt"]),
+        [f"{grid.folder}/figures/{name}.{kind}" for name in grid.figures for kind in ("pdf", "txt")],
     params:
         grid=grid.grid,
         settings=grid.digest_settings("experiment", "baseline"),
@@ -143,6 +143,7 @@ rule track:
         grid=grid.grid,
         settings=grid.digest_settings("experiment", "baseline", "tracking"),
         code=grid.fingerprint_stage("track"),
+        stores=grid.stores,
     log:
         grid.name_log("track"),
     benchmark:

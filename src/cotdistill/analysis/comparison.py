@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from cotdistill.analysis.evidence import Evidence, read_evidence
-from cotdistill.analysis.intervals import t_interval
+from cotdistill.analysis.intervals import measure_interval, t_interval
 from cotdistill.analysis.reported import Reported, read_reported
 from cotdistill.common.errors import UserError
 from cotdistill.tables.columns import BLOCK, CELL
@@ -24,11 +24,12 @@ def compare(results: pd.DataFrame, evidence: pd.DataFrame, baseline: str) -> pd.
 
     Columns: CELL, then adapter, pretrained, objective; `baseline`; `n_seeds` finished and
     `n_missing` runs; `mean`, `sd`, `low`, `high` of the test accuracy of the checkpoint chosen on
-    validation (95 % t interval over seeds) and `n_test`; `mean_published`, of the last step on
-    test; `difference`, `difference_low`, `difference_high` from the baseline over `n_pairs` common
-    seeds, with the corrected `p` and the `decision`; `teacher_accuracy` on test; `reported`,
-    `reported_source`, `reported_verified` where a reported number is of the same checkpoint, dataset,
-    method, labels and fraction. All accuracies are fractions in [0, 1]; what is not known is NaN, None or NA.
+    validation (95 % t interval over seeds, NaN where there is none to show) and `n_test`;
+    `mean_published`, of the last step on test; `difference`, `difference_low`, `difference_high` from the
+    baseline over `n_pairs` common seeds, with the corrected `p` and the `decision`; `teacher_accuracy` on
+    test; `reported`, `reported_source`, `reported_verified` where a reported number is of the same
+    checkpoint, dataset, method, labels and fraction. All accuracies are fractions in [0, 1]; what is not
+    known is NaN, None or NA.
 
     Raises UserError when the table is empty.
     """
@@ -53,7 +54,7 @@ def _compare_cell(cell: pd.DataFrame, baseline: str, found: Evidence | None) -> 
     first = cell.iloc[0]
     done = cell[cell["status"] == "done"]
     values = select_by_seed(cell)
-    strict = t_interval(values.values())
+    strict = measure_interval(values.values(), 0, 1)
     published = t_interval(done["accuracy_published"].dropna())
     teacher = done["teacher_accuracy_test"].dropna()
     match = _find_reported(first)

@@ -18,13 +18,12 @@ from typing import Any
 import pandas as pd
 
 from cotdistill.analysis import crossed, paired, power
+from cotdistill.analysis.intervals import LEAST_SEEDS, Interval, restrict
 from cotdistill.analysis.modes import describe_two_groups
 from cotdistill.analysis.pairs import Answers, Pairs, group_answers, make_rng, pair_runs, split_blocks
 from cotdistill.tables.columns import get_role
 
 ALPHA = 0.05
-LEAST_SEEDS = 3
-"""pairs of runs from which a difference is decided; from here on simulations hold the intervals' coverage"""
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,8 @@ class Evidence:
     accuracy_baseline: float
     difference: float
     low: float
-    """95% interval and p as in `crossed.paired_bootstrap`; over examples alone with one seed"""
+    """95% interval and p as in `crossed.paired_bootstrap`; over examples alone with one seed. The interval is
+    cut at what is possible, and NaN where all differences are equal, as it has no width then"""
     high: float
     p: float
     p_holm: float
@@ -187,6 +187,9 @@ def _decide(contrast: _Contrast, p_holm: float, n_comparisons: int, relevant: fl
         alpha = ALPHA / max(n_comparisons, 1)
         detectable = power.detectable_range(components, alpha)
         needed = power.count_seeds_needed(components, relevant, alpha)
+    # the interval is shown from one seed on, where it is over test examples alone
+    low, high = (interval.low, interval.high) if interval else (math.nan, math.nan)
+    shown = restrict(Interval(n, difference, math.nan, low, high), -1, 1, least_seeds=1)
     decision = "unknown"
     if contrast.tested:
         decision = "no evidence" if p_holm >= ALPHA else "better" if difference > 0 else "worse"
@@ -206,8 +209,8 @@ def _decide(contrast: _Contrast, p_holm: float, n_comparisons: int, relevant: fl
         accuracy=float(pairs.proposed.mean()) if some else math.nan,
         accuracy_baseline=float(pairs.baseline.mean()) if some else math.nan,
         difference=difference,
-        low=interval.low if interval else math.nan,
-        high=interval.high if interval else math.nan,
+        low=shown.low,
+        high=shown.high,
         p=contrast.p,
         p_holm=p_holm,
         n_comparisons=n_comparisons if components else 0,

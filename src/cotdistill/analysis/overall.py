@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import pandas as pd
 
 from cotdistill.analysis import across, crossed
+from cotdistill.analysis.intervals import Interval, restrict
 from cotdistill.analysis.pairs import Answers, Pairs, group_answers, make_rng, pair_runs, split_blocks
 from cotdistill.tables.columns import SETTING
 
@@ -92,6 +94,7 @@ def _sum_up(
     mean = crossed.average([pairs.units for pairs in used.values()])
     rng = make_rng("improvement", key, method, baseline)
     chance_low, chance_high = across.improvement_interval(ours, theirs, rng)
+    shown = restrict(Interval(len(used), mean.mean, math.nan, mean.low, mean.high), -1, 1, least_seeds=1)
     return Overall(
         **key,
         method=method,
@@ -101,8 +104,8 @@ def _sum_up(
         left_out=left_out,
         n_runs=sum(map(len, ours)),
         difference=mean.mean,
-        low=mean.low,
-        high=mean.high,
+        low=shown.low,
+        high=shown.high,
         p=mean.p,
         differences=[float(pairs.differences.mean()) for pairs in used.values()],
         probability_of_improvement=across.probability_of_improvement(ours, theirs),

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from cotdistill.analysis.evidence import ALPHA, LEAST_SEEDS, Evidence, read_evidence
+from cotdistill.analysis.evidence import ALPHA, Evidence, read_evidence
+from cotdistill.analysis.intervals import LEAST_SEEDS, is_cut
 from cotdistill.analysis.overall import Overall, read_overall
 from cotdistill.analysis.power import MOST_SEEDS
 from cotdistill.analysis.words import (
@@ -22,7 +23,7 @@ from cotdistill.common.errors import list_some
 from cotdistill.tables.columns import SETTING
 
 LEAST_EXAMPLES = 100
-"""test examples from which simulations hold the intervals' coverage"""
+"""test examples from which, and from LEAST_SEEDS, simulations hold the intervals' coverage"""
 HEADLINE_SEEDS = 5
 """pairs of runs from which a difference stands in the headline"""
 
@@ -171,7 +172,7 @@ def _list_differences(rows: list[Evidence], varying: list[str], name: bool) -> s
     shown = []
     for row in rows[:4]:
         who = f" for {row.method}" if name else ""
-        bounds = f"95% interval {format_interval(row.low, row.high)}, {format_count(row.n_seeds, 'seed')}"
+        bounds = f"{_describe_interval(row)}, {format_count(row.n_seeds, 'seed')}"
         size = format_points(row.difference)
         size = size.lstrip("+-") if row.decision in ("better", "worse") else size
         shown.append(f"{size} on {_name_place(row, varying)}{who} ({bounds})")
@@ -191,8 +192,7 @@ def _write_paragraph(where: str, full: list[Evidence], others: list[Evidence]) -
     size = f" ({join_names(list(sizes), 'or')})" if sizes else ""
     parts = [_write_sentences(row) for row in full]
     clauses = [
-        f"{row.method} {format_points(row.difference)} "
-        f"({format_interval(row.low, row.high)}; {_shorten_decision(row)})"
+        f"{row.method} {format_points(row.difference)} ({_describe_bounds(row)}; {_shorten_decision(row)})"
         for row in others
         if row.n_seeds > 0
     ]
@@ -215,7 +215,7 @@ def _write_sentences(row: Evidence) -> str:
     if n == 0:
         return f"{method} cannot be compared with {baseline}: no seed is finished for both."
     level = f"{format_percent(row.accuracy)}% against {format_percent(row.accuracy_baseline)}%"
-    measured = f"{level}, {format_points(row.difference)}, 95% interval {format_interval(row.low, row.high)}"
+    measured = f"{level}, {format_points(row.difference)}, {_describe_interval(row)}"
     if row.decision == "unknown":
         return _describe_few_seeds(row, measured)
     said = {
@@ -225,7 +225,7 @@ def _write_sentences(row: Evidence) -> str:
     }[row.decision]
     first = f"{said}: {measured}, corrected p {format_p(row.p_holm)}, {format_count(n, 'seed')}."
     sentences = [first[:1].upper() + first[1:] if row.decision == "no evidence" else first]
-    if row.low == row.high == 0:
+    if row.difference == 0 and not row.low < row.high:
         return f"{sentences[0]} Both were right on the very same examples, with every seed."
     if row.decision == "no evidence":
         if row.low > 0 or row.high < 0:
@@ -240,7 +240,7 @@ def _write_sentences(row: Evidence) -> str:
 
 def _describe_few_seeds(row: Evidence, measured: str) -> str:
     method, baseline = row.method, row.baseline
-    if pd.isna(row.low):
+    if row.n_examples < 2:
         return (
             f"{method} against {baseline} cannot be told from {format_count(row.n_examples, 'test example')}."
         )
@@ -249,8 +249,9 @@ def _describe_few_seeds(row: Evidence, measured: str) -> str:
             f"{method} against {baseline} cannot be told from {row.n_seeds} seeds: {measured}; a decision "
             f"takes at least {LEAST_SEEDS}."
         )
+    alone = "" if pd.isna(row.low) else " over the test examples alone"
     return (
-        f"{method} against {baseline} cannot be told from one seed: {measured} over the test examples alone, "
+        f"{method} against {baseline} cannot be told from one seed: {measured}{alone}, "
         f"McNemar's p {format_p(row.p_mcnemar[0])}. That is about these two trained models; how much "
         "another seed would change it is unknown."
     )
@@ -300,7 +301,9 @@ def _describe_overall(row: Overall, varying: list[str]) -> str:
     where = f" ({_name_setting(row, varying)})" if varying else ""
     left = f" Left out: {join_names(row.left_out)}." if row.left_out else ""
     chance = f"{row.probability_of_improvement:.2f}"
-    between = f"{row.improvement_low:.2f} to {row.improvement_high:.2f}"
+    between = "no interval, as every resample says the same"
+    if row.improvement_low < row.improvement_high:
+        between = f"95% interval {row.improvement_low:.2f} to {row.improvement_high:.2f}"
     worst, least = row.worst
     each = join_names([
         f"{name} {format_points(difference)}"
@@ -308,10 +311,10 @@ def _describe_overall(row: Overall, varying: list[str]) -> str:
     ])  # fmt: skip
     return (
         f"Over {join_names(row.datasets)} together{where}: {row.method} against {row.baseline} "
-        f"{format_points(row.difference)} in the mean, 95% interval {format_interval(row.low, row.high)}, "
+        f"{format_points(row.difference)} in the mean, {_describe_interval(row)}, "
         f"p {format_p(row.p)} (not corrected, no part of the rule); by dataset {each}; worst on {worst} "
         f"({format_points(least)}). A run of {row.method} beats one of {row.baseline} with probability "
-        f"{chance} (95% interval {between}).{left}"
+        f"{chance} ({between}).{left}"
     )
 
 
@@ -350,6 +353,19 @@ def _list_limits(rows: list[Evidence], asked: list[Evidence], together: bool) ->
 
 
 # --- words
+
+
+def _describe_interval(row: Evidence | Overall) -> str:
+    """Return the 95% interval of a difference in words, or why there is none."""
+    bounds = _describe_bounds(row)
+    return bounds if pd.isna(row.low) else f"95% interval {bounds}"
+
+
+def _describe_bounds(row: Evidence | Overall) -> str:
+    if pd.isna(row.low):
+        return "no interval, as all differences are equal"
+    cut = ", cut at what is possible" if is_cut(row.low, row.high, -1, 1) else ""
+    return format_interval(row.low, row.high) + cut
 
 
 def _name_place(row: Evidence, varying: list[str]) -> str:

@@ -30,7 +30,7 @@ def format_points(value: float) -> str:
 
 
 def format_interval(low: float, high: float) -> str:
-    """Return the bounds of an interval of fractions, in percent."""
+    """Return the bounds of an interval of fractions, in percent; neither may be NaN."""
     return f"{format_signed_percent(low)} to {format_signed_percent(high)}"
 
 

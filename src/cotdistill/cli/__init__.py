@@ -8,8 +8,9 @@ import sys
 from collections.abc import Sequence
 
 from cotdistill import __version__
-from cotdistill.common.errors import UserError
+from cotdistill.common.errors import UserError, describe_shortage
 from cotdistill.common.stopping import PREEMPTED, Preempted
+from cotdistill.common.surroundings import check_numbers, settle, use_utf8
 
 FAILED = 1
 WARM = ("train", "evaluate")
@@ -18,6 +19,9 @@ WARM = ("train", "evaluate")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command. The exit code is 0, 1 after one line that says what is wrong, or 75 if preempted."""
+    if arguments is None:
+        use_utf8()
+    settle()
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     options = parser().parse_args(arguments)
     if options.run.__name__ in WARM:
@@ -26,6 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if (code := warm.run(arguments)) is not None:
             return code
     try:
+        check_numbers()
         code = options.run(options) or 0
         sys.stdout.flush()  # a reader that went away is noticed here rather than at exit
         return code
@@ -43,6 +48,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("error: interrupted", file=sys.stderr)
         return 130
+    except Exception as error:
+        if (shortage := describe_shortage(error)) is None:
+            raise
+        print(f"error: {shortage}", file=sys.stderr)
     return FAILED
 
 

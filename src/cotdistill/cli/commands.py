@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from cotdistill.common import machine
 from cotdistill.common.errors import UserError, make_unknown_error
 from cotdistill.common.files import write_json
 from cotdistill.jobs.manners import guard
 from cotdistill.runs.experiment import load
+from cotdistill.runs.limits import READERS_MB, check_address_space
 
 Options = argparse.Namespace
 
@@ -19,15 +22,24 @@ Options = argparse.Namespace
 def plan(options: Options) -> None:
     """Print the grid: cells, runs, steps, and hours estimated from earlier runs of the same kind."""
     from cotdistill.orchestration.plan import describe
+    from cotdistill.runs.grid import expand
 
-    print(describe(load(options.config)))
+    experiment = load(options.config)
+    print("\n".join(run.id for run in expand(experiment)) if options.runs else describe(experiment))
 
 
 def status(options: Options) -> None:
-    """Show how far the grid is: done, running, failed and waiting runs, from the run folders alone."""
+    """Show how far a grid is: done, running, failed and waiting runs, from the run folders alone.
+
+    Without --config: the experiments that are in the results folder, a line each.
+    """
+    from cotdistill.orchestration.experiments import describe_all
     from cotdistill.orchestration.progress import format_table, list_statuses
 
-    print(format_table(list_statuses(load(options.config)), options.all))
+    if options.config is None:
+        print(describe_all(Path(options.results), options.all))
+    else:
+        print(format_table(list_statuses(load(options.config)), options.all))
 
 
 def fetch(options: Options) -> None:
@@ -39,9 +51,11 @@ def fetch(options: Options) -> None:
 
 def prepare(options: Options) -> None:
     """Parse and tokenise one (dataset, student) pair into Arrow, shared by all its runs."""
+    from cotdistill.data.prepared import read_warnings
     from cotdistill.jobs.prepare import prepare as run
     from cotdistill.runs.grid import find_prepared_folder
 
+    check_address_space(READERS_MB)
     experiment = load(options.config)
     datasets = {entry.name: entry for entry in experiment.datasets}
     students = {entry.name: entry for entry in experiment.students}
@@ -52,6 +66,8 @@ def prepare(options: Options) -> None:
     folder = find_prepared_folder(experiment, options.dataset, options.student)
     anew = run(experiment, datasets[options.dataset], students[options.student], folder)
     print(f"prepared {folder}" if anew else f"{folder}: already prepared, nothing to do")
+    for line in read_warnings(folder):
+        print(f"warning: {line}")
 
 
 def train(options: Options) -> int:
@@ -60,6 +76,7 @@ def train(options: Options) -> int:
 
     run = _run(options)
     with guard(run):
+        check_address_space()
         if run.training.gpus > 1 and "RANK" not in os.environ:
             return launch(run)
         _go_offline()
@@ -73,6 +90,7 @@ def evaluate(options: Options) -> None:
     """Evaluate a trained run on test, by the strict and the published protocol."""
     run = _run(options)
     with guard(run):
+        check_address_space()
         _go_offline()
         from cotdistill.jobs.evaluate import evaluate as run_evaluation
 
@@ -134,7 +152,7 @@ def reproduce(options: Options) -> int:
     """Run the whole grid through Snakemake, showing progress, and print the comparison."""
     from cotdistill.orchestration.reproduce import reproduce as run
 
-    return run(Path(options.config), options.cores)
+    return run(Path(options.config), options.cores, options.wait)
 
 
 def doctor(options: Options) -> int:
@@ -176,12 +194,32 @@ def _go_offline() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
+DAY = 86_400
+"""the longest time to wait, in seconds"""
+
+
 def _parse_seconds(text: str) -> float:
     """Parse a time to wait: a number above 0."""
-    value = float(text)
-    if not 0 < value <= 86400:
-        raise ValueError
-    return value
+    if (value := _parse_seconds_or_none(text)) > 0:
+        return value
+    raise argparse.ArgumentTypeError(f"{text!r} is no time to wait; expected seconds above 0, up to {DAY:,}")
+
+
+def _parse_seconds_or_none(text: str) -> float:
+    """Parse a time to wait, where 0 is not to wait at all."""
+    with contextlib.suppress(ValueError):
+        if 0 <= (value := float(text)) <= DAY:
+            return value
+    raise argparse.ArgumentTypeError(f"{text!r} is no time to wait; expected seconds from 0 to {DAY:,}")
+
+
+def _parse_cores(text: str) -> int:
+    """Parse a number of jobs at once: no more than the cores here, as each has one to itself."""
+    cores = machine.count_cores()
+    if text.isascii() and text.isdigit() and len(text) < 20 and 1 <= int(text) <= cores:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} jobs at once; expected a whole number from 1 to {cores}, the "
+                                     "cores of this machine")  # fmt: skip
 
 
 def _print(paths: Any) -> None:
@@ -206,17 +244,23 @@ COMMANDS: dict[str, Callable[[Options], Any]] = {
     "doctor": doctor,
     "schema": schema,
 }
-WITHOUT_CONFIG = ("schema",)
+WITHOUT_CONFIG = ("schema", "status")
 
 _RUN: list[tuple[tuple[str, ...], dict[str, Any]]] = [
     (("--run",), {"dest": "run_id", "required": True, "metavar": "ID",
-                  "help": "dataset/student/method/labels/fraction/seed, as `cotdistill plan` lists them"}),
+                  "help": "dataset/student/method/labels/fraction/seed; `cotdistill plan --runs` lists all"}),
     (("--expect",), {"metavar": "HASH", "help": "refuse to run if the run's config has another hash"}),
 ]
 OPTIONS: dict[str, list[tuple[tuple[str, ...], dict[str, Any]]]] = {
+    "plan": [(("--runs",), {"action": "store_true", "help": "list the ids of the runs, a line each"})],
     "fetch": [(("--root",), {"help": "folder to download to (default: data_root, COTDISTILL_DATA or data)"})],
     "prepare": [(("--dataset",), {"required": True}), (("--student",), {"required": True})],
-    "status": [(("--all",), {"action": "store_true", "help": "a line for every run, also done and waiting"})],
+    "status": [
+        (("--config",), {"help": "config file of one experiment (default: list those in --results)"}),
+        (("--results",), {"default": "results", "metavar": "FOLDER",
+                          "help": "folder of the experiments to list (default: %(default)s)"}),
+        (("--all",), {"action": "store_true", "help": "a line for every run, also done and waiting"}),
+    ],
     "train": _RUN,
     "evaluate": _RUN,
     "collect": [(("--allow-missing",), {"action": "store_true", "help": "mark missing runs, do not stop"})],
@@ -224,10 +268,13 @@ OPTIONS: dict[str, list[tuple[tuple[str, ...], dict[str, Any]]]] = {
         (("--follow",), {"type": _parse_seconds, "nargs": "?", "const": 5.0, "metavar": "SECONDS",
                          "help": "mirror runs in training too, every SECONDS (default: 5)"}),
     ],
-    "reproduce": [(("--cores",), {"type": int, "help": "jobs at once (default: all cores)"})],
+    "reproduce": [
+        (("--cores",), {"type": _parse_cores, "metavar": "N", "help": "jobs at once (default: all cores)"}),
+        (("--wait",), {"action": "store_true", "help": "wait while another call runs this grid"}),
+    ],
     "doctor": [
         (("--profile",), {"metavar": "NAME", "help": "Snakemake profile (default: slurm where Slurm is)"}),
-        (("--job-timeout",), {"type": float, "default": 120.0, "metavar": "SECONDS",
+        (("--job-timeout",), {"type": _parse_seconds_or_none, "default": 120.0, "metavar": "SECONDS",
                               "help": "longest wait for the test job; 0: none (default: %(default)g)"}),
     ],
     "schema": [

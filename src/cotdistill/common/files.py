@@ -3,37 +3,46 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import math
 import os
 import re
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from cotdistill.common.errors import UserError
+from cotdistill.common.text import parse_lines, read_text
+
+LOCK = ".lock"
+"""file in a temporary folder that its process holds a lock of while it lives"""
 
 
 @contextlib.contextmanager
 def atomic(target: Path) -> Iterator[Path]:
     """Yield a temporary path beside `target`; on success sync and rename it, on failure remove it.
 
-    The caller may make a file or a folder there. A folder that exists at `target` is replaced. Raises
-    UserError when the disk is full or the folder cannot be written.
+    The caller may make a file or a folder there. A folder that exists at `target` is replaced. What an
+    earlier process left of the same target, when it was killed, is removed. Raises UserError when the disk
+    is full or the folder cannot be written.
     """
     target = Path(target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        holder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        remove_leftovers(target.parent, target.name)
+        holder, lock = _make_holder(target)
         opened = os.open(holder, os.O_RDONLY)
     except OSError as error:
         raise UserError(f"cannot write {target}: {error.strerror or error}") from error
     part = holder / target.name
     try:
         yield part
+        _open_to_umask(part, opened)
         _sync(part)
         # where this process slept long, `sweep` may have removed its folder, and another process may have
         # made one of the same name: names are looked up in the open folder itself, which is then empty
@@ -50,7 +59,68 @@ def atomic(target: Path) -> Iterator[Path]:
         raise
     finally:
         os.close(opened)
+        os.close(lock)  # a network file system keeps a file that is open, and so its folder
         shutil.rmtree(holder, ignore_errors=True)
+
+
+def _make_holder(target: Path) -> tuple[Path, int]:
+    """Make the folder that `atomic` writes in; return it with a lock that tells that this process lives."""
+    while True:
+        holder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        with contextlib.suppress(FileNotFoundError):  # another process took it for one that was left
+            lock = os.open(holder / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+            if _hold(lock, holder / LOCK) is not False:
+                return holder, lock
+            os.close(lock)
+
+
+def remove_leftovers(folder: Path, name: str = "") -> None:
+    """Remove the temporary folders of `atomic` in `folder` whose process was killed.
+
+    name: of the one target whose temporary folders are meant. Any process may call this at any time: who
+    writes holds a lock, which the system frees with its process, on a network file system too. Where files
+    cannot be locked nothing is removed.
+    """
+    for holder in _list_holders(folder, name):
+        with contextlib.suppress(OSError):  # gone at this moment, in use, or not ours
+            if (holder / LOCK).exists():
+                _remove_abandoned(holder)
+            os.rmdir(holder)  # one whose process was killed before it made the lock
+
+
+def _remove_abandoned(holder: Path) -> None:
+    lock = os.open(holder / LOCK, os.O_RDWR)
+    try:
+        if _hold(lock, holder / LOCK):
+            shutil.rmtree(holder, ignore_errors=True)
+    finally:
+        os.close(lock)
+
+
+def _hold(lock: int, path: Path) -> bool | None:
+    """Lock an open file; return whether it is held and still at `path`, None where it cannot be locked."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return None
+    return path.exists() and os.path.samestat(os.fstat(lock), path.stat())
+
+
+def _list_holders(folder: Path, name: str = "") -> list[Path]:
+    """Return the temporary folders in `folder`, of one target where it is named."""
+    named = re.escape(name) if name else ".+"
+    pattern = re.compile(rf"\.{named}\.[a-z0-9_]{{8}}", re.DOTALL)  # as mkdtemp names them
+    try:
+        with os.scandir(folder) as found:
+            return [
+                Path(one)
+                for one in found
+                if pattern.fullmatch(one.name) and one.is_dir(follow_symlinks=False)
+            ]
+    except OSError:
+        return []
 
 
 def _is_os_error_of_rust(error: Exception) -> bool:
@@ -60,6 +130,27 @@ def _is_os_error_of_rust(error: Exception) -> bool:
     "No space left on device (os error 28)", by which alone they can be told.
     """
     return not isinstance(error, UserError) and re.search(r"\(os error \d+\)", str(error)) is not None
+
+
+def _open_to_umask(path: Path, holder: int) -> None:
+    """Give `path`, and all below it, the access that a plain new file or folder has here.
+
+    safetensors, and whoever else writes through a temporary file, makes files for their owner alone. holder:
+    an open folder, in which a new file and folder show that access: it follows umask and the folder's rules.
+    """
+    os.close(os.open(".access", os.O_CREAT | os.O_WRONLY | os.O_EXCL, 0o666, dir_fd=holder))
+    for_files = os.stat(".access", dir_fd=holder).st_mode & 0o777
+    os.unlink(".access", dir_fd=holder)
+    os.mkdir(".access", dir_fd=holder)
+    for_folders = os.stat(".access", dir_fd=holder).st_mode & 0o777
+    os.rmdir(".access", dir_fd=holder)
+    for found in [path, *path.rglob("*")]:
+        mode = found.lstat().st_mode
+        wanted = for_folders if stat.S_ISDIR(mode) else for_files
+        if mode & 0o777 != wanted and not stat.S_ISLNK(mode):
+            # a hard link to another user's file, or a disk without modes: the content is what counts
+            with contextlib.suppress(PermissionError):
+                found.chmod(mode & 0o7000 | wanted)
 
 
 def _sync(path: Path) -> None:
@@ -80,13 +171,12 @@ def _sync_folder(path: Path) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Remove the temporary folders that `atomic` left in `folder` when its process was killed.
+    """Remove all temporary folders of `atomic` in `folder`, also where its file system has no locks.
 
     Only the one process that may write to the folder may call this.
     """
-    for path in folder.glob(".*.*"):
-        if path.is_dir() and len(path.name.rsplit(".", 1)[1]) == 8:  # as mkdtemp names them
-            shutil.rmtree(path, ignore_errors=True)
+    for path in _list_holders(folder):
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def link(source: Path, target: Path) -> None:
@@ -139,13 +229,19 @@ def replace_non_finite(value: Any) -> Any:
 
 def read_json(path: Path) -> Any:
     """Parse a JSON file. Raises UserError naming the file, and line and column of a fault."""
+    text = read_text(path)
     try:
-        return json.loads(_read_text(path))
+        return json.loads(text)
     except json.JSONDecodeError as error:
-        raise UserError(
-            f"{path}:{error.lineno}: not valid JSON ({error.msg}, column {error.colno}); "
-            "the file may be truncated"
-        ) from error
+        if error.msg == "Extra data":
+            cause = "more than one JSON value; expected one"
+        else:
+            # a fault before the last line is no sign of a file that was cut off
+            last = error.lineno > text.rstrip().count("\n")
+            cause = f"not valid JSON ({error.msg}, column {error.colno})"
+            cause += "; the file may be truncated" if last and text.strip() else ""
+            cause += "" if text.strip() else "; the file is empty"
+        raise UserError(f"{path}:{error.lineno}: {cause}") from error
     except (RecursionError, ValueError) as error:  # nested too deep, or an integer of thousands of digits
         raise UserError(f"{path}: not JSON that can be read ({error})") from error
 
@@ -175,34 +271,7 @@ def read_sealed(path: Path, remedy: str) -> dict[str, Any]:
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
     """Parse JSON lines, one object a line. Raises UserError naming the file and the line."""
-    rows = []
-    # split on "\n" alone: str.splitlines also splits on U+2028, which JSON strings may hold
-    for number, line in enumerate(_read_text(path).split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise UserError(
-                f"{path}:{number}: not valid JSON ({error.msg}); the file may be truncated"
-            ) from error
-        except (RecursionError, ValueError) as error:
-            raise UserError(f"{path}:{number}: not JSON that can be read ({error})") from error
-        if not isinstance(row, dict):
-            raise UserError(f"{path}:{number}: expected a JSON object, found {type(row).__name__}")
-        rows.append(row)
-    return rows
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return Path(path).read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: no such file") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 text (byte {error.start})") from error
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+    return [row for _, row in parse_lines(path, read_text(path))]
 
 
 def digest(value: Any) -> str:

@@ -21,6 +21,11 @@ from pydantic import (
     model_validator,
 )
 
+from cotdistill.config import bounds
+from cotdistill.config.addresses import check_tracking_uri
+from cotdistill.config.names import ExperimentName, MethodName, Name, check_entry
+from cotdistill.config.paths import FolderPath, expand_folder
+
 
 def _refuse_bool(value: Any) -> Any:
     if isinstance(value, bool):
@@ -30,7 +35,6 @@ def _refuse_bool(value: Any) -> Any:
 
 # "5e-5" is a string to a YAML 1.1 reader: numbers are read leniently, but true is not 1.0
 Number = Annotated[float, Field(strict=False), BeforeValidator(_refuse_bool)]
-Slug = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
 
 class Strict(BaseModel):
@@ -64,39 +68,41 @@ def _without_defaults(schema: dict[str, Any]) -> None:
 class Training(Strict):
     """How a student is trained. Defaults are the published hyperparameters of both papers."""
 
-    steps: int = Field(10_000, ge=1)
+    steps: int = Field(10_000, ge=1, le=bounds.STEPS)
     """optimiser steps"""
-    batch_size: int = Field(64, ge=1)
+    batch_size: int = Field(64, ge=1, le=bounds.BATCH)
     """examples a step, over all processes and accumulated micro-batches"""
-    accumulation: int = Field(1, ge=1)
-    """micro-batches a batch is cut into; the gradient is that of the whole batch"""
-    learning_rate: Number = Field(5e-5, gt=0)
+    accumulation: int = Field(1, ge=1, le=bounds.BATCH)
+    """micro-batches a batch is cut into, at most one an example; the gradient is that of the whole batch"""
+    learning_rate: Number = Field(5e-5, ge=bounds.SMALLEST, le=bounds.LARGEST)
     """peak learning rate of AdamW"""
-    warmup_steps: int = Field(0, ge=0)
+    warmup_steps: int = Field(0, ge=0, le=bounds.STEPS)
     """steps over which the rate rises linearly to its peak; then it falls linearly to 0"""
-    weight_decay: Number = Field(0.0, ge=0)
+    weight_decay: Number = Field(0.0, ge=0, le=bounds.LARGEST)
     """decoupled weight decay of AdamW"""
-    clip_norm: Number = Field(1.0, gt=0)
+    clip_norm: Number = Field(1.0, ge=bounds.SMALLEST, le=bounds.LARGEST)
     """gradients are scaled down to this global norm"""
     precision: Precision = "fp32"
     """fp32, or bf16 (autocast, weights stay fp32); fp16 is refused because T5 diverges in it"""
-    max_input_tokens: int = Field(1024, ge=2)
+    max_input_tokens: int = Field(1024, ge=2, le=bounds.TOKENS)
     """inputs are cut at this length, prefix and end token included"""
-    max_target_tokens: int = Field(256, ge=2)
+    max_target_tokens: int = Field(256, ge=2, le=bounds.TOKENS)
     """targets are cut at this length, end token included"""
-    eval_every: int = Field(250, ge=1)
+    eval_every: int = Field(250, ge=1, le=bounds.STEPS)
     """steps between evaluations on the validation split, which choose the checkpoint"""
-    log_every: int = Field(50, ge=1)
+    log_every: int = Field(50, ge=1, le=bounds.LOGGED_STEPS)
     """steps between lines of history.jsonl"""
-    checkpoint_every: int = Field(500, ge=1)
+    checkpoint_every: int = Field(500, ge=1, le=bounds.STEPS)
     """most steps between saved training states, from which a stopped run resumes"""
-    checkpoint_minutes: Number | None = Field(10.0, gt=0)
+    checkpoint_minutes: Number | None = Field(10.0, gt=0, le=bounds.MINUTES)
     """most minutes between saved training states; null saves by steps alone"""
-    patience: int | None = Field(None, ge=1)
+    patience: int | None = Field(None, ge=1, le=bounds.STEPS)
     """stop after this many evaluations without a better validation accuracy; null never stops early"""
+    keep: Literal["both", "best", "last", "none"] = "both"
+    """checkpoints whose weights stay once a run is evaluated; without them answering anew trains anew"""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """cpu, cuda (an error where there is no GPU), or auto: a GPU where one is visible"""
-    gpus: int = Field(1, ge=1)
+    gpus: int = Field(1, ge=1, le=bounds.PROCESSES)
     """GPUs of one job, which share each batch; where the device is cpu, as many CPU processes"""
     engine: Literal["auto", "packed", "reference"] = "auto"
     """packed (T5 without padding), reference (transformers' forward pass), auto: packed for T5 on a CPU"""
@@ -120,30 +126,30 @@ class Judge(Strict):
     """base of an OpenAI-compatible API, such as http://localhost:8000/v1"""
     model: str = Field(min_length=1)
     """the judge's name there"""
-    examples: int = Field(50, ge=1)
+    examples: int = Field(50, ge=1, le=bounds.REQUESTS)
     """rationales rated for each run: the same test examples for all runs of a dataset"""
-    max_requests: int = Field(1000, ge=1)
+    max_requests: int = Field(1000, ge=1, le=bounds.REQUESTS)
     """most requests that one call sends, retries included; answers from the cache cost none"""
-    max_tokens: int = Field(16, ge=1)
+    max_tokens: int = Field(16, ge=1, le=bounds.ANSWER_TOKENS)
     """longest answer; a model that reasons first needs more"""
-    timeout_s: Number = Field(60.0, gt=0)
+    timeout_s: Number = Field(60.0, ge=0.001, le=bounds.REQUEST_SECONDS)
     """seconds that one request may take"""
-    retries: int = Field(4, ge=0)
+    retries: int = Field(4, ge=0, le=bounds.RETRIES)
     """further tries of a request that fails (no answer, 429, 5xx), with growing pauses"""
 
 
 class Evaluation(Strict):
     """How a student is evaluated."""
 
-    batch_size: int = Field(64, ge=1)
+    batch_size: int = Field(64, ge=1, le=bounds.BATCH)
     """examples generated at once"""
-    max_new_tokens: int = Field(64, ge=1)
+    max_new_tokens: int = Field(64, ge=1, le=bounds.TOKENS)
     """longest generated label; what holds a rationale may have training.max_target_tokens"""
     rationales: bool = True
     """also generate and measure a rationale for every test example (methods that have a rationale task)"""
-    bins: int = Field(10, ge=1)
+    bins: int = Field(10, ge=1, le=bounds.BINS)
     """bins of the calibration errors and of reliability diagrams"""
-    mutual_information: int = Field(256, ge=0)
+    mutual_information: int = Field(256, ge=0, le=bounds.MEASURED)
     """most validation examples to estimate the tasks' mutual information on; 0: never, on test neither"""
     judge: Judge | None = None
     """an LLM that rates generated rationales (`cotdistill judge`); null means none"""
@@ -152,18 +158,18 @@ class Evaluation(Strict):
 class Tracking(Strict):
     """Where MLflow keeps the runs."""
 
-    uri: str | None = None
-    """an MLflow tracking URI; null means the SQLite store <results>/mlflow.db"""
+    uri: Annotated[str, AfterValidator(check_tracking_uri)] | None = None
+    """an MLflow tracking URI; null means the SQLite store <results>/mlflow.db; ${VARIABLE} for a password"""
 
 
 class DatasetEntry(Strict):
     """A dataset of the grid."""
 
-    name: Slug
+    name: Name
     """the name in paths, tables and figures"""
     adapter: str = ""
     """the adapter that reads it (a file of src/cotdistill/data/adapters); default: the name"""
-    path: str | None = None
+    path: FolderPath | None = None
     """folder of the data, for `custom` or to override data_root; relative to the work folder"""
     answer: Literal["text", "equation"] | None = None
     """`custom` only: compare answers as text (default) or as the values of equations"""
@@ -179,30 +185,30 @@ class DatasetEntry(Strict):
 class ScratchStudent(Strict):
     """A T5 v1.1 architecture with fresh weights and a Unigram tokenizer trained on the training text."""
 
-    d_model: int = Field(64, ge=8)
+    d_model: int = Field(64, ge=8, le=bounds.WIDTH)
     """width"""
-    d_ff: int = Field(128, ge=8)
+    d_ff: int = Field(128, ge=8, le=bounds.WIDTH)
     """width of the feed-forward layers"""
-    d_kv: int = Field(16, ge=4)
+    d_kv: int = Field(16, ge=4, le=bounds.WIDTH)
     """width of one attention head"""
-    heads: int = Field(4, ge=1)
+    heads: int = Field(4, ge=1, le=bounds.HEADS)
     """attention heads"""
-    layers: int = Field(2, ge=1)
+    layers: int = Field(2, ge=1, le=bounds.LAYERS)
     """encoder layers, and as many decoder layers"""
-    dropout: Number = Field(0.1, ge=0, lt=1)
+    dropout: Number = Field(0.1, ge=0, le=bounds.DROPOUT)
     """dropout rate"""
-    vocabulary: int = Field(1000, ge=32)
+    vocabulary: int = Field(1000, ge=32, le=bounds.VOCABULARY)
     """most pieces the tokenizer may have"""
 
 
 class Compute(Strict):
     """What one training job of a student needs; a cluster profile turns it into a request."""
 
-    threads: int = Field(1, ge=1)
+    threads: int = Field(1, ge=1, le=bounds.PROCESSES)
     """CPU threads of one job; part of the numbers, as sums are ordered by thread"""
-    mem_mb: int = Field(2_000, ge=100)
+    mem_mb: int = Field(2_000, ge=100, le=bounds.MEGABYTES)
     """memory of one job, in MB"""
-    runtime: int = Field(60, ge=1)
+    runtime: int = Field(60, ge=1, le=bounds.MINUTES)
     """time limit of one job, in minutes"""
 
 
@@ -214,9 +220,9 @@ def is_hub_id(name: str | None) -> bool:
 class StudentEntry(Strict):
     """A student of the grid: a pretrained T5, or one built from scratch."""
 
-    name: Slug
+    name: Name
     """the name in paths, tables and figures"""
-    pretrained: str | None = None
+    pretrained: FolderPath | None = None
     """a hub id or a local folder of any T5 (original, v1.1, flan)"""
     revision: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$")
     """commit, tag or branch of the hub id; null: the default branch; what it stood for is recorded"""
@@ -233,8 +239,12 @@ class StudentEntry(Strict):
         if isinstance(value, str):
             value = {"pretrained": value}
         if isinstance(value, dict) and "name" not in value and isinstance(value.get("pretrained"), str):
-            value = {"name": value["pretrained"].rstrip("/").split("/")[-1], **value}
-        return value
+            try:
+                folder = expand_folder(value["pretrained"])
+            except ValueError as error:
+                raise ValueError(f"pretrained: {error}") from error
+            value = {"name": folder.rstrip("/").split("/")[-1], **value}
+        return check_entry(value)
 
     @model_validator(mode="after")
     def _one_kind(self) -> StudentEntry:
@@ -250,7 +260,7 @@ class MethodEntry(BaseModel):
 
     model_config = ConfigDict(extra="allow", strict=True, frozen=True, use_attribute_docstrings=True)
 
-    name: Slug
+    name: MethodName
     """the name in paths, tables and figures"""
     method: str = ""
     """the method (a file of src/cotdistill/methods); default: the name"""
@@ -290,7 +300,7 @@ def _choose_baseline(values: dict[str, Any]) -> str:
 class Experiment(Strict):
     """One experiment: a grid of runs and how they are trained, evaluated and compared."""
 
-    experiment: Slug
+    experiment: ExperimentName
     """name of the experiment; everything lands in <results>/<experiment>/"""
     datasets: list[DatasetEntry] = Field(min_length=1)
     """grid axis: names, or entries with settings"""
@@ -302,7 +312,7 @@ class Experiment(Strict):
     """grid axis: train on gold labels or on the teacher's"""
     fractions: list[Fraction] = Field([1.0], min_length=1)
     """grid axis: fractions of the training split; smaller ones are subsets of larger ones"""
-    seeds: list[Annotated[int, Field(ge=0)]] = Field([0, 1, 2, 3, 4], min_length=1)
+    seeds: list[Annotated[int, Field(ge=0, le=bounds.SEED)]] = Field([0, 1, 2, 3, 4], min_length=1)
     """grid axis: repetitions; subset, initial weights and example order follow from the seed"""
     include: list[CellFilter] | None = None
     """keep only the cells that match one of these filters"""
@@ -312,9 +322,9 @@ class Experiment(Strict):
     """method (by name) that the others are compared with; left out: dss where it is one, else the first"""
     relevant_difference: Number = Field(2.0, gt=0, le=100)
     """points of accuracy that would matter: the verdict says how many seeds would find such a difference"""
-    results: str = "results"
-    """folder of all results"""
-    data_root: str | None = None
+    results: FolderPath = "results"
+    """folder of all results; ~ and $VARIABLE are expanded, here and in other folders ($$ is a dollar sign)"""
+    data_root: FolderPath | None = None
     """folder of the published data; null means the environment variable COTDISTILL_DATA, else data/"""
     training: Training = Training()
     """training settings of every run"""
@@ -335,4 +345,4 @@ def _fill(value: Any, short: str, key: str, source: str) -> Any:
         value = {short: value}
     if isinstance(value, dict) and source in value:
         value = {key: value[source], **value}
-    return value
+    return check_entry(value)

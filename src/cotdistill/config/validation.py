@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
-from cotdistill.common.errors import UserError, suggest
+from cotdistill.common.errors import UserError, show_value, suggest
+from cotdistill.config.addresses import mask_secrets
+from cotdistill.config.names import explain_type
 
 T = TypeVar("T", bound=BaseModel)
 
@@ -25,6 +28,8 @@ def validate(model: type[T], value: Any, where: str, prefix: str = "") -> T:
 def format_first_fault(model: type, error: ValidationError, where: str, prefix: str = "") -> str:
     """Return the first fault of a failed validation: where it is, what was expected and found, the near key.
 
+    It is one line, whatever was found, and holds no password of an address.
+
     model: a pydantic model, or a dataclass that a TypeAdapter checks.
     """
     # a default that is made of other keys is not missing: those are wrong
@@ -40,16 +45,32 @@ def format_first_fault(model: type, error: ValidationError, where: str, prefix: 
         return f"{where}: unknown key '{location}'{suggest(str(fault['loc'][-1]), keys)}{known}{more}"
     if fault["type"] == "missing":
         return f"{where}: '{location}' is missing{more}"
-    message = fault["msg"].removeprefix("Value error, ")
-    message = message[0].lower() + message[1:] if message[:2] != "T5" else message
-    found = "" if isinstance(fault["input"], (dict, BaseModel)) else f", found {fault['input']!r}"
-    return f"{where}: '{location}': {message}{found}{more}"
+    message = _shorten_bound(fault).removeprefix("Value error, ")
+    message = message[0].lower() + message[1:] if message[:2] not in ("T5", "ML") else message
+    found = "" if isinstance(fault["input"], (dict, BaseModel)) else f", found {_show_found(fault['input'])}"
+    remedy = explain_type(fault["input"]) if fault["type"] == "string_type" else ""
+    return f"{where}: '{location}': {message}{found}{remedy and f' ({remedy})'}{more}"
+
+
+def _show_found(value: Any) -> str:
+    """Return what was found, masked before it is cut: half a password is one too."""
+    if isinstance(value, str):
+        return show_value(mask_secrets(value)) if len(value) < 4000 else f"text of {len(value)} characters"
+    return mask_secrets(show_value(value, 400))[:80]
+
+
+def _shorten_bound(fault: ErrorDetails) -> str:
+    """Return pydantic's words, in which a bound of 1e-37 is not written out with all its zeros."""
+    bounds = fault.get("ctx", {}).values()
+    found = next((bound for bound in bounds if isinstance(bound, float) and bound), None)
+    words, _, number = fault["msg"].rpartition(" ")
+    return f"{words} {found:g}" if found and number.replace(".", "").isdigit() else fault["msg"]
 
 
 def _join_location(location: tuple[int | str, ...]) -> str:
     text = ""
     for part in location:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}"
+        text += f"[{part}]" if isinstance(part, int) else f".{show_value(part)[1:-1]}"
     return text.lstrip(".") or "(top level)"
 
 

@@ -15,12 +15,13 @@ from cotdistill.data.adapters import ADAPTERS
 from cotdistill.data.release import resolve_root
 from cotdistill.data.rows import COLUMNS
 from cotdistill.data.splits import Accuracy, choose_subset, compute_checksum, cut_valid, measure_teacher
+from cotdistill.data.survival import strip_row
 
 if TYPE_CHECKING:
     from datasets import DatasetDict
 
 __all__ = [
-    "COLUMNS", "SPLITS", "Accuracy", "adapter", "choose_subset", "compute_checksum", "load",
+    "COLUMNS", "SPLITS", "Accuracy", "adapter", "choose_subset", "compute_checksum", "find_unread", "load",
     "measure_teacher",
 ]  # fmt: skip
 
@@ -38,14 +39,12 @@ def load(name: str, root: Path | str | None = None, *, path: Path | str | None =
 
     `root` is the data root, see `resolve_root`. `path` takes precedence over it: the folder of the files for
     `custom`, another data root for the others. Where the data has no validation split, one is cut from train
-    as published, see `cut_valid`. Raises UserError naming file and line of a fault.
+    as published, see `cut_valid`. Without end tokens at the end of what is to be written, see `strip_row`.
+    Raises UserError naming file and line of a fault.
     """
     from datasets import Dataset, DatasetDict, Features, Value
 
-    source = adapter(name)
-    if source.needs_path and path is None:
-        raise UserError(f"dataset '{name}': 'path' is missing; expected the folder of its files")
-    folder = Path(path) if path and source.needs_path else resolve_root(path if path is not None else root)
+    source, folder = adapter(name), _find_folder(name, root, path)
     splits = source.read(folder)
     if "valid" not in splits:
         rows = splits["train"]
@@ -53,6 +52,23 @@ def load(name: str, root: Path | str | None = None, *, path: Path | str | None =
         splits |= {"train": [rows[index] for index in train], "valid": [rows[index] for index in valid]}
     splits["train"] = splits["train"] + source.extra_train(folder)
 
+    for split, rows in splits.items():
+        splits[split] = [strip_row(row, f"dataset '{name}', {split} row '{row['id']}'") for row in rows]
     text = Value("string")
     features = Features({column: [text] if column == "options" else text for column in COLUMNS})
     return DatasetDict({split: Dataset.from_list(splits[split], features=features) for split in SPLITS})
+
+
+def find_unread(name: str, root: Path | str | None = None, *, path: Path | str | None = None) -> list[str]:
+    """Return a line about each file or column that looks like a part of the data and is not read by `load`.
+
+    Arguments as for `load`, which must have succeeded before.
+    """
+    return adapter(name).find_unread(_find_folder(name, root, path))
+
+
+def _find_folder(name: str, root: Path | str | None, path: Path | str | None) -> Path:
+    needs_path = adapter(name).needs_path
+    if needs_path and path is None:
+        raise UserError(f"dataset '{name}': 'path' is missing; expected the folder of its files")
+    return Path(path) if path and needs_path else resolve_root(path if path is not None else root)

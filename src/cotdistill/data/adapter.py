@@ -9,10 +9,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cotdistill.common.errors import UserError, suggest
-from cotdistill.common.files import read_json, read_jsonl
+from cotdistill.common.errors import UserError, list_some, suggest
+from cotdistill.common.files import read_json
+from cotdistill.common.text import parse_lines, read_text
+from cotdistill.common.text_units import find_words
 from cotdistill.data.answers import Kind
-from cotdistill.data.rows import Row
+from cotdistill.data.found import (
+    SPLIT_NAMES,
+    check_presence,
+    describe_strays,
+    find_stray_outputs,
+    find_strays,
+    list_names,
+)
+from cotdistill.data.rows import MOST_CHARACTERS, Row, is_blank
 
 NLI_LABELS = ["entailment", "neutral", "contradiction"]
 """the texts of the integer labels 0, 1 and 2 of e-SNLI and ANLI"""
@@ -29,13 +39,12 @@ class Record:
     index: int
     """number among the objects of the file, from 0"""
     fields: dict[str, Any]
+    line: int
+    """number of its line, from 1"""
 
     def fault(self, message: str) -> UserError:
         """Return a UserError that names this file and line."""
-        # blank lines are skipped by the reader, so the line is looked up, and only when needed
-        lines = self.path.read_text(encoding="utf-8").split("\n")
-        line = [number for number, text in enumerate(lines, start=1) if text.strip()][self.index]
-        return UserError(f"{self.path}:{line}: {message}")
+        return UserError(f"{self.path}:{self.line}: {message}")
 
     def value(self, column: str) -> Any:
         """Return the value of `column`. Raises UserError if it is missing."""
@@ -54,7 +63,8 @@ class Record:
             raise self.fault(f"column '{column}': expected text, found {type(value).__name__}")
         if not _is_encodable(value):
             raise self.fault(f"column '{column}': expected Unicode text, found half a surrogate pair")
-        if filled and not value.strip():
+        self._check_length(column, value)
+        if filled and is_blank(value):
             raise self.fault(f"column '{column}' is empty; expected text")
         return value
 
@@ -68,7 +78,15 @@ class Record:
             wanted = "a list of texts" if count is None else f"a list of {count} texts"
             found = f"a list of {len(value)}" if isinstance(value, list) else type(value).__name__
             raise self.fault(f"column '{column}': expected {wanted}, found {found}")
+        for item in value:
+            self._check_length(column, item)
         return value
+
+    def _check_length(self, column: str, text: str) -> None:
+        if len(text) > MOST_CHARACTERS:
+            raise self.fault(
+                f"column '{column}': a text of {len(text)} characters; expected at most {MOST_CHARACTERS}"
+            )
 
 
 def _is_encodable(text: str) -> bool:
@@ -78,7 +96,8 @@ def _is_encodable(text: str) -> bool:
 
 def read_records(path: Path) -> list[Record]:
     """Read the objects of a JSON lines file, at least one. Raises UserError naming file and line."""
-    records = [Record(path, index, fields) for index, fields in enumerate(read_jsonl(path))]
+    lines = parse_lines(path, read_text(path))
+    records = [Record(path, index, fields, line) for index, (line, fields) in enumerate(lines)]
     if not records:
         raise UserError(f"{path}: no rows; expected one JSON object a line")
     return records
@@ -92,14 +111,17 @@ def read_teacher_outputs(folder: Path, split: str, rows: int) -> list[str]:
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; expected the teacher outputs {split}_CoT_0.json, ...")
-    pattern = re.compile(rf"{split}_CoT_(0|[1-9][0-9]{{0,8}})\.json")
-    found = [match for file in folder.iterdir() if (match := pattern.fullmatch(file.name))]
+    names = list_names(folder)
     # by number: as text, batch 10 would come before batch 2
-    numbers = sorted(int(match[1]) for match in found)
+    numbers = sorted(int(match[1]) for name in names if (match := _match_output_batch(name, split)))
     expected = next((index for index, number in enumerate(numbers) if number != index), len(numbers))
     if not numbers or expected < len(numbers):
         have = ", ".join(map(str, numbers[:20])) or "none"
-        raise UserError(f"{folder / f'{split}_CoT_{expected}.json'}: no such file (batches found: {have})")
+        near = find_stray_outputs(names, split, [f"{split}_CoT_{number}.json" for number in numbers])
+        beside = f"; not read: {list_some(near, 3)}" if near else ""
+        raise UserError(
+            f"{folder / f'{split}_CoT_{expected}.json'}: no such file (batches found: {have}){beside}"
+        )
     outputs: list[str] = []
     for number in numbers:
         outputs += _read_output_batch(folder / f"{split}_CoT_{number}.json")
@@ -112,12 +134,17 @@ def read_teacher_outputs(folder: Path, split: str, rows: int) -> list[str]:
     return outputs
 
 
+def _match_output_batch(name: str, split: str) -> re.Match[str] | None:
+    return re.fullmatch(rf"{split}_CoT_(0|[1-9][0-9]{{0,8}})\.json", name)
+
+
 def find_named_option(text: str, options: Sequence[str]) -> str:
     """Return the only option that `text` names; an empty string where it names none, or several.
 
     An option is named where its whole words occur in the text, in any case; a plural's ending on the last
     word is ignored ("clubs" names "club"), and an option within a longer named one does not count ("cup" in
-    "coffee cup").
+    "coffee cup"). Words are those of `find_words`: of scripts without spaces each character is one, so an
+    option of several is found as a part of the text.
     """
     padded = f" {_join_words(text)} "
     named = [(option, words) for option in dict.fromkeys(options) if (words := _join_words(option))
@@ -128,7 +155,7 @@ def find_named_option(text: str, options: Sequence[str]) -> str:
 
 
 def _join_words(text: str) -> str:
-    return " ".join(re.findall(r"[\w']+", text.lower()))
+    return " ".join(find_words(text, "_'"))
 
 
 def _read_output_batch(path: Path) -> list[str]:
@@ -139,6 +166,11 @@ def _read_output_batch(path: Path) -> list[str]:
         if not isinstance(output, str) or not _is_encodable(output):
             found = "half a surrogate pair" if isinstance(output, str) else type(output).__name__
             raise UserError(f"{path}: output {number} (from 0): expected text, found {found}")
+        if len(output) > MOST_CHARACTERS:
+            raise UserError(
+                f"{path}: output {number} (from 0): a text of {len(output)} characters; expected at most "
+                f"{MOST_CHARACTERS}"
+            )
     return batch
 
 
@@ -155,6 +187,8 @@ class Adapter(ABC):
     """the rows come from the published archive, see `cotdistill.data.release`"""
     needs_path: bool = False
     """`root` is the folder of the files itself, which has no default place"""
+    reads_open_labels: bool = False
+    """`stated_label` can read a label where there are no options to choose from"""
 
     @abstractmethod
     def read(self, root: Path) -> dict[str, list[Row]]:
@@ -163,6 +197,10 @@ class Adapter(ABC):
         root: the data root, or with `needs_path` the folder of the files. Raises UserError naming file and
         line of a fault.
         """
+
+    def find_unread(self, root: Path) -> list[str]:
+        """Return a line about each thing in the files that looks like a part of the data and is not read."""
+        return []
 
     def extra_train(self, root: Path) -> list[Row]:
         """Return rows that join the training split after a validation split has been cut from it."""
@@ -195,11 +233,26 @@ class ReleaseAdapter(Adapter):
         """Return the splits of `splits`; see `Adapter.read`."""
         return {split: self.read_split(root, split) for split in self.splits}
 
+    def find_unread(self, root: Path) -> list[str]:
+        """Return a line about each file whose name is nearly that of one that is read."""
+        folder, prefix, found = root / self.name, f"{self.name}_", []
+        for split in SPLIT_NAMES:
+            name = f"{prefix}{split}.json" if split in self.splits else None
+            strays = find_strays(list_names(folder), split, [name] if name else [], prefix)
+            found += describe_strays(folder, strays, split, name)
+            names = list_names(folder / "llm")
+            read = [each for each in names if name and _match_output_batch(each, split)]
+            found += describe_strays(
+                folder / "llm", find_stray_outputs(names, split, read), split, list_some(read, 1) or None
+            )
+        return found
+
     def read_split(self, root: Path, split: str) -> list[Row]:
         """Return the rows of one split, with the teacher's outputs parsed."""
         folder = root / self.name
         if not folder.is_dir():
             raise UserError(f"{folder}: no such folder; expected the data root to hold '{self.name}/'")
+        check_presence(folder, f"{self.name}_{split}.json", split, f"{self.name}_")
         records = read_records(folder / f"{self.name}_{split}.json")
         outputs = read_teacher_outputs(folder / "llm", split, len(records))
         return [

@@ -17,7 +17,12 @@ Kind = Literal["text", "equation"]
 MAX_LENGTH = 1000
 """characters; a longer text is not read (answers of 64 generated tokens stay far below)"""
 
-_TOKEN = re.compile(r"[ \t\r\n]*([0-9]+\.?[0-9]*|\.[0-9]+|[-+*/()])")
+# thousands: "1,000" and "1,234,567.5", but not "1,20" or "0,123", which others write for 1.2 and 0.123
+_THOUSANDS = r"[1-9][0-9]{0,2}(?:,[0-9]{3})+(?![0-9,])(?:\.[0-9]*)?"
+# a dollar sign right before a number is its unit, and changes no value
+_TOKEN = re.compile(rf"[ \t\r\n]*(?:\$(?=[0-9.]))?({_THOUSANDS}|[0-9]+\.?[0-9]*|\.[0-9]+|[-+*/()])")
+_SIGNS = str.maketrans({"\u2212": "-", "\u00d7": "*", "\u00f7": "/"})
+"""the signs of print for minus, times and divided by"""
 _NEGATE = "~"
 _RANK = {"+": 1, "-": 1, "*": 2, "/": 2, _NEGATE: 3}
 
@@ -25,27 +30,33 @@ _RANK = {"+": 1, "-": 1, "*": 2, "/": 2, _NEGATE: 3}
 def evaluate_equation(text: object) -> float | None:
     """Return the value of plain arithmetic, or None for anything else. Never raises.
 
-    Plain arithmetic: decimal numbers in ASCII digits, `+ - * /`, a sign before an operand, parentheses and
-    spaces. No powers, names, calls, commas, exponents or underscores. Numbers are floats, as in the gold
+    Plain arithmetic: decimal numbers in ASCII digits, with commas between thousands or without, a dollar sign
+    right before a number, `+ - * /` or the signs of print (see _SIGNS), a sign before an operand, parentheses
+    and spaces. No powers, names, calls, other commas, exponents or underscores; no `%`, which may mean a
+    hundredth or nothing, and no `=`, as either side may be the answer. Numbers are floats, as in the gold
     equations of SVAMP. A division by zero, or an infinite value at any step, gives None. Time and memory are
     linear in the text, of which at most `MAX_LENGTH` characters are accepted.
     """
     if not isinstance(text, str) or len(text) > MAX_LENGTH:
         return None
     try:
-        return _evaluate(_tokenise(text))
+        return _evaluate(split_equation(text))
     except (ValueError, ZeroDivisionError, OverflowError):
         return None
 
 
-def _tokenise(text: str) -> list[str]:
-    text = text.strip(" \t\r\n")
+def split_equation(text: str) -> list[str]:
+    """Return the numbers, without commas, the operators and the parentheses of arithmetic, in their order.
+
+    Raises ValueError where the text holds anything else.
+    """
+    text = text.translate(_SIGNS).strip(" \t\r\n")
     tokens, position = [], 0
     while position < len(text):
         match = _TOKEN.match(text, position)
         if match is None:
             raise ValueError("not arithmetic")
-        tokens.append(match[1])
+        tokens.append(match[1].replace(",", ""))
         position = match.end()
     return tokens
 
@@ -110,7 +121,8 @@ def _check_finite(value: float) -> float:
 
 
 def _is_same_text(prediction: str, gold: str) -> bool:
-    return prediction == gold
+    # an empty answer is none, also beside a gold label of which a tokenizer left nothing
+    return prediction == gold and bool(prediction.strip())
 
 
 def _is_same_value(prediction: str, gold: str) -> bool:
@@ -127,7 +139,7 @@ MATCHERS: dict[str, Callable[[str, str], bool]] = {"text": _is_same_text, "equat
 def is_right(kind: str, prediction: str, gold: str) -> bool:
     """Whether `prediction` is right: the same string ('text') or an equal value ('equation').
 
-    An equation without a value is wrong, even beside a gold equation without one.
+    An empty text is wrong, and so is an equation without a value, even beside a gold answer without one.
     Raises UserError for an unknown kind.
     """
     if kind not in MATCHERS:

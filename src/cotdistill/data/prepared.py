@@ -2,7 +2,7 @@
 
 A prepared folder holds `train.arrow`, `valid.arrow`, `test.arrow` (the public columns, and token ids of
 input, label, teacher_label, rationale and options without special tokens), `tokenizer/`, `manifest.json` and
-`key.txt`, the digest of what preparing depended on.
+`key.txt`, the digest of what preparing depended on. `warnings.txt` is for a person; no run depends on it.
 
 Token ids have no prefix and no end token, so one folder serves every method: inputs and targets are put
 together at training time. Preparing checks that this gives the same ids as tokenising the joined text.
@@ -26,8 +26,9 @@ from cotdistill.common.files import (
     write_json,
     write_text,
 )
+from cotdistill.data.survival import check_input, check_labels, check_special, list_special
 from cotdistill.data.tasks import SHARED_LITERALS
-from cotdistill.data.tokenizers import load_tokenizer
+from cotdistill.data.tokenizers import load_tokenizer, tokenise
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     MakeTokenizer = Callable[[list[str], Path], PreTrainedTokenizerBase]
 
 KEY = "key.txt"
+WARNINGS = "warnings.txt"
+"""a line for each warning; they depend on run settings too, so they are apart from the manifest"""
 CHECKED = 100
 """training inputs on which a tokenizer is checked"""
 SPLITS = ("train", "valid", "test")
@@ -55,8 +58,9 @@ def write_prepared(
     key: digest of what preparing depends on, for `is_current`. about: further entries of the manifest.
     make_tokenizer: makes the student's tokenizer from texts, and saves it to a folder. own_literals: prefixes
     and literal target texts of methods, beside SHARED_LITERALS. Raises UserError on a tokenizer that does not
-    split at spaces.
+    split at spaces, and on texts that do not survive it, see `cotdistill.data.survival`.
     """
+    dataset = f"dataset '{about['dataset']}'"
     with atomic(folder) as part:
         part.mkdir()
         train = splits["train"]
@@ -64,7 +68,11 @@ def write_prepared(
         # as methods use them: a prefix seen once would be spelled letter by letter in every input
         texts += [f"{literal.rstrip()} {text}" for literal in SHARED_LITERALS for text in train["input"]]
         tokenizer = make_tokenizer(texts, part / "tokenizer")
-        tokens = {split: _write(splits[split], tokenizer, part / f"{split}.arrow") for split in SPLITS}
+        check_labels(splits, tokenizer, about["answer"], about["dataset"])
+        tokens = {
+            split: _write(splits[split], tokenizer, part / f"{split}.arrow", f"{dataset}, {split} row")
+            for split in SPLITS
+        }
         check_joins(train[:CHECKED]["input"], tokenizer, [*SHARED_LITERALS, *own_literals])
         manifest = {
             **about,
@@ -84,27 +92,39 @@ def is_current(folder: Path, key: str) -> bool:
         if (folder / KEY).read_text(encoding="utf-8") != key:
             return False
         manifest = Prepared(folder).manifest
-        own = ("manifest.json", KEY)
+        own = ("manifest.json", KEY, WARNINGS)
         files = {name: sha for name, sha in hash_tree(folder).items() if name not in own}
         return bool(files == manifest["files"])
     except (UserError, OSError, UnicodeDecodeError, KeyError):
         return False
 
 
-def _write(rows: Any, tokenizer: PreTrainedTokenizerBase, path: Path) -> dict[str, dict[str, float]]:
-    """Write one split with its token ids; return mean and longest length in tokens by column."""
+def read_warnings(folder: Path) -> list[str]:
+    """Return the warnings on the prepared pair in `folder`, a line each; none where there is no file."""
+    path = folder / WARNINGS
+    return path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+
+
+def _write(
+    rows: Any, tokenizer: PreTrainedTokenizerBase, path: Path, place: str
+) -> dict[str, dict[str, float]]:
+    """Write one split with its token ids; return mean and longest length in tokens by column.
+
+    place: what stands before a row's id in messages. Raises UserError on a row that cannot be learned.
+    """
     import numpy as np
     import pyarrow as pa
 
     lengths: dict[str, list[int]] = {column: [] for column in TOKENISED}
-    writer = None
+    special, writer = list_special(tokenizer), None
     with open(path, "wb") as handle:
         for start in range(0, max(len(rows), 1), CHUNK):
             columns: dict[str, Any] = rows[start : start + CHUNK]
             arrays = {name: pa.array(values) for name, values in columns.items() if name != "options"}
             arrays["options"] = pa.array(columns["options"], pa.list_(pa.string()))
             for column in TOKENISED:
-                ids = _tokenise(tokenizer, columns[column])
+                ids = tokenise(tokenizer, columns[column])
+                _check_rows(place, column, columns, ids, special)
                 lengths[column] += [len(row) for row in ids]
                 arrays[f"{column}_ids"] = pa.array(ids, pa.list_(pa.int32()))
             options = _tokenise_options(tokenizer, columns["options"])
@@ -117,16 +137,25 @@ def _write(rows: Any, tokenizer: PreTrainedTokenizerBase, path: Path) -> dict[st
     return {name: {"mean": float(np.mean(n or [0])), "max": max(n, default=0)} for name, n in lengths.items()}
 
 
-def _tokenise(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
-    # an empty list is an error to the tokenizer, and long texts are cut when tasks are put together
-    ids = tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"] if texts else []
-    return ids
+def _check_rows(
+    place: str, column: str, columns: dict[str, list[str]], ids: list[list[int]], special: dict[int, str]
+) -> None:
+    """Refuse a special token in a text to be written, and an input that begins as a space is written."""
+    import numpy as np
+
+    texts = columns[column]
+    if column == "input":
+        for identity, text in zip(columns["id"], texts, strict=True):
+            check_input(f"{place} '{identity}'", text)
+    elif np.isin([token for row in ids for token in row], list(special)).any():
+        for identity, text, own in zip(columns["id"], texts, ids, strict=True):
+            check_special(f"{place} '{identity}'", column, text, own, special)
 
 
 def _tokenise_options(tokenizer: PreTrainedTokenizerBase, rows: list[list[str]]) -> list[list[list[int]]]:
     """Return the token ids of every row's options; each distinct text is tokenised once."""
     texts = list(dict.fromkeys(text for row in rows for text in row))
-    ids = dict(zip(texts, _tokenise(tokenizer, texts), strict=True))
+    ids = dict(zip(texts, tokenise(tokenizer, texts), strict=True))
     return [[ids[text] for text in row] for row in rows]
 
 
@@ -139,11 +168,12 @@ def check_joins(
     """
     for literal in literals:
         for text in inputs:
-            joined, *parts = _tokenise(tokenizer, [literal.rstrip() + " " + text, literal, text])
+            joined, *parts = tokenise(tokenizer, [literal.rstrip() + " " + text, literal, text])
             if joined != parts[0] + parts[1]:
                 raise UserError(
                     f"tokenizer of '{tokenizer.name_or_path}': '{literal}' and the text after it are not "
-                    "tokenised apart; expected one that splits at spaces, as T5's do"
+                    f"tokenised apart, with the training input {text!r:.60}; expected one that splits at "
+                    "spaces, as T5's do"
                 )
 
 

@@ -20,7 +20,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from cotdistill.common.errors import UserError
-from cotdistill.common.files import atomic, read_json, write_json
+from cotdistill.common.files import atomic, read_json, remove_leftovers, write_json
 
 COMMIT = "ef944263c9ddfd40a9888557f3e7d17513fd1a7e"
 URL = f"https://raw.githubusercontent.com/google-research/distilling-step-by-step/{COMMIT}/datasets.zip"
@@ -72,6 +72,7 @@ def fetch(
     unsafe names, links or absurd sizes.
     """
     folder = resolve_root(root)
+    remove_leftovers(folder)
     if _is_present(folder, blob_id):
         return folder
     if urllib.parse.urlsplit(url).scheme not in ("http", "https"):

@@ -55,8 +55,8 @@ def choose_subset(n: int, fraction: float, seed: int, dataset: str) -> list[int]
 class Accuracy(TypedDict):
     """How often the teacher's label is right in one split."""
 
-    accuracy: float
-    """correct / n"""
+    accuracy: float | None
+    """correct / n; None where no output has a label, as nothing is known of the teacher then"""
     correct: int
     n: int
     unparsed: int
@@ -71,12 +71,13 @@ def measure_teacher(dataset: DatasetDict, answer: str) -> dict[str, Accuracy]:
     result: dict[str, Accuracy] = {}
     for split, rows in dataset.items():
         labels, teacher = list(rows["label"]), list(rows["teacher_label"])
+        unparsed = teacher.count("")
         correct = sum(is_right(answer, found, gold) for found, gold in zip(teacher, labels, strict=True))
         result[str(split)] = Accuracy(
-            accuracy=correct / len(labels) if labels else 0.0,
+            accuracy=correct / len(labels) if unparsed < len(labels) else None,
             correct=correct,
             n=len(labels),
-            unparsed=teacher.count(""),
+            unparsed=unparsed,
         )
     return result
 

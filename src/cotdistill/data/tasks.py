@@ -24,3 +24,8 @@ class Task:
     def literals(self) -> list[str]:
         """The texts that are no field: the prefix, and what is between the target's fields."""
         return [text for text in (self.prefix, *self.target) if text and text not in FIELDS]
+
+
+def limit_answer(task: Task, max_new_tokens: int, max_target_tokens: int) -> int:
+    """Return the most tokens that a student writes for a task, be it a label alone or a longer target."""
+    return max_new_tokens if task.target == ("label",) else max_target_tokens

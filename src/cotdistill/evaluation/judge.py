@@ -14,7 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from cotdistill.common.errors import UserError
-from cotdistill.common.files import digest, read_json, read_jsonl, read_sealed, seal, write_json
+from cotdistill.common.files import (
+    digest,
+    read_json,
+    read_jsonl,
+    read_sealed,
+    remove_leftovers,
+    seal,
+    write_json,
+)
 from cotdistill.common.seeds import derive
 from cotdistill.config.models import Experiment, Judge
 from cotdistill.evaluation.chat import Chat, NoAnswer
@@ -45,6 +53,7 @@ def judge(experiment: Experiment) -> Path:
     if settings is None:
         raise UserError("'evaluation.judge': no judge is set; expected its url and model")
     folder = experiment.folder
+    remove_leftovers(folder / "judge")
     cached = CachedJudge(settings, folder / "judge")
     runs = {}
     for run in expand(experiment):

@@ -34,8 +34,8 @@ def measure_answers(
     information: the mutual information that was measured of the checkpoint on test.
     """
     measures: dict[str, Any] = {"calibration": calibration.measure(answers, run.experiment.evaluation.bins)}
-    stated_label = adapter(run.dataset.adapter).stated_label
-    rationale = rationale_quality.measure(answers, answer_kind, stated_label)
+    source = adapter(run.dataset.adapter)
+    rationale = rationale_quality.measure(answers, answer_kind, source.stated_label, source.reads_open_labels)
     return measures | {name: part for name, part in (("rationale", rationale), ("mi", information)) if part}
 
 

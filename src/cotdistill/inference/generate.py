@@ -11,6 +11,8 @@ from cotdistill.common import stopping
 from cotdistill.data.answers import is_right
 from cotdistill.data.batches import Collator
 from cotdistill.data.prepared import Prepared
+from cotdistill.data.tasks import limit_answer
+from cotdistill.data.tokenizers import decode_texts
 from cotdistill.methods import Method, Task
 from cotdistill.runs.documents import Answer
 from cotdistill.runs.journal import Journal
@@ -69,7 +71,7 @@ class Generator:
         if options is not None and not (label_alone and options.is_needed):
             options = None
         evaluation, training = self.run.experiment.evaluation, self.run.training
-        longest = evaluation.max_new_tokens if label_alone else training.max_target_tokens
+        longest = limit_answer(task, evaluation.max_new_tokens, training.max_target_tokens)
         writer = make_writer(self.engine, model, training.precision)
         found = self._answer_in_batches(
             model, split, journal,
@@ -120,8 +122,7 @@ class Generator:
         return Collator(self.prepared, split, "gold", training.max_input_tokens, training.max_target_tokens)
 
     def _decode(self, ids: Any) -> str:
-        text = self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        return str(text).strip()
+        return decode_texts(self.tokenizer, [ids])[0]
 
     def _answer_in_batches(
         self, model: PreTrainedModel, split: str, journal: Journal | None,

@@ -51,7 +51,8 @@ def answer_with(run: Run, generator: Generator, device: torch.device) -> None:
             answers = stored.load(run, STRICT)
         else:
             # loading draws no random numbers that training could miss: it has ended
-            model = students.load_saved(run.files.checkpoint(checkpoint)).to(device)
+            folder = outputs.find_checkpoint(run, checkpoint) or run.files.checkpoint(checkpoint)
+            model = students.load_saved(folder).to(device)
             answers = _answer(run, generator, model, checkpoint)
             if checkpoint == STRICT:
                 information = measure_test(model, run, generator.prepared, generator.method, generator.engine)

@@ -6,7 +6,7 @@ Needs neither torch nor a GPU where the training job left current answers, as it
 from __future__ import annotations
 
 from cotdistill.common.errors import UserError
-from cotdistill.common.files import hash_file, sweep
+from cotdistill.common.files import hash_file, remove_leftovers, sweep
 from cotdistill.data.prepared import Prepared
 from cotdistill.data.splits import choose_subset
 from cotdistill.evaluation import protocols
@@ -20,14 +20,18 @@ from cotdistill.runs.lease import Lease
 def evaluate(run: Run) -> Metrics:
     """Write `metrics.json` and `predictions.jsonl` of a trained run; return the metrics.
 
+    Then removes what only evaluating needed: the state, and the weights that `training.keep` does not name.
     The metrics also hold digests of the files beside them, for `collect` to check. Raises UserError when the
     run is not trained, was trained with another config or has a corrupt checkpoint.
     """
     trained = outputs.read_training(run)
     if trained.hash != run.hash:
         raise UserError(f"{run.folder}: trained with config {trained.hash}, expected {run.hash}")
+    for folder in (run.folder, run.files.answers):
+        remove_leftovers(folder)
     outputs.check(run)
     if not answers.are_complete(run):
+        answers.check_weights(run)
         _answer(run)
     strict, last = answers.load(run, STRICT), answers.load(run, LAST)
     manifest = Prepared(run.prepared).manifest
@@ -53,6 +57,7 @@ def evaluate(run: Run) -> Metrics:
     )
     metrics.write(run.files.metrics)
     outputs.forget(run)
+    outputs.trim(run)
     return metrics
 
 

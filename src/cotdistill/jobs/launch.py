@@ -9,6 +9,7 @@ import sys
 import time
 
 from cotdistill.common import stopping
+from cotdistill.runs import limits
 from cotdistill.runs.grid import Run
 
 GRACE = 600
@@ -18,8 +19,9 @@ GRACE = 600
 def launch(run: Run) -> int:
     """Run this very command in `training.gpus` processes; returns their exit code.
 
-    Raises Preempted where they stopped because they were asked to.
+    Raises Preempted where they stopped because they were asked to, UserError for more processes than cores.
     """
+    limits.check_machine(run, run.training.device)
     with contextlib.ExitStack() as stack:
         environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
         if run.training.device != "cpu":
@@ -51,6 +53,7 @@ def _claim_gpus(run: Run, stack: contextlib.ExitStack) -> dict[str, str]:
     from cotdistill.training import devices
 
     if devices.choose(run.training.device) == "cpu":
+        limits.check_machine(run, "cpu")
         return {}
     return {
         "CUDA_VISIBLE_DEVICES": devices.restrict_visible(

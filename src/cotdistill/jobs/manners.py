@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from cotdistill.common import stopping
+from cotdistill.common.errors import describe_shortage
 from cotdistill.jobs import requeue
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def guard(run: Run) -> Iterator[None]:
             requeue.requeue()
         raise
     except Exception as error:
-        _leave(run, f"{error}" or type(error).__name__)
+        _leave(run, describe_shortage(error) or f"{error}" or type(error).__name__)
         raise
     with contextlib.suppress(OSError):  # there is none, or the folder is read-only: all was done before
         run.files.failure.unlink()

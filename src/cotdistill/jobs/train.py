@@ -19,7 +19,7 @@ from cotdistill.jobs import environment
 from cotdistill.jobs.answer import answer_with
 from cotdistill.jobs.prepare import list_own_literals
 from cotdistill.methods import Method
-from cotdistill.runs import answers, outputs
+from cotdistill.runs import answers, limits, outputs
 from cotdistill.runs.code import compute_origin
 from cotdistill.runs.documents import RunConfig, Training
 from cotdistill.runs.folder import LAST, STRICT
@@ -40,6 +40,7 @@ def train(run: Run) -> None:
     result used. Raises UserError for outputs or state of another config, a missing GPU, bad data or a NaN
     loss; Preempted, with what was done saved, when a signal asked to stop (see `common.stopping`).
     """
+    devices.check_processes(run.training.gpus)
     kind = devices.choose(run.training.device)
     devices.make_deterministic(run.student.compute.threads)
     devices.reuse_memory()
@@ -51,7 +52,7 @@ def train(run: Run) -> None:
         if leader:
             stack.enter_context(lease)
         done = leader and (not lease.held or _is_done(run))
-        written = done or (leader and (outputs.are_written(run) or outputs.restore(run, origin)))
+        written = done or (leader and (_is_usable(run) or outputs.restore(run, origin)))
         device = stack.enter_context(devices.hold_device(kind))
         stack.enter_context(devices.connect_processes(device))
         if devices.broadcast(done, device):
@@ -59,6 +60,7 @@ def train(run: Run) -> None:
                 print(f"{run.id}: already trained, nothing to do")
             return
         prepared, method = Prepared(run.prepared), methods.build(run.method.method, run.method.settings)
+        limits.check_machine(run, kind, prepared.manifest["vocabulary"])
         _check_literals(prepared, method)
         generator = Generator(run, prepared, method, engine)
         if not devices.broadcast(written, device):
@@ -81,6 +83,11 @@ def train(run: Run) -> None:
 def _is_done(run: Run) -> bool:
     """Whether the run is trained and has answered test; what evaluation needs is there."""
     return outputs.are_written(run) and answers.are_complete(run)
+
+
+def _is_usable(run: Run) -> bool:
+    """Whether the run is trained, and test can be answered with what is there."""
+    return outputs.are_written(run) and not answers.list_lost(run, answers.are_current)
 
 
 def _check_literals(prepared: Prepared, method: Method) -> None:

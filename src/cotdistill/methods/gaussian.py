@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
+from cotdistill.config import bounds
 from cotdistill.config.models import Number
 from cotdistill.methods import Needs, TaskOutput, dss, mi
 from cotdistill.mutual_information.pooling import mean_state
@@ -21,7 +22,7 @@ LEAST = -5.0
 class Settings(dss.Settings):
     """Settings of `gaussian`."""
 
-    beta: Number = Field(0.1, ge=0)
+    beta: Number = Field(0.1, ge=0, le=bounds.LARGEST)
     """weight of the mutual-information term; 0 trains exactly as dss does and still logs the term"""
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field
 
 from cotdistill import mutual_information
+from cotdistill.config import bounds
 from cotdistill.config.models import Number, Strict
 from cotdistill.methods import Needs, TaskOutput, Term, dss
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 class Settings(dss.Settings):
     """Settings of `mi`."""
 
-    beta: Number = Field(0.1, ge=0)
+    beta: Number = Field(0.1, ge=0, le=bounds.LARGEST)
     """weight of the mutual-information term; 0 trains exactly as dss does and still logs the term"""
     variant: Literal["released", "paper"] = "released"
     """released: what the published code computes; paper: the bound as derived"""

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import time
 from pathlib import Path
 
 from cotdistill.common.errors import list_some
 from cotdistill.config.models import Experiment
+from cotdistill.orchestration.deleted import PASSES, note
 from cotdistill.orchestration.progress import format_table, list_statuses
-from cotdistill.orchestration.workflow import PASSES
 from cotdistill.report.comparison import write_comparison
 from cotdistill.report.figures import draw_all
 from cotdistill.tables.collect import collect
@@ -28,20 +27,13 @@ def write_partial(experiment: Experiment) -> list[Path]:
     print(format_table(found))
     if not any(status.state == "done" for status in found):
         return []
-    _note(experiment, sum(status.state == "done" for status in found), len(found))
+    # before the first is written, as this may be killed
+    done = sum(status.state == "done" for status in found)
+    note(experiment.folder / PASSES, f"tables and figures of {done} of {len(found)} runs")
     written = [*collect(experiment, allow_missing=True), *write_comparison(experiment)]
     written += draw_all(experiment)
     for path in written:
         os.utime(path, (OUT_OF_DATE, OUT_OF_DATE))
     missing = [status.run.id for status in found if status.state != "done"]
-    finished = len(found) - len(missing)
-    print(f"tables and figures of the {finished} finished runs; missing: {list_some(missing, 8)}")
+    print(f"tables and figures of the {done} finished runs; missing: {list_some(missing, 8)}")
     return written
-
-
-def _note(experiment: Experiment, finished: int, runs: int) -> None:
-    """Add a line to the file of partial tables: before the first is written, as this may be killed."""
-    path = experiment.folder / PASSES
-    said = f"{time.strftime('%Y-%m-%d %H:%M:%S')} tables and figures of {finished} of {runs} runs\n"
-    with open(path, "a", encoding="utf-8") as handle:
-        handle.write(said)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import statistics
 from collections import defaultdict
 from pathlib import Path
@@ -10,8 +9,12 @@ from typing import Any
 
 from cotdistill.common.errors import UserError
 from cotdistill.common.files import digest, read_json
+from cotdistill.common.machine import count_cores
 from cotdistill.common.text_tables import Row, plain_table
 from cotdistill.config.models import Experiment
+from cotdistill.orchestration.fit import list_warnings
+from cotdistill.runs import answers
+from cotdistill.runs.experiment import describe_uncompared
 from cotdistill.runs.folder import RunFiles
 from cotdistill.runs.grid import Run, expand
 
@@ -33,8 +36,22 @@ def describe(experiment: Experiment) -> str:
         text = f"{sum(known):.2f}" if len(known) == len(runs) else "?"
         rows.append((*cell, str(len(runs)), f"{runs[0].training.steps:,}", text))
     wall = estimate_minutes(experiment, seconds)
-    on = f"; {wall:.0f} minutes or so on the {_count_cores()} cores here" if wall is not None else ""
-    return f"{plain_table(rows)}\n\n{_format_totals(list(cells.values()), seconds)}{on}"
+    on = f"; {wall:.0f} minutes or so on the {count_cores()} cores here" if wall is not None else ""
+    lines = [f"{_format_totals(list(cells.values()), seconds)}{on}", *_list_lost(experiment)]
+    lines += list_warnings(experiment, lambda run: estimate(run, seconds))
+    if said := describe_uncompared(experiment):
+        lines.append(f"warning: {said}")
+    return "\n".join([plain_table(rows), "", *lines])
+
+
+def _list_lost(experiment: Experiment) -> list[str]:
+    """Return a line on finished runs that will be trained again for want of weights, where there are some."""
+    lost = len(answers.list_lost_runs(expand(experiment)))
+    line = (
+        f"{lost} finished runs must answer test anew, and their weights were removed (training.keep): "
+        "`cotdistill reproduce` trains them again"
+    )
+    return [line] if lost else []
 
 
 def _format_totals(cells: list[list[Run]], seconds: dict[str, float]) -> str:
@@ -67,12 +84,8 @@ def estimate_minutes(experiment: Experiment, seconds: dict[str, float]) -> float
     if None in hours or not beside or not stages:
         return None
     training = sum(hour * 3600 for hour in hours if hour is not None) + len(runs) * statistics.median(beside)
-    slots = max(1, _count_cores() // max(run.student.compute.threads for run in runs))
+    slots = max(1, count_cores() // max(run.student.compute.threads for run in runs))
     return (training / min(slots, len(runs)) + sum(stages)) / 60
-
-
-def _count_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _measure_overhead(run: Run, times: Path) -> float | None:

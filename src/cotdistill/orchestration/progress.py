@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import math
 import os
-import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from cotdistill.config.models import Experiment
 from cotdistill.jobs.manners import read_failure
 from cotdistill.runs.folder import RunFiles
 from cotdistill.runs.grid import Run, expand
-from cotdistill.runs.lease import STALE, Holder, find_holder, is_gone
+from cotdistill.runs.lease import Holder, find_holder, is_alive
 from cotdistill.runs.outputs import was_written_under
 
 TAIL = 4096
@@ -60,7 +60,7 @@ def _read_status(run: Run) -> Status:
             return Status(run, "failed" if error else state, run.training.steps, seconds, gpus, error=error)
     history, found = RunFiles(run.state).history, find_holder(run.files.states)
     step = _read_last_step(history) if history.is_file() else 0
-    if found and _is_alive(found):
+    if found and is_alive(found):
         return _describe_running(run, found, step)
     seconds, gpus = _read_spent(run)
     if failure := read_failure(run):
@@ -81,16 +81,6 @@ def _read_spent(run: Run) -> tuple[float, int]:
     progress = saved.get("progress")
     seconds = _read_number(progress.get("seconds")) if isinstance(progress, dict) else 0.0
     return seconds, run.training.gpus if saved.get("device") == "cuda" else 0
-
-
-def _is_alive(found: Holder) -> bool:
-    """Return whether a lease's holder still counts: known of this machine, else told by the file's age."""
-    if is_gone(found):
-        return False
-    try:
-        return abs(time.time() - found.path.stat().st_mtime) < STALE
-    except OSError:
-        return False
 
 
 def _read_object(file: Path) -> dict[str, Any]:
@@ -121,10 +111,13 @@ def _read_last_step(history: Path) -> int:
     return 0
 
 
-def format_line(found: list[Status], elapsed: float, first_steps: int) -> str:
+def format_line(
+    found: list[Status], elapsed: float, first_steps: int, stages: Sequence[str] = ()
+) -> str:
     """Return one line for a person: what is done, what runs, how long is left.
 
     elapsed: seconds since watching began, when `first_steps` training steps had been done.
+    stages: what is done now beside training, such as "draw figures".
     """
     counts = Counter(status.state for status in found)
     running = [status for status in found if status.state == "running"]
@@ -134,20 +127,27 @@ def format_line(found: list[Status], elapsed: float, first_steps: int) -> str:
     if running:
         names = [f"{s.run.id} {100 * s.step // s.steps}%" for s in running[:3]]
         text += f", running: {', '.join(names)}" + (" ..." if len(running) > 3 else "")
+    if stages:
+        text += f", now: {', '.join(stages[:2])}" + (" ..." if len(stages) > 2 else "")
     if steps > first_steps and steps < total:
         left = elapsed * (total - steps) / (steps - first_steps)
         text += f", about {max(left / 60, 0.1):.1f} min of training left"
     return text
 
 
-def format_table(found: list[Status], everything: bool = False) -> str:
-    """Return the grid for a person: counts, hours used, a line a run that is neither done nor waiting."""
+def format_counts(found: list[Status]) -> str:
+    """Return the grid in one line: how many runs are in which state, hours used."""
     counts = Counter(status.state for status in found)
     summary = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
     gpu = sum(s.seconds * s.gpus for s in found) / 3600
     cpu = sum(s.seconds for s in found if not s.gpus) / 3600
     head = f"{found[0].run.experiment.experiment}: {len(found)} runs: {summary}; {gpu:.2f} GPU hours used"
-    head += f", {cpu:.2f} hours of training without a GPU" if cpu else ""
+    return head + (f", {cpu:.2f} hours of training without a GPU" if cpu else "")
+
+
+def format_table(found: list[Status], everything: bool = False) -> str:
+    """Return the grid for a person: counts, hours used, a line a run that is neither done nor waiting."""
+    head = format_counts(found)
     shown = [s for s in found if everything or s.state not in ("done", "waiting")]
     shown.sort(key=lambda status: -STATES.index(status.state) if everything else STATES.index(status.state))
     rows = [[s.state, s.run.id, f"{s.step}/{s.steps}", *_format_pace(s), _format_remark(s)] for s in shown]

@@ -2,137 +2,170 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
+import shutil
 import sys
 import time
 from pathlib import Path
 
 from cotdistill.common.errors import UserError
 from cotdistill.config.models import Experiment
+from cotdistill.data.prepared import read_warnings
+from cotdistill.orchestration.endings import describe_store, explain_failure, explain_stop
+from cotdistill.orchestration.fit import check_local
+from cotdistill.orchestration.hold import check_no_snakemake, hold, is_locked
 from cotdistill.orchestration.progress import format_line, list_statuses
-from cotdistill.runs.experiment import load
+from cotdistill.orchestration.snakemake import GRACE, Jobs, Requests, begin_log, run
+from cotdistill.orchestration.workflow import freeze
+from cotdistill.runs import answers
+from cotdistill.runs.experiment import describe_uncompared, load
+from cotdistill.runs.grid import expand
 
 EVERY = 15.0
 """seconds between progress lines where the output is no terminal"""
+STOPPING = "stopping: runs in training save their state first (Ctrl-C again: end at once)"
+ENDING = f"ending at once, within {GRACE:.0f} s: runs go on from the state that they saved last"
 
 
-def reproduce(config: Path, cores: int | None) -> int:
-    """Run the grid, draw the report, print table and paths. Returns Snakemake's exit code."""
+def reproduce(config: Path, cores: int | None, wait: bool = False) -> int:
+    """Run the grid, draw the report, print table and paths.
+
+    wait: where another call runs the grid, wait until it has ended; else that is an error.
+    Returns Snakemake's exit code, or 128 and the number of the signal that asked to stop.
+    """
     experiment = load(config)
     if not Path("Snakefile").is_file():
         raise UserError(f"no Snakefile in {Path.cwd()}: run this in the root of the checkout")
-    folder = experiment.folder
-    log = folder / "logs" / "snakemake.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
+    check_local(experiment)
+    if said := describe_uncompared(experiment):
+        print(f"warning: {said}", file=sys.stderr, flush=True)
+    with hold(experiment, wait):
+        return _run(experiment, config, cores)
+
+
+def _run(experiment: Experiment, config: Path, cores: int | None) -> int:
+    folder, started, requests = experiment.folder, time.time(), Requests()
     command = ["--configfile", str(config), "--cores", str(cores) if cores else "all"]
-    started = time.time()
-    _unlock(log.parent / "unlock.log", config)
+    _unlock(experiment, folder / "logs" / "unlock.log", config)
+    log = begin_log(folder / "logs")
     print(f"running {config} through Snakemake (its own log: {log})", flush=True)
-    code = _watch(experiment, command, log)
+    progress = _Progress(experiment, log)
+    code = run([*command, *_train_again(experiment)], log, requests, progress.show)
+    progress.end()
+    said = log.read_text(encoding="utf-8", errors="replace")
+    if code == 0 and not requests.signals:
+        code, log = _write_report(experiment, command, log, said, requests)
+    if requests.signals:
+        explain_stop(experiment, config, cores, started)
+        return requests.exit_code
     if code:
-        _explain(folder, log, started)
+        if "LockException" in said:
+            check_no_snakemake()
+            raise UserError("a snakemake held this grid until this moment, or does elsewhere; start again")
+        explain_failure(folder, log, started)
         _print_partial(experiment, folder)
         return code
-    report = folder / "report.html"
-    if "Nothing to be done" in log.read_text(encoding="utf-8", errors="replace") and report.is_file():
-        print(f"nothing to be done: all {len(list_statuses(experiment))} runs are up to date\n")
-    elif code := _run_snakemake([*command, "--report", str(report)], folder / "logs" / "report.log"):
-        _explain(folder, folder / "logs" / "report.log", started)
-        return code
+    freeze(experiment)  # Snakemake does so only where it has something to do
     _print_results(experiment, folder)
     return 0
 
 
-def _unlock(log: Path, config: Path) -> None:
-    """Remove the lock of a Snakemake that was killed. Raises UserError where one works in this folder."""
-    if not any(Path(".snakemake", "locks").glob("*.lock")):
-        return
-    from cotdistill.orchestration.doctor.local import find_snakemakes
+def _train_again(experiment: Experiment) -> list[str]:
+    """Return Snakemake's arguments that train the runs again which lack the weights to answer test anew."""
+    lost = answers.list_lost_runs(expand(experiment))
+    if not lost:
+        return []
+    print(f"{len(lost)} runs are trained again: test is to be answered anew, and their weights were removed "
+          "(training.keep)", flush=True)  # fmt: skip
+    return ["--forcerun", *(str(each.files.training) for each in lost)]
 
-    if running := find_snakemakes():
-        raise UserError(
-            f"a snakemake works in this folder (process {running[0]}); wait for it, or stop it: "
-            f"kill {running[0]}"
-        )
+
+def _write_report(
+    experiment: Experiment, command: list[str], log: Path, said: str, requests: Requests
+) -> tuple[int, Path]:
+    """Have Snakemake write its report, unless nothing was done; returns its exit code, and its log."""
+    report = experiment.folder / "report.html"
+    if "Nothing to be done" in said and report.is_file():
+        print(f"nothing to be done: all {len(list_statuses(experiment))} runs are up to date\n")
+        return 0, log
+    print("writing the report", flush=True)
+    log = log.with_name("report.log")
+    return run([*command, "--report", str(report)], log, requests), log
+
+
+def _unlock(experiment: Experiment, log: Path, config: Path) -> None:
+    """Remove the lock of a Snakemake that was killed. Raises UserError where one works in this folder."""
+    if not is_locked(experiment):
+        return
+    check_no_snakemake()
     print("an earlier snakemake was killed here: removing its lock", flush=True)
-    if _run_snakemake(["--configfile", str(config), "--unlock"], log):
+    if run(["--configfile", str(config), "--unlock"], log, Requests()):
         raise UserError(f"snakemake --unlock failed: see {log}")
 
 
-def _make_environment() -> dict[str, str]:
-    # the rules call `cotdistill` by name: find the one of this environment first
-    return {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"}
+class _Progress:
+    """Show a line of progress: live on a terminal, else now and then."""
 
+    def __init__(self, experiment: Experiment, log: Path) -> None:
+        self.experiment, self.jobs = experiment, Jobs(log)
+        self.live = sys.stdout.isatty()
+        self.first = sum(status.step for status in list_statuses(experiment))
+        self.started, self.shown, self.asked = time.monotonic(), 0.0, 0
 
-def _run_snakemake(arguments: list[str], log: Path) -> int:
-    with open(log, "w", encoding="utf-8") as handle:
-        command = [sys.executable, "-m", "snakemake", *arguments]
-        environment = _make_environment()
-        return subprocess.run(command, stdout=handle, stderr=subprocess.STDOUT, env=environment).returncode
+    def show(self, asked: int) -> None:
+        """Show the line, if it is time for it; once it was `asked` to stop, what that means instead."""
+        if asked > self.asked:
+            if self.live:
+                print(flush=True)  # behind the live line, and the ^C that the terminal shows
+            self.shown = 0.0
+            print(STOPPING if asked == 1 else ENDING, file=sys.stderr, flush=True)
+        self.asked = asked
+        if asked:
+            return
+        elapsed = time.monotonic() - self.started
+        if elapsed - self.shown < (1.0 if self.live else EVERY):
+            return
+        self.shown = elapsed
+        text = format_line(list_statuses(self.experiment), elapsed, self.first, self.jobs.list_stages())
+        if self.live:  # one line, which a longer one than the terminal's would not be
+            text = f"\r\x1b[2K{text[: shutil.get_terminal_size().columns - 1]}"
+        print(text, end="" if self.live else "\n", flush=True)
 
-
-def _watch(experiment: Experiment, arguments: list[str], log: Path) -> int:
-    """Run Snakemake, its output in `log`, with a line of progress: live on a terminal, else now and then."""
-    live = sys.stdout.isatty()
-    with open(log, "w", encoding="utf-8") as handle:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "snakemake", *arguments],
-            stdout=handle, stderr=subprocess.STDOUT, env=_make_environment(),
-        )
-        started, shown = time.monotonic(), 0.0
-        first = sum(status.step for status in list_statuses(experiment))
-        try:
-            while process.poll() is None:
-                time.sleep(0.5)
-                elapsed = time.monotonic() - started
-                if elapsed - shown >= (1.0 if live else EVERY):
-                    shown = elapsed
-                    text = format_line(list_statuses(experiment), elapsed, first)
-                    print(f"\r\x1b[2K{text}" if live else text, end="" if live else "\n", flush=True)
-        except KeyboardInterrupt:
-            # the terminal sent the signal to Snakemake too: let it stop its jobs and unlock the folder
-            process.wait()
-        if live and shown:
-            print()
-    return process.returncode
-
-
-def _explain(folder: Path, log: Path, started: float) -> None:
-    """Say what failed: the error line of each job that ended with one, else the end of Snakemake's log."""
-    found = []
-    for path in sorted((folder / "logs").rglob("*.log")):
-        if path.stat().st_mtime >= started and path != log:
-            lines = path.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-            # libraries may still speak after it, while the process ends
-            said = [line for line in lines if line.startswith("error: ")]
-            if said:
-                found.append(f"{path}: {said[-1].removeprefix('error: ')}")
-    if not found:
-        found = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-15:]
-    print("\n".join(["error: the grid did not finish:", *found]), file=sys.stderr)
+    def end(self) -> None:
+        """Leave the live line."""
+        if self.live and self.shown:
+            print(flush=True)
+        self.shown = 0.0
 
 
 def _print_partial(experiment: Experiment, folder: Path) -> None:
     """Print what Snakemake's `onerror` made of the finished runs, if it came to that."""
+    table = folder / "tables" / "comparison.md"
+    if not table.is_file():
+        return
     from cotdistill.orchestration.partial import OUT_OF_DATE
     from cotdistill.report.comparison import summarize
 
-    table = folder / "tables" / "comparison.md"
-    if table.is_file() and table.stat().st_mtime == OUT_OF_DATE:
+    if table.stat().st_mtime == OUT_OF_DATE:
         print(summarize(experiment))
         print(f"table    {table} (names the missing runs)")
         print(f"\n{table.with_name('verdict.txt').read_text(encoding='utf-8')}", end="")
 
 
+def _print_warnings(folder: Path) -> None:
+    """Print each distinct warning that preparing wrote beside a pair's data."""
+    found = [line for path in sorted(folder.glob("prepared/*/*")) for line in read_warnings(path)]
+    for line in dict.fromkeys(found):
+        print(f"warning: {line}")
+
+
 def _print_results(experiment: Experiment, folder: Path) -> None:
     from cotdistill.report.comparison import summarize
 
+    _print_warnings(folder)
     print(summarize(experiment))
     print(f"table    {folder / 'tables' / 'comparison.md'} (also .html, .csv, .tex)")
     for figure in sorted((folder / "figures").glob("*.png")):
         print(f"figure   {figure} (also .pdf)")
     print(f"report   {folder / 'report.html'}")
-    store = experiment.tracking.uri or f"sqlite:///{Path(experiment.results, 'mlflow.db')}"
-    print(f"MLflow   {store} (`make mlflow` opens it)")
+    print(f"MLflow   {describe_store(experiment)}")
     print(f"\n{(folder / 'tables' / 'verdict.txt').read_text(encoding='utf-8')}", end="")

@@ -148,10 +148,14 @@ def _describe_expected(node: dict[str, Any], models: dict[str, Any]) -> str:
         return f"list of {_describe_expected(node['items'], models)}"
     if node.get("type") == "null":
         return "null"
-    bounds = [f"{sign} {node[key]:g}" for key, sign in BOUNDS.items() if key in node]
+    bounds = [f"{sign} {_format_number(node[key])}" for key, sign in BOUNDS.items() if key in node]
     if "pattern" in node:
         bounds.append(f"matching {node['pattern']}")
     return f"{TYPES.get(node.get('type', ''), 'value')} {', '.join(bounds)}".strip()
+
+
+def _format_number(bound: float) -> str:
+    return f"{bound:,}" if isinstance(bound, int) else f"{bound:g}"
 
 
 # --- the JSON schema

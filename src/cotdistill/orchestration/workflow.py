@@ -5,27 +5,50 @@ Kept out of the rule files so that it can be imported and tested without Snakema
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from cotdistill.common.files import digest, write_text
+from cotdistill.common.errors import UserError, list_some, show_value
+from cotdistill.common.files import digest, remove_leftovers, write_text
 from cotdistill.common.fingerprint import fingerprint
+from cotdistill.config.models import Experiment
+from cotdistill.config.yaml_files import read_config_file
 from cotdistill.data import release
 from cotdistill.data.adapters import ADAPTERS
+from cotdistill.orchestration.deleted import (
+    COLLECTED,
+    PASSES,
+    STORES,
+    count_lines,
+    find_deleted,
+    is_store_deleted,
+    note,
+)
+from cotdistill.orchestration.links import avoid_patterns
+from cotdistill.orchestration.patches import PLUGIN
 from cotdistill.orchestration.planning import WILDCARDS, by_number, make_wildcards
+from cotdistill.orchestration.snakemake import STOPPED
 from cotdistill.report.figures import FIGURES
 from cotdistill.runs import answers
-from cotdistill.runs.code import Stage, compute_code, compute_preparation_code, digest_preparation_settings
-from cotdistill.runs.experiment import parse
+from cotdistill.runs.code import (
+    Stage,
+    compute_code,
+    compute_preparation_code,
+    digest_preparation_settings,
+    digest_warning_settings,
+)
+from cotdistill.runs.experiment import describe_uncompared, parse
 from cotdistill.runs.folder import CHECKPOINTS, RunFiles
 from cotdistill.runs.grid import Run, expand, find_prepared_folder
-from cotdistill.runs.outputs import was_written_under
+from cotdistill.runs.outputs import list_trained
 from cotdistill.students import pretrained
 
 MODULES: dict[str, tuple[str, ...]] = {
@@ -37,9 +60,6 @@ MODULES: dict[str, tuple[str, ...]] = {
 }
 """the entry module of each stage but preparing; figures and plug-ins are added by name"""
 
-PASSES = "partial.txt"
-"""file of an experiment's folder with a line for each time that partial tables were written"""
-
 OVERHEAD_MB = 300
 """memory of the two Snakemakes that a cluster job runs around its command"""
 
@@ -48,50 +68,126 @@ EVALUATION_MB, EVALUATION_MINUTES = 1000, 30
 as no model is loaded (60 MB and 1 s were measured for 210 examples with rationales)"""
 
 
+def check_config_files(files: Sequence[Path | str]) -> None:
+    """Read config files with our reader, which refuses what Snakemake's takes; end as `read_grid` does."""
+    with _end_in_one_line():
+        for file in files:
+            _check_for_cluster(file)
+            read_config_file(file)
+
+
+def _check_for_cluster(file: Path | str) -> None:
+    """Raise UserError for a path that the shell of Slurm's plugin would read as its own words.
+
+    The plugin puts a job's call, with the paths of the config and of the Snakefile, between double quotes.
+    """
+    for path in (os.path.abspath(file), os.getcwd()):
+        if PLUGIN in sys.modules and (found := re.search(r'["$`\\]', path)):
+            raise UserError(
+                f"{show_value(path)}: on a cluster this path must not hold {found[0]}: rename it"
+            )
+
+
+def read_grid(config: dict[str, Any], files: Sequence[Path | str]) -> Workflow:
+    """Return the grid of Snakemake's merged config; end this process with one line where that is wrong."""
+    with _end_in_one_line():
+        return Workflow(config, where=", ".join(map(str, files)))
+
+
+@contextlib.contextmanager
+def _end_in_one_line() -> Iterator[None]:
+    """End this process with the line of a UserError, to which Snakemake would add a traceback."""
+    try:
+        yield
+    except UserError as error:
+        raise SystemExit(f"error: {error}") from error
+
+
+def freeze(experiment: Experiment) -> None:
+    """Write an experiment's resolved grid into its folder, where it is not there already."""
+    text = json.dumps(experiment.model_dump(mode="json"), indent=1)
+    # not through a link that stands for the folder: it leads nowhere until the folder is made
+    path = experiment.folder / "grid.json"
+    remove_leftovers(path.parent, path.name)
+    if not path.is_file() or path.read_bytes() != text.encode():
+        write_text(path, text)
+
+
 class Workflow:
     """A grid as Snakemake sees it. `config` is Snakemake's merged config."""
 
     def __init__(self, config: dict[str, Any], where: str) -> None:
         """Raises UserError when anything about the config is wrong: before the first job."""
-        self.experiment = parse(json.loads(json.dumps(config)), where)
+        self.experiment = parse(config, where)
         self.runs = {run.id: run for run in expand(self.experiment)}
-        self.folder = str(self.experiment.folder)
+        self.folder = avoid_patterns(self.experiment.folder)
         self.grid = f"{self.folder}/grid.json"
         self.wildcards = WILDCARDS
         self.files = RunFiles(f"{self.folder}/runs/" + "/".join(f"{{{name}}}" for name in WILDCARDS))
-        self.prepared = str(find_prepared_folder(self.experiment, "{dataset}", "{student}"))
+        prepared = find_prepared_folder(self.experiment, "{dataset}", "{student}")
+        self.prepared = str(Path(self.folder, prepared.relative_to(self.experiment.folder)))
         self._resolved: dict[tuple[str, ...], dict[str, Any]] = {}
         self._codes: dict[tuple[str, ...], str] = {}
+        for job in {(run.dataset.name, run.student.name): run for run in self.runs.values()}.values():
+            # links to inputs are made now: Snakemake lists a folder once, and would not see later ones
+            self.list_data_files(make_wildcards(job))
+            self.list_student_files(make_wildcards(job))
 
     def name_log(self, stage: str, *wildcards: str) -> str:
         """Return the log file of a stage's job; `wildcards` are those that tell its jobs apart."""
-        return "/".join([self.folder, "logs", stage, *(f"{{{name}}}" for name in wildcards)]) + ".log"
+        return self._name_file("logs", stage, wildcards) + ".log"
 
     def name_benchmark(self, stage: str, *wildcards: str) -> str:
         """Return the file of wall time and memory of a stage's job."""
-        return self.name_log(stage, *wildcards).replace("/logs/", "/benchmarks/").removesuffix("log") + "tsv"
+        return self._name_file("benchmarks", stage, wildcards) + ".tsv"
+
+    def _name_file(self, kind: str, stage: str, wildcards: tuple[str, ...]) -> str:
+        return "/".join([self.folder, kind, stage, *(f"{{{name}}}" for name in wildcards)])
 
     def freeze(self) -> None:
         """Write the resolved grid for the jobs to read: editing the config file cannot change them midway."""
-        text = json.dumps(self.experiment.model_dump(mode="json"), indent=1)
-        path = Path(self.grid)
-        if not path.is_file() or path.read_bytes() != text.encode():
-            write_text(path, text)
+        freeze(self.experiment)
+        if said := describe_uncompared(self.experiment):
+            print(f"warning: {said}", file=sys.stderr, flush=True)
 
-    def write_partial_results(self) -> None:
-        """Write tables and figures of the finished runs after a failure; they name the missing ones."""
+    def write_partial_results(self, logs: list[str]) -> None:
+        """Write tables and figures of the finished runs after a failure; they name the missing ones.
+
+        logs: Snakemake's, which tell whether somebody stopped it: then nothing has failed.
+        """
+        for log in filter(os.path.isfile, logs):
+            if STOPPED in Path(log).read_text(encoding="utf-8", errors="replace"):
+                return
         command = [sys.executable, "-m", "cotdistill", "partial", "--config", self.grid]
         subprocess.run(command, stdout=sys.stderr)
 
-    @property
+    @cached_property
+    def deleted(self) -> list[str]:
+        """What tables that stand were made of and that is gone, such as the metrics of a deleted run."""
+        collected = [f"{self.folder}/{name}" for name in COLLECTED]
+        made_of = [*self.list_run_files(self.files.metrics), *self.judged, *collected]
+        return find_deleted(Path(self.folder), made_of)
+
+    @cached_property
     def passes(self) -> int:
-        """Parameter of what `partial` overwrites: how often it did; one more makes the files anew.
+        """Parameter of what `partial` overwrites, and of what is made of deleted files: one more redoes it.
 
         Their time does not tell Snakemake so: it holds a file older than its inputs for up to date while
         the inputs have the checksums that it last saw.
         """
-        path = Path(self.folder, PASSES)
-        return path.read_bytes().count(b"\n") if path.is_file() else 0
+        return count_lines(Path(self.folder, PASSES)) + bool(self.deleted)
+
+    @cached_property
+    def stores(self) -> int:
+        """Parameter of tracking: how often the file of the MLflow store was found deleted."""
+        return count_lines(Path(self.folder, STORES)) + is_store_deleted(self.experiment)
+
+    def note_deleted(self) -> None:
+        """Keep what `passes` and `stores` counted of deleted files, once it is made again."""
+        if self.deleted:
+            note(Path(self.folder, PASSES), f"made anew, as these were missing: {list_some(self.deleted, 3)}")
+        if is_store_deleted(self.experiment):
+            note(Path(self.folder, STORES), "written into a new store, as the old one was missing")
 
     @property
     def fetched(self) -> list[str]:
@@ -107,7 +203,7 @@ class Workflow:
         marker = root / release.MARKER
         # a folder without the datasets is what a broken download leaves: fetch again
         by_hand = not marker.is_file() and all((root / name).is_dir() for name in needed)
-        return [] if by_hand else [str(marker)]
+        return [] if by_hand else [avoid_patterns(marker)]
 
     @property
     def _named_root(self) -> str | None:
@@ -128,7 +224,7 @@ class Workflow:
         """Return inputs: the files of a dataset of one's own; a change prepares and trains again."""
         dataset, _ = self._pair(wildcards)
         own = ADAPTERS.module(dataset.adapter).ADAPTER.needs_path
-        return sorted(map(str, Path(dataset.path).glob("*.jsonl"))) if own else []
+        return sorted(map(avoid_patterns, Path(dataset.path).glob("*.jsonl"))) if own else []
 
     def list_student_files(self, wildcards: Any) -> list[str]:
         """Return inputs: the files of a student in a local folder; a change prepares and trains again."""
@@ -136,7 +232,7 @@ class Workflow:
         folder = Path(student.pretrained or "")
         if student.pretrained is None or not folder.is_dir():
             return []
-        return sorted({str(path) for pattern in pretrained.FILES for path in folder.glob(pattern)})
+        return sorted({avoid_patterns(path) for pattern in pretrained.FILES for path in folder.glob(pattern)})
 
     def list_run_files(self, *patterns: Path) -> list[str]:
         """Return the paths of every run for patterns of `files`, such as `files.metrics`."""
@@ -173,9 +269,26 @@ class Workflow:
             self._codes[key] = compute_code(stage, run)
         return self._codes[key]
 
+    def find_kept(self, wildcards: Any) -> str:
+        """Return a parameter: which checkpoints stay; evaluating anew removes those that no longer do."""
+        return self.find_run(wildcards).training.keep
+
     def digest_data_settings(self, wildcards: Any) -> str:
         """Return a parameter: the digest of the settings that the prepared data depend on."""
         return digest_preparation_settings(*self._pair(wildcards))
+
+    def digest_warning_settings(self, wildcards: Any) -> str:
+        """Return a parameter: the digest of the settings that warnings on the prepared data depend on."""
+        return self._warning_settings[wildcards.dataset, wildcards.student]
+
+    @cached_property
+    def _warning_settings(self) -> dict[tuple[str, str], str]:
+        """The same for every pair, in one pass over the runs."""
+        found: dict[tuple[str, str], dict[tuple[str, str], Run]] = {}
+        for run in self.runs.values():
+            pair = found.setdefault((run.dataset.name, run.student.name), {})
+            pair.setdefault((run.method.name, run.labels), run)
+        return {pair: digest_warning_settings(runs.values()) for pair, runs in found.items()}
 
     def fingerprint_preparation(self, wildcards: Any) -> str:
         """Return a parameter: the fingerprint of preparing, and of the dataset's adapter."""
@@ -205,13 +318,14 @@ class Workflow:
     def unanswered(self) -> frozenset[str]:
         """The ids of runs that are trained under this config and have no test answers by today's code.
 
-        Evaluating one of these answers test anew. Of all others the training job stores the answers.
+        Evaluating one of these answers test anew. Of all others the training job stores the answers. Those
+        whose weights were removed are none: they can only be trained again.
         """
-        paths = zip(self.runs.values(), self.list_run_files(self.files.training), strict=True)
-        trained = [run for run, path in paths if os.path.exists(path) and was_written_under(run, Path(path))]
+        trained = list_trained(self.runs.values())
         return frozenset(
             run.id for run in trained
             if not all(answers.is_key_current(run, checkpoint) for checkpoint in CHECKPOINTS)
+            and not answers.list_lost(run)
         )  # fmt: skip
 
     def request(self, resource: Callable[..., int]) -> int | Callable[..., int]:

@@ -7,7 +7,13 @@ import re
 import pandas as pd
 
 from cotdistill.common.text_tables import latex_rows
-from cotdistill.report.render import Section, build_measure_tables, build_sections, list_notes
+from cotdistill.report.render import (
+    Section,
+    build_measure_tables,
+    build_sections,
+    list_measure_notes,
+    list_notes,
+)
 
 # escaped with a replacement a character, so that no replacement is escaped again
 _LATEX = {
@@ -34,9 +40,10 @@ def render_latex(comparison: pd.DataFrame, results: pd.DataFrame, measures: pd.D
     notes = list_notes(comparison, results)
     texts = [_render_table(f"{name}: comparison of methods", build_sections(comparison), notes)]
     groups: dict[str, list[Section]] = {}
-    for group, section in build_measure_tables(comparison, measures):
+    tables = build_measure_tables(comparison, measures)
+    for group, section in tables:
         groups.setdefault(group, []).append(section)
-    shown = ["mean ± standard deviation over seeds."]
+    shown = ["mean ± standard deviation over seeds.", *list_measure_notes(tables)]
     texts += [_render_table(f"{name}: {escape(group)}", parts, shown) for group, parts in groups.items()]
     head = "% needs \\usepackage{booktabs} and \\usepackage{graphicx}; written by `cotdistill compare`\n"
     return head + "\n".join(texts)

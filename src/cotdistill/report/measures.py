@@ -59,6 +59,9 @@ GROUPS: dict[str, list[MeasureColumn]] = {
 }  # fmt: skip
 """columns of each table of measures by its heading, in the order of the tables"""
 
+NOT_MEASURED = "n/a"
+NOT_MEASURED_MEANS = "n/a: not measured; `reasons` in the `metrics.json` of the cell's runs say why"
+
 
 def tabulate_group(
     measures: pd.DataFrame, cells: pd.DataFrame, group: str, varying: list[str]
@@ -86,6 +89,6 @@ def tabulate_group(
 def _show(values: pd.Series, column: MeasureColumn) -> str:
     found = values.dropna()
     if not len(found):
-        return "n/a"
+        return NOT_MEASURED
     mean, sd = column.scale * float(found.mean()), column.scale * float(found.std(ddof=1))
     return f"{mean:.{column.digits}f}" + ("" if math.isnan(sd) else f" ± {sd:.{column.digits}f}")

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
+from cotdistill.analysis.intervals import CUT, CUT_MEANS, LEAST_SEEDS, explain_absence, is_cut
 from cotdistill.analysis.reported import Reported, read_protocol, read_reported, read_sources
 from cotdistill.analysis.words import format_count, format_percent
 from cotdistill.common.errors import list_some
 from cotdistill.common.text_tables import markdown_table, plain_table
-from cotdistill.report.measures import GROUPS, tabulate_group
+from cotdistill.report.measures import GROUPS, NOT_MEASURED, NOT_MEASURED_MEANS, tabulate_group
 from cotdistill.tables.columns import BLOCK
 
 ELSEWHERE = "Reported by the papers (other students, other protocol)"
@@ -37,16 +39,26 @@ class Section:
 
 
 def format_mean(mean: float, sd: float, n: int) -> str:
-    """Return `mean ± sd (n=5)`; no sd for one seed, 'missing' for none."""
+    """Return `mean ± sd (n=5)`; no sd for one seed and for seeds that are all equal, 'missing' for none."""
     if n == 0:
         return "missing"
-    spread = "" if n == 1 else f" ± {format_percent(sd)}"
+    spread = "" if n == 1 or sd == 0 else f" ± {format_percent(sd)}"
     return f"{format_percent(mean)}{spread} (n={n})"
 
 
-def format_bounds(low: float, high: float, sign: bool = False) -> str:
-    """Return `[low, high]`, or 'n/a' where fewer than two seeds give no interval."""
-    return "n/a" if math.isnan(low) else f"[{format_percent(low, sign)}, {format_percent(high, sign)}]"
+def format_bounds(low: float, high: float, least: float, sign: bool = False) -> str:
+    """Return `[low, high]`, marked where it is cut at what is possible, from `least` to 1. Neither is NaN."""
+    mark = f" {CUT}" if is_cut(low, high, least, 1) else ""
+    return f"[{format_percent(low, sign)}, {format_percent(high, sign)}]{mark}"
+
+
+def format_seed_interval(row: Any) -> str:
+    """Return the interval of the accuracy of one row of the comparison, or why there is none."""
+    if row["n_seeds"] == 0:
+        return "n/a"
+    if math.isnan(row["low"]):
+        return explain_absence(row["n_seeds"], row["sd"])
+    return format_bounds(row["low"], row["high"], 0)
 
 
 def format_difference(row: Any) -> str:
@@ -57,8 +69,11 @@ def format_difference(row: Any) -> str:
         return "no pairs"
     mean = format_percent(row["difference"], sign=True)
     mark = "*" if row["decision"] in ("better", "worse") else ""
-    interval = format_bounds(row["difference_low"], row["difference_high"], sign=True)
-    return f"{mean}{mark} {interval} ({format_count(row['n_pairs'], 'pair')})"
+    pairs = format_count(row["n_pairs"], "pair")
+    if math.isnan(row["difference_low"]):
+        return f"{mean}{mark} ({pairs}, {'all equal' if row['n_test'] > 1 else 'one test example'})"
+    interval = format_bounds(row["difference_low"], row["difference_high"], -1, sign=True)
+    return f"{mean}{mark} {interval} ({pairs})"
 
 
 def build_sections(comparison: pd.DataFrame) -> list[Section]:
@@ -74,7 +89,7 @@ def build_sections(comparison: pd.DataFrame) -> list[Section]:
         for _, row in part.iterrows():
             cells = [row["method"], *[_format_level(row[axis]) for axis in varying]]
             cells.append(format_mean(row["mean"], row["sd"], row["n_seeds"]))
-            cells.append(format_bounds(row["low"], row["high"]))
+            cells.append(format_seed_interval(row))
             cells += [format_difference(row), format_percent(row["mean_published"])]
             if beside:
                 known = pd.notna(row["reported"])
@@ -99,6 +114,12 @@ def build_measure_tables(comparison: pd.DataFrame, measures: pd.DataFrame) -> li
             if table := tabulate_group(measures, part, group, varying):
                 found.append((group, Section(dataset, student, "", *table, [])))
     return found
+
+
+def list_measure_notes(tables: Iterable[tuple[str, Section]]) -> list[str]:
+    """Return the note on cells of the tables of measures that were not measured; none without such cells."""
+    shown = any(NOT_MEASURED in row for _, table in tables for row in table.rows)
+    return [f"{NOT_MEASURED_MEANS}."] if shown else []
 
 
 def _find_varying(comparison: pd.DataFrame) -> list[str]:
@@ -126,7 +147,7 @@ def list_notes(comparison: pd.DataFrame, results: pd.DataFrame) -> list[str]:
     notes = [
         "accuracy: on test, of the checkpoint chosen on validation; mean ± standard deviation over n seeds.",
         "95% interval: Student's t over seeds. It covers the variation between seeds, not the error of "
-        "measuring on a finite test set; one seed gives no interval.",
+        f"measuring on a finite test set; it takes {LEAST_SEEDS} seeds that are not all equal.",
         f"difference: percentage points from {baseline}, paired by seed and test example, over the seeds "
         "that both have; with a 95% bootstrap interval over seeds and test examples (with one pair, over "
         "test examples alone).",
@@ -134,6 +155,7 @@ def list_notes(comparison: pd.DataFrame, results: pd.DataFrame) -> list[str]:
         "method, is below 0.05. Bold: the highest mean accuracy of its block, significant or not.",
         "last step: test accuracy at the last step of training, close to the published protocol.",
     ]
+    notes += [f"{CUT_MEANS}."] if has_cut_interval(comparison) else []
     if _select_reported(comparison):
         differences = [p for p in read_protocol() if p.dataset in {None, *comparison["adapter"]}]
         notes += [f"protocol, {p.what}: theirs: {p.theirs}; ours: {p.ours}." for p in differences]
@@ -142,6 +164,14 @@ def list_notes(comparison: pd.DataFrame, results: pd.DataFrame) -> list[str]:
         used = dict.fromkeys(r.source for r in _select_reported(comparison))
         notes += [f"[{source}] {read_sources()[source]}." for source in used]
     return notes + _name_missing(results) + _name_mixed(results)
+
+
+def has_cut_interval(comparison: pd.DataFrame) -> bool:
+    """Return whether any interval of the comparison is cut at what is possible."""
+    return any(
+        is_cut(row["low"], row["high"], 0, 1) or is_cut(row["difference_low"], row["difference_high"], -1, 1)
+        for _, row in comparison.iterrows()
+    )
 
 
 def _name_missing(results: pd.DataFrame) -> list[str]:
@@ -212,7 +242,8 @@ def render_markdown(
     header, rows = tabulate_reported(comparison)
     if rows:
         lines += [f"## {ELSEWHERE}", "", markdown_table(header, rows)]
-    lines += ["## Notes", "", *[f"- {note}" for note in list_notes(comparison, results)]]
+    notes = [*list_notes(comparison, results), *list_measure_notes(tables)]
+    lines += ["## Notes", "", *[f"- {note}" for note in notes]]
     return "\n".join(lines) + "\n"
 
 
@@ -224,6 +255,7 @@ def render_plain(comparison: pd.DataFrame) -> str:
         lines += [plain_table([section.header, *section.rows], indent="  "), ""]
     lines.append("accuracy: mean ± standard deviation over n seeds, 95% interval: Student's t over seeds")
     lines.append("difference: 95% bootstrap interval over seeds and test examples; *: p < 0.05 after Holm")
+    lines += [CUT_MEANS] if has_cut_interval(comparison) else []
     missing = int(comparison["n_missing"].sum())
     total = missing + int(comparison["n_seeds"].sum())
     if missing:

@@ -13,6 +13,7 @@ from cotdistill.report.render import (
     build_measure_tables,
     build_sections,
     capitalize,
+    list_measure_notes,
     list_notes,
     tabulate_reported,
 )
@@ -54,7 +55,8 @@ def render_comparison_page(comparison: pd.DataFrame, results: pd.DataFrame, meas
     header, rows = tabulate_reported(comparison)
     if rows:
         parts.append(f"<h2>{html.escape(ELSEWHERE)}</h2>\n{html_table(header, rows, 'numbers')}")
-    notes = "\n".join(f"<li>{html.escape(note)}</li>" for note in list_notes(comparison, results))
+    texts = [*list_notes(comparison, results), *list_measure_notes(groups)]
+    notes = "\n".join(f"<li>{html.escape(note)}</li>" for note in texts)
     parts.append(f"<h2>Notes</h2>\n<ul>{notes}</ul>")
     return wrap_page(f"{results['experiment'].iloc[0]}: comparison of methods", "\n".join(parts))
 

@@ -7,6 +7,7 @@ answering, the settings or the weights have changed since. The folder is a cache
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from cotdistill.common.files import digest, hash_file, read_json, read_sealed, s
 from cotdistill.runs import outputs
 from cotdistill.runs.code import compute_code
 from cotdistill.runs.documents import Answer, read_answers, write_answers
-from cotdistill.runs.folder import CHECKPOINTS
+from cotdistill.runs.folder import CHECKPOINTS, LAST, STRICT
 from cotdistill.runs.grid import Run
 from cotdistill.runs.journal import Journal
 
@@ -47,6 +48,37 @@ def is_key_current(run: Run, checkpoint: str) -> bool:
     For planning, which asks for every run of a grid: to read all answers would take it seconds.
     """
     return _read_current(run, checkpoint) is not None
+
+
+def list_lost(run: Run, is_current: Callable[[Run, str], bool] = is_key_current) -> list[str]:
+    """Return the checkpoints of a trained run that must answer test anew, and whose weights were removed.
+
+    Such a run is to be trained again. is_current: `are_current` looks at the bytes of the answers too.
+    """
+    if not any(outputs.is_removed(run, checkpoint) for checkpoint in CHECKPOINTS):
+        return []
+    stale = [checkpoint for checkpoint in CHECKPOINTS if not is_current(run, checkpoint)]
+    try:
+        same = outputs.find_weights(run, STRICT) == outputs.find_weights(run, LAST)
+        lost = [checkpoint for checkpoint in stale if outputs.find_checkpoint(run, checkpoint) is None]
+    except UserError:  # a corrupt `training.json`, which evaluating names
+        return []
+    # the answers of one are the other's where their weights are the same
+    return [] if lost == [LAST] and same else lost
+
+
+def list_lost_runs(runs: Iterable[Run]) -> list[Run]:
+    """Return the trained runs that must be trained again to answer test anew."""
+    return [run for run in outputs.list_trained(runs) if list_lost(run)]
+
+
+def check_weights(run: Run) -> None:
+    """Raise UserError where test must be answered anew and the weights for it were removed."""
+    if lost := list_lost(run, are_current):
+        raise UserError(
+            f"{run.folder}: test is to be answered anew, and the weights of '{lost[0]}' were removed "
+            f"(training.keep): `cotdistill reproduce` trains the run again, or remove {run.files.training}"
+        )
 
 
 def _read_current(run: Run, checkpoint: str) -> dict[str, Any] | None:

@@ -6,12 +6,14 @@ folder (`runs`, but for the training state) are left out: they decide when somet
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal
 
 from cotdistill.common.files import digest
 from cotdistill.common.fingerprint import fingerprint
 from cotdistill.config.models import DatasetEntry, StudentEntry
 from cotdistill.data.prepared import Prepared
+from cotdistill.methods import build
 from cotdistill.runs.grid import Run
 from cotdistill.students.engines import list_possible, name_module
 
@@ -56,6 +58,20 @@ def digest_preparation_settings(dataset: DatasetEntry, student: StudentEntry) ->
     """Return the digest of the settings that the prepared data of a pair depend on."""
     keep = {"adapter", "path", "answer", "pretrained", "revision", "scratch"}
     return digest([entry.model_dump(include=keep) for entry in (dataset, student)])
+
+
+def digest_warning_settings(runs: Iterable[Run]) -> str:
+    """Return the digest of the settings that warnings on prepared data depend on, but not the data.
+
+    runs: of one pair; those that differ in other axes than method and labels add nothing.
+    """
+    seen = set()
+    for run in runs:
+        training, evaluation = run.training, run.experiment.evaluation
+        limits = (training.max_input_tokens, training.max_target_tokens, evaluation.max_new_tokens)
+        tasks = build(run.method.method, run.method.settings).tasks
+        seen |= {(*limits, run.labels, task.prefix, *task.target) for task in tasks}
+    return digest(sorted(seen))
 
 
 def compute_preparation_code(dataset: DatasetEntry, student: StudentEntry) -> str:

@@ -127,9 +127,9 @@ class StrictScore(Score):
 
 
 class TeacherScore(Record):
-    """How often the teacher's label is right in one split."""
+    """How often the teacher's label is right in one split; `accuracy` is None where it has no label there."""
 
-    accuracy: float = Field(ge=0, le=1)
+    accuracy: float | None = Field(ge=0, le=1)
     correct: int = Field(ge=0)
     n: int = Field(ge=0)
     unparsed: int = Field(ge=0)
@@ -141,7 +141,8 @@ class Metrics(Document):
     strict: StrictScore
     published: Score
     measures: dict[str, Any]
-    """calibration, rationale quality and mutual information; what was not measured is absent"""
+    """calibration, rationale quality and mutual information; what was not measured is absent or None, and
+    `reasons` of a part says why"""
     teacher: dict[str, TeacherScore]
     sizes: dict[str, int]
     """examples by split; `train` counts the run's own subset"""

@@ -2,62 +2,39 @@
 
 from __future__ import annotations
 
+import os
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from cotdistill.common.errors import UserError, make_unknown_error
+from cotdistill.common.errors import UserError, list_some, make_unknown_error, show_value
 from cotdistill.config.models import CellFilter, Experiment
+from cotdistill.config.names import find_alike
 from cotdistill.config.validation import validate
+from cotdistill.config.yaml_files import copy_plain, read_config_file
 from cotdistill.data.adapters import ADAPTERS
 from cotdistill.methods import METHODS, resolve_settings
+from cotdistill.runs import limits
 from cotdistill.runs.grid import expand
-
-
-class _Loader(yaml.SafeLoader):
-    """The safe loader, which lets the last of two equal keys win, made to refuse the second."""
-
-    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        node = super().compose_mapping_node(anchor)
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.value in seen:
-                problem = f"key '{key.value}' stands twice"
-                raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
-            seen.add(str(key.value))
-        return node
 
 
 def load(path: Path | str) -> Experiment:
     """Read a YAML (or JSON) config file. Raises UserError naming the file, the key and the fault."""
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: no such config file") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read {path}: {error}") from error
-    try:
-        value = yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f"{path}:{mark.line + 1}" if mark else str(path)
-        fault = getattr(error, "problem", None) or getattr(error, "reason", None) or "unreadable"
-        raise UserError(f"{place}: not valid YAML ({fault})") from error
-    return parse(value, str(path))
+    return parse(read_config_file(path), str(path))
 
 
 def parse(value: Any, where: str) -> Experiment:
     """Check a config given as plain values; `where` names its source in errors."""
     if not isinstance(value, dict):
         raise UserError(f"{where}: expected keys and values, found {type(value).__name__}")
-    experiment = validate(Experiment, value, where)
+    experiment = validate(Experiment, copy_plain(value, where), where)
     check(experiment, where)
     return experiment
 
 
 def check(experiment: Experiment, where: str) -> None:
     """Check what the types cannot say: names that exist, no name twice, a grid that is not empty."""
+    _check_results(experiment, where)
     names: dict[str, list[Any]] = {
         "datasets": [entry.name for entry in experiment.datasets],
         "students": [entry.name for entry in experiment.students],
@@ -67,9 +44,16 @@ def check(experiment: Experiment, where: str) -> None:
         "seeds": list(experiment.seeds),
     }
     for axis, values in names.items():
-        twice = next((value for value in values if values.count(value) > 1), None)
+        counts = Counter(values)
+        twice = next((value for value in values if counts[value] > 1), None)
         if twice is not None:
             raise UserError(f"{where}: '{axis}': '{twice}' stands twice; give each entry its own name")
+        alike = find_alike([value for value in values if isinstance(value, str)])
+        if alike is not None:
+            raise UserError(
+                f"{where}: '{axis}': '{alike[0]}' and '{alike[1]}' differ in case alone, and are one folder "
+                "to some file systems; give each entry its own name"
+            )
     for number, dataset in enumerate(experiment.datasets):
         if dataset.adapter not in ADAPTERS.names():
             unknown = make_unknown_error("dataset", dataset.adapter, ADAPTERS.names())
@@ -90,10 +74,26 @@ def check(experiment: Experiment, where: str) -> None:
         if student.revision is not None and Path(str(student.pretrained)).is_dir():
             key = f"students[{number}].revision"
             raise UserError(f"{where}: '{key}': {student.pretrained} is a local folder, which has none")
+    limits.check_grid(experiment, where)
     runs = expand(experiment)
     if not runs:
         raise UserError(f"{where}: the grid is empty: 'include' and 'exclude' leave no cell")
     _check_baseline(experiment.baseline, names["methods"], {run.method.name for run in runs}, where)
+    for run in {(run.dataset.name, run.student.name): run for run in runs}.values():
+        limits.check_settings(run, where)
+
+
+def _check_results(experiment: Experiment, where: str) -> None:
+    """Raise UserError where the results cannot be a folder, or cannot hold MLflow's store."""
+    results = Path(experiment.results)
+    for folder in (experiment.folder, results, *results.parents):
+        if os.path.lexists(folder) and not os.path.isdir(folder):
+            raise UserError(f"{where}: 'results': {folder} is there and is no folder")
+    if experiment.tracking.uri is None and "?" in experiment.results:
+        raise UserError(
+            f"{where}: 'results': MLflow's SQLite store cannot be in a folder with '?' in its path "
+            f"({show_value(experiment.results)}); choose another folder, or set tracking.uri"
+        )
 
 
 def _check_baseline(baseline: str, methods: list[str], left: set[str], where: str) -> None:
@@ -105,6 +105,21 @@ def _check_baseline(baseline: str, methods: list[str], left: set[str], where: st
             f"{where}: 'baseline': 'include' and 'exclude' leave no cell of method '{baseline}' "
             f"(left: {', '.join(sorted(left))})"
         )
+
+
+def describe_uncompared(experiment: Experiment) -> str:
+    """Return in a line where methods have no baseline to be compared with; empty if there is one always."""
+    methods: dict[tuple[Any, ...], set[str]] = {}
+    for run in expand(experiment):
+        block = (run.dataset.name, run.student.name, run.labels, f"{run.fraction:g}")
+        methods.setdefault(block, set()).add(run.method.name)
+    alone = ["/".join(block) for block, names in methods.items() if experiment.baseline not in names]
+    if not alone:
+        return ""
+    return (
+        f"the baseline '{experiment.baseline}' has no run for {list_some(alone, 3)}: the methods there are "
+        "compared with nothing ('include' and 'exclude' decide it)"
+    )
 
 
 def _check_filter(cell: CellFilter, names: dict[str, list[Any]], where: str) -> None:

@@ -9,6 +9,8 @@ STRICT, LAST = "model", "model_last"
 CHECKPOINTS = (STRICT, LAST)
 WEIGHTS = "model.safetensors"
 """the file of a checkpoint's weights, in its folder"""
+REMOVED = "removed.json"
+"""the file that says why a checkpoint's folder holds no weights any more"""
 
 
 class RunFiles:

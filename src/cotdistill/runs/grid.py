@@ -90,7 +90,7 @@ class Run:
             "dataset_settings": dataset,
             "student_settings": student,
             "method_settings": {"method": self.method.method, **resolve_settings(self.method)},
-            "training": self.training.model_dump(exclude={"checkpoint_every", "checkpoint_minutes"}),
+            "training": self.training.model_dump(exclude={"checkpoint_every", "checkpoint_minutes", "keep"}),
             "evaluation": self.experiment.evaluation.model_dump(exclude={"rationales", "bins", "judge"}),
         }
 

@@ -99,6 +99,16 @@ def is_gone(found: Holder) -> bool:
     return same and now is not None and isinstance(before, int) and before < now
 
 
+def is_alive(found: Holder) -> bool:
+    """Return whether a holder still counts: known of this machine, else told by the file's age."""
+    if is_gone(found):
+        return False
+    try:
+        return abs(time.time() - found.path.stat().st_mtime) < STALE
+    except OSError:
+        return False
+
+
 def _read_slurm_job() -> dict[str, Any]:
     """Return the Slurm job that this process is part of, and when it was started, where Slurm says so.
 
@@ -137,10 +147,13 @@ class Lease:
 
     def __init__(
         self, folder: Path, until: Callable[[], bool] = lambda: False, *,
-        beat: float = BEAT, stale: float = STALE, poll: float = POLL,
+        what: str = "run", beat: float = BEAT, stale: float = STALE, poll: float = POLL,
     ) -> None:  # fmt: skip
-        """until: asked while waiting; once it is true there is no need of the lease (see `held`)."""
-        self.folder, self.until = folder, until
+        """until: asked while waiting; once it is true there is no need of the lease (see `held`).
+
+        what: the word for what is held, in messages.
+        """
+        self.folder, self.until, self.what = folder, until, what
         self.beat, self.stale, self.poll = beat, stale, poll
         self.held = False
         self.path: Path | None = None
@@ -198,7 +211,7 @@ class Lease:
                 time.sleep(random.uniform(0, self.poll))
                 continue
             if not said:
-                print(f"waiting: {alive[0]} works on this run; its result will be used", flush=True)
+                print(f"waiting: {alive[0]} works on this {self.what}; its result will be used", flush=True)
                 said = True
             time.sleep(self.poll)
         return False
@@ -225,7 +238,7 @@ class Lease:
             self._give_back()
             return False
         for old in dead:
-            print(f"taking over: {old} ended without giving this run back", flush=True)
+            print(f"taking over: {old} ended without giving this {self.what} back", flush=True)
             _drop(old.path)
         return True
 

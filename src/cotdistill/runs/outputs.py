@@ -11,15 +11,18 @@ import contextlib
 import datetime
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from cotdistill.common.errors import UserError
 from cotdistill.common.files import atomic, check_hash, hash_tree, link, read_json, sweep, write_json
 from cotdistill.runs.documents import Training
-from cotdistill.runs.folder import WEIGHTS, RunFiles
+from cotdistill.runs.folder import CHECKPOINTS, LAST, REMOVED, STRICT, WEIGHTS, RunFiles
 from cotdistill.runs.grid import Run
 from cotdistill.runs.lease import is_gone, list_holders
+
+KEPT = {"both": CHECKPOINTS, "best": (STRICT,), "last": (LAST,), "none": ()}
+"""the checkpoints that stay, by `training.keep`"""
 
 
 def are_written(run: Run) -> bool:
@@ -79,6 +82,41 @@ def forget(run: Run) -> None:
         run.files.states.rmdir()
 
 
+def trim(run: Run) -> None:
+    """Remove the weights that `training.keep` does not name: nothing needs them once the run is evaluated.
+
+    The folder, a declared output, stays with the rest and says what was removed. It does so before the
+    weights go, so that a process killed in between leaves a whole checkpoint. Does nothing while a process
+    holds the run's lease.
+    """
+    if not all(is_gone(found) for found in list_holders(run.files.states)):
+        return
+    for checkpoint in CHECKPOINTS:
+        weights = run.files.checkpoint(checkpoint) / WEIGHTS
+        if checkpoint in KEPT[run.training.keep] or not weights.is_file():
+            continue
+        write_json(weights.with_name(REMOVED), {
+            "removed": WEIGHTS, "sha256": find_weights(run, checkpoint),
+            "why": f"training.keep: {run.training.keep}", "remedy": _name_remedy(run),
+        })  # fmt: skip
+        weights.unlink()
+
+
+def is_removed(run: Run, checkpoint: str) -> bool:
+    """Whether a checkpoint's folder has no weights any more because `trim` removed them."""
+    folder = run.files.checkpoint(checkpoint)
+    return (folder / REMOVED).is_file() and not (folder / WEIGHTS).is_file()
+
+
+def find_checkpoint(run: Run, checkpoint: str) -> Path | None:
+    """Return the folder with a checkpoint's weights, its own or one with the same; None if removed."""
+    wanted = find_weights(run, checkpoint)
+    for name in (checkpoint, *CHECKPOINTS):
+        if not is_removed(run, name) and find_weights(run, name) == wanted:
+            return run.files.checkpoint(name)
+    return None
+
+
 def read_training(run: Run) -> Training:
     """Read `training.json`. Raises UserError when absent or corrupt."""
     return Training.read(run.files.training, _name_remedy(run))
@@ -96,9 +134,19 @@ def was_written_under(run: Run, path: Path) -> bool:
     return isinstance(found, dict) and found.get("hash") == run.hash
 
 
+def list_trained(runs: Iterable[Run]) -> list[Run]:
+    """Return the runs that are trained under their config."""
+    # most of a new grid are not: to look costs less than to open
+    there = [run for run in runs if os.path.exists(run.files.training)]
+    return [run for run in there if was_written_under(run, run.files.training)]
+
+
 def check(run: Run) -> None:
-    """Raise UserError where a file of the run is not what training wrote."""
+    """Raise UserError where a file of the run is not what training wrote; what `trim` removed may lack."""
+    removed = {f"{name}/{WEIGHTS}" for name in CHECKPOINTS if is_removed(run, name)}
     for name, expected in read_training(run).files.items():
+        if name in removed:
+            continue
         fault = "corrupt: its bytes are not those that training wrote"
         check_hash(run.folder / name, expected, fault, _name_remedy(run))
 

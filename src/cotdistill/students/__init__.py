@@ -10,11 +10,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cotdistill.common.errors import UserError
 from cotdistill.common.files import atomic, read_json, write_json
 from cotdistill.common.seeds import derive
 from cotdistill.students import pretrained, scratch
-from cotdistill.students.tokens import SPECIAL_TOKENS
+from cotdistill.students.tokens import check_special_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -27,19 +26,14 @@ if TYPE_CHECKING:
 def make_tokenizer(student: StudentEntry, texts: Iterable[str], folder: Path) -> PreTrainedTokenizerBase:
     """Write the student's tokenizer to `folder` and return it.
 
-    A scratch student's tokenizer is trained on `texts`. Raises UserError for what is not a T5 or a tokenizer
-    without the needed tokens.
+    A scratch student's tokenizer is trained on `texts`. A pretrained student is checked as a whole: raises
+    UserError for what no job could load, so that none fails on what was known before.
     """
     if student.scratch is not None:
         tokenizer: PreTrainedTokenizerBase = scratch.train_tokenizer(texts, student.scratch.vocabulary)
+        check_special_tokens(tokenizer, student.name)
     else:
         tokenizer = pretrained.fetch(str(student.pretrained), student.revision)
-    for role, token in SPECIAL_TOKENS.items():
-        if getattr(tokenizer, role, None) != token:
-            raise UserError(
-                f"student '{student.name}': its tokenizer has {role} {getattr(tokenizer, role, None)!r}; "
-                f"expected {token!r}"
-            )
     tokenizer.save_pretrained(folder)
     return tokenizer
 
@@ -68,12 +62,9 @@ def load(
     source = manifest["student"]
     name = str(student.pretrained)
     pretrained.check_source(name, source)
-    model = pretrained.load(name, source["revision"])
-    if model.config.vocab_size < vocabulary:
-        raise UserError(
-            f"student '{student.name}': {model.config.vocab_size} embeddings for {vocabulary} tokens"
-        )
-    return model
+    checkpoint = pretrained.find_checkpoint(name, source["revision"])
+    pretrained.check_vocabulary(checkpoint, vocabulary)
+    return checkpoint.build()
 
 
 def save(model: T5ForConditionalGeneration, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:

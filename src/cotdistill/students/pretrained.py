@@ -1,4 +1,4 @@
-"""A pretrained T5 (original, v1.1, flan) from the hub or a folder, checked for what T5 loading gets wrong."""
+"""A pretrained T5 (original, v1.1, flan) from the hub or a folder, checked before any job needs it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cotdistill.common.errors import UserError, describe_error
-from cotdistill.common.files import hash_file, read_json
+from cotdistill.common.files import hash_file
+from cotdistill.students.checkpoint import Checkpoint
+from cotdistill.students.tokens import check_special_tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, T5ForConditionalGeneration
@@ -19,52 +21,68 @@ TOKENIZERS = ("tokenizer.json", "spiece.model")
 
 
 def fetch(name: str, revision: str | None = None) -> PreTrainedTokenizerBase:
-    """Fetch checkpoint and tokenizer of `name` into the cache; return the tokenizer. Raises UserError."""
-    folder = _find_folder(name, revision, fetch=True)
-    _read_config(folder, name)
-    if not any(Path(folder, file).is_file() for file in TOKENIZERS):
+    """Fetch checkpoint and tokenizer of `name` into the cache; return the tokenizer.
+
+    Raises UserError for all that a training job would refuse of them; see `check_folder`.
+    """
+    return check_folder(Path(_find_folder(name, revision, fetch=True)), name)
+
+
+def check_folder(folder: Path, name: str) -> PreTrainedTokenizerBase:
+    """Check a student's folder as a whole, weights and tokenizer; return the tokenizer.
+
+    Reads one tensor at a time. name: what messages call the student. Raises UserError for what `load`
+    refuses, for weights that are not finite, and for a tokenizer that is not the checkpoint's.
+    """
+    checkpoint = Checkpoint(folder, name)
+    if not any((folder / file).is_file() for file in TOKENIZERS):
         # transformers would make up a tokenizer of nothing but special tokens
         raise UserError(f"student '{name}': {folder} holds no tokenizer: expected {' or '.join(TOKENIZERS)}")
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            str(folder), local_files_only=True, trust_remote_code=False
+        )
     except Exception as error:  # noqa: BLE001 a broken tokenizer raises almost anything
         why = describe_error(error)
         raise UserError(f"student '{name}': its tokenizer does not load ({why})") from error
+    _check_tokenizer(tokenizer, checkpoint)
+    checkpoint.check_values()
+    return tokenizer
+
+
+def _check_tokenizer(tokenizer: PreTrainedTokenizerBase, checkpoint: Checkpoint) -> None:
+    """Raise UserError for a tokenizer without T5's tokens, or one that is not this checkpoint's."""
+    check_special_tokens(tokenizer, checkpoint.name)
+    for role in ("pad_token_id", "eos_token_id"):
+        ours, its = getattr(tokenizer, role), getattr(checkpoint.config, role)
+        if ours != its:
+            raise UserError(
+                f"student '{checkpoint.name}': its tokenizer has {role} {ours}, the checkpoint {its}: "
+                "it is another model's"
+            )
+    check_vocabulary(checkpoint, len(tokenizer))
+
+
+def check_vocabulary(checkpoint: Checkpoint, tokens: int) -> None:
+    """Raise UserError where the checkpoint has fewer embeddings than its tokenizer has tokens."""
+    embeddings = checkpoint.config.vocab_size
+    if embeddings < tokens:
+        raise UserError(f"student '{checkpoint.name}': {embeddings} embeddings for {tokens} tokens")
+
+
+def find_checkpoint(name: str, revision: str | None = None) -> Checkpoint:
+    """Return the checkpoint `name` (hub id in the cache, or local folder), its config and headers checked.
+
+    Raises UserError when it is not one whole T5 of plain weights.
+    """
+    return Checkpoint(Path(_find_folder(name, revision, fetch=False)), name)
 
 
 def load(name: str, revision: str | None = None) -> T5ForConditionalGeneration:
-    """Return the model in `name` (hub id in the cache, or local folder), float32, dropout as configured.
-
-    Raises UserError when it is not a T5, when weights are missing or corrupt, and when the loaded output
-    layer is not as the checkpoint says (tied to the embeddings and scaled, or neither).
-    """
-    folder = _find_folder(name, revision, fetch=False)
-    config = _read_config(folder, name)
-    import torch
-    from transformers.models.t5.modeling_t5 import T5ForConditionalGeneration
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-    try:
-        model, report = T5ForConditionalGeneration.from_pretrained(
-            folder, local_files_only=True, output_loading_info=True, dtype=torch.float32
-        )
-    except Exception as error:  # noqa: BLE001 a corrupt file raises whatever its reader raises
-        raise UserError(f"student '{name}': checkpoint does not load ({describe_error(error)})") from error
-    missing = [key for key in report["missing_keys"] if not key.endswith("embed_tokens.weight")]
-    tied = config.get("tie_word_embeddings", True) is not False
-    missing = [key for key in missing if not (tied and key == "lm_head.weight")]
-    if missing:
-        raise UserError(f"student '{name}': checkpoint lacks {len(missing)} weights, first '{missing[0]}'")
-    if tied != (model.lm_head.weight is model.shared.weight) or tied != model.config.scale_decoder_outputs:
-        raise UserError(
-            f"student '{name}': the config says tie_word_embeddings={tied}, the loaded model is "
-            f"{'tied' if model.lm_head.weight is model.shared.weight else 'untied'} with "
-            f"scale_decoder_outputs={model.config.scale_decoder_outputs}"
-        )
-    return model
+    """Return the model in `name`, float32, dropout as configured. Raises UserError as `find_checkpoint`."""
+    return find_checkpoint(name, revision).build()
 
 
 def describe(name: str, revision: str | None = None) -> dict[str, Any]:
@@ -111,21 +129,7 @@ def _find_folder(name: str, revision: str | None, fetch: bool) -> str:
     from huggingface_hub import snapshot_download
 
     try:
-        return snapshot_download(
-            name, revision=revision, allow_patterns=FILES, local_files_only=not fetch
-        )
+        return snapshot_download(name, revision=revision, allow_patterns=FILES, local_files_only=not fetch)
     except Exception as error:  # noqa: BLE001 network, permission, revision: one line for all
         how = "fetched from the hub" if fetch else "found in the local cache (run `cotdistill prepare` first)"
         raise UserError(f"student '{name}': could not be {how} ({describe_error(error)})") from error
-
-
-def _read_config(folder: str, name: str) -> dict[str, Any]:
-    path = Path(folder, "config.json")
-    if not path.is_file():
-        raise UserError(f"student '{name}': {path} is missing: expected a T5 checkpoint folder")
-    config = read_json(path)
-    kind = config.get("model_type") if isinstance(config, dict) else None
-    if kind != "t5":
-        raise UserError(f"student '{name}': {path} is a model of type {kind!r}; expected 't5'")
-    return config
-

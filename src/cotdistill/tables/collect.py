@@ -199,8 +199,10 @@ def _get_scores(metrics: Metrics) -> dict[str, Any]:
         "n_train": metrics.sizes.get("train"),
         "n_valid": metrics.sizes.get("valid"),
         "evaluation_wall_s": metrics.evaluation_wall_s,
-        **{f"teacher_accuracy_{split}": score.accuracy for split, score in metrics.teacher.items()},
-    }
+        # without one label there is no accuracy, also where an older `prepare` counted it as 0
+        **{f"teacher_accuracy_{split}": score.accuracy if score.unparsed < score.n else None
+           for split, score in metrics.teacher.items()},
+    }  # fmt: skip
 
 
 def _get_provenance(environment: Environment) -> dict[str, Any]:

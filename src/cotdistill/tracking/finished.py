@@ -34,7 +34,7 @@ from cotdistill.tables.columns import CELL, HISTORY_COLUMNS, MEASURE_COLUMNS, RE
 from cotdistill.tables.store import Tables, to_frame
 
 # part of every digest: raise it when what is written of a run changes, and stores are brought up to date
-LAYOUT = 3
+LAYOUT = 4
 
 # Metric names have their group before the last slash: MLflow's charts make a section of each group.
 # Where a column of the table of results goes; the history keeps its own names (loss/..., valid/..., mi/...)
@@ -225,6 +225,8 @@ def build_metrics(item: FinishedRun) -> list[Metric]:
     last = int(history["step"].max()) if len(history) else 0
     metrics, series = [], set()
     for key, step, value in zip(history["metric"], history["step"], history["value"], strict=True):
+        if math.isnan(value):  # not measured at this step, or not finite: the series has no point there
+            continue
         moment = item.start + (item.end - item.start) * int(step) // (last or 1)
         name = SERIES.get(key, key)
         series.add(name)

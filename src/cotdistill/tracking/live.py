@@ -58,6 +58,7 @@ from cotdistill.tracking.store import (
     hold_mirrors,
     hold_store,
     is_remote,
+    open_uri,
     read_stored_runs,
     sweep,
 )
@@ -164,7 +165,7 @@ class Follower:
         rest = "`cotdistill track` writes what has finished since"
         try:
             with hold_store(self.experiment, 10.0):
-                client = connect(self.uri)
+                client = connect(open_uri(self.experiment)[0])
                 stored = read_stored_runs(client, find_experiment(client, self.experiment))
                 sweep(client, stored, mirrors=True)
         except (UserError, KeyboardInterrupt) as error:
@@ -201,7 +202,7 @@ class Follower:
         )
 
     def _write(self, seen: GridState) -> None:
-        client = connect(self.uri)
+        client = connect(open_uri(self.experiment)[0])
         target = find_experiment(client, self.experiment)
         if self.mirrors is None or self.written != seen.digests:
             stored = read_stored_runs(client, target)

@@ -1,7 +1,8 @@
 """Write the grid as MLflow runs, one parent a cell and one child a seed, so that a repeat adds nothing.
 
-A child has the digest of what it was made from, set as the very last thing: a run without
-a digest was cut short, one with another digest is of older content, and both are written anew. What
+A child has the digest of what it was made from, set as the very last thing: a run without a digest was cut
+short, and is completed where it was begun under the digest that is wanted; one with another digest is of
+older content and is written anew. What
 may change without the run (its parent, its folder, figures drawn later) is no part of the digest and is
 brought up to date in place.
 """
@@ -32,6 +33,7 @@ from cotdistill.tracking.finished import (
 )
 from cotdistill.tracking.gone import mark_gone
 from cotdistill.tracking.store import (
+    BEGUN,
     CELL,
     DIGEST,
     FOLDER,
@@ -44,11 +46,13 @@ from cotdistill.tracking.store import (
     StoredRun,
     StoredRuns,
     connect,
+    delete_doubles,
     find_experiment,
     get_uri,
     hold_mirrors,
     hold_store,
     keep_tags,
+    open_uri,
     read_stored_runs,
     sweep,
 )
@@ -77,7 +81,7 @@ def track(experiment: Experiment, timeout: float = 600.0) -> dict[str, Any]:
     with hold_store(experiment, timeout):
         # read once nobody else writes: a view from before another's writing would undo it
         finished = select_finished(experiment)
-        client = connect(get_uri(experiment))
+        client = connect(open_uri(experiment)[0])
         target = find_experiment(client, experiment)
         stored = read_stored_runs(client, target)
         outcomes = write_runs(client, target, experiment, finished, stored)
@@ -116,14 +120,17 @@ def write_runs(
         cells.setdefault(get_cell(item.run.id), []).append(item)
     for cell, items in cells.items():
         content = digest({"layout": LAYOUT, "children": [item.digest for item in items]})
-        current = _keep_current(client, stored, (CELL, cell), content)
-        parent = current or _start_cell(client, target, cell, items)
+        parent = _keep_current(client, stored, (CELL, cell), content)
+        if parent is None or DIGEST not in parent.tags:
+            parent = _start_cell(client, target, cell, items, content, parent)
         stored[CELL, cell] = [parent]
         for item in items:
             outcomes[item.run.id] = _update_run(client, target, parent, item, stored)
         _surround_cell(client, parent, items, figures)
-        if current is None:
+        if DIGEST not in parent.tags:
             _finish(client, parent, max(item.end for item in items), content)
+    if set(outcomes.values()) - {"unchanged"}:
+        delete_doubles(client, target, stored)
     return outcomes
 
 
@@ -148,9 +155,11 @@ def _tidy(client: MlflowClient, stored: StoredRuns, experiment: Experiment) -> N
 def _keep_current(
     client: MlflowClient, stored: StoredRuns, key: tuple[str, str], content: str
 ) -> StoredRun | None:
-    """Return the stored run with this content; delete every other one (older, cut short, double)."""
+    """Return the stored run with this content, or the one that was begun to be; delete every other one."""
     runs = stored.get(key, [])
-    kept = next((run for run in runs if run.tags.get(DIGEST) == content), None)
+    complete = [run for run in runs if run.tags.get(DIGEST) == content]
+    begun = [run for run in runs if DIGEST not in run.tags and run.tags.get(BEGUN) == content]
+    kept = next(iter(complete + begun), None)
     for run in runs:
         if run is not kept:
             client.delete_run(run.id)
@@ -158,13 +167,14 @@ def _keep_current(
     return kept
 
 
-def _start_cell(client: MlflowClient, target: str, cell: str, items: list[FinishedRun]) -> StoredRun:
-    """Create the parent of a cell: settings that its seeds share, and means over them."""
+def _start_cell(
+    client: MlflowClient, target: str, cell: str, items: list[FinishedRun], content: str,
+    begun: StoredRun | None,
+) -> StoredRun:  # fmt: skip
+    """Create the parent of a cell, or go on with it: settings that its seeds share, and means over them."""
     tags = {CELL: cell, "cotdistill.seeds": ", ".join(str(item.run.seed) for item in items)}
-    tags |= items[0].tags
-    start = min(item.start for item in items)
-    made = client.create_run(target, start_time=start, tags=tags, run_name=cell)
-    parent = StoredRun(made.info.run_id, tags)
+    tags |= {**items[0].tags, BEGUN: content}
+    parent = _begin(client, target, begun, min(item.start for item in items), tags, cell)
     end = max(item.end for item in items)
     metrics = []
     for name, interval in notes.compute_intervals(items).items():
@@ -173,8 +183,31 @@ def _start_cell(client: MlflowClient, target: str, cell: str, items: list[Finish
             if not math.isnan(value):
                 metrics.append(Metric(f"{name}_{part}", value, end, 0))
     config = {key: value for key, value in items[0].run.config.items() if key != "seed"}
-    log_batches(client, parent.id, metrics, config)
+    log_batches(client, parent.id, _drop_logged(client, begun, metrics), config)
     return parent
+
+
+def _begin(
+    client: MlflowClient, target: str, begun: StoredRun | None, start: int, tags: dict[str, str], name: str
+) -> StoredRun:
+    """Create a run with its tags in one call; or go on with one that a killed call has begun."""
+    if begun:
+        keep_tags(client, begun, tags)
+        return begun
+    made = client.create_run(target, start_time=start, tags=tags, run_name=name)
+    return StoredRun(made.info.run_id, tags)
+
+
+def _drop_logged(client: MlflowClient, begun: StoredRun | None, metrics: list[Metric]) -> list[Metric]:
+    """Return the metrics without those that a run has that was begun before: some stores would keep both."""
+    if begun is None:
+        return metrics
+    known = {
+        (key, point.step, point.timestamp)
+        for key in client.get_run(begun.id).data.metrics
+        for point in client.get_metric_history(begun.id, key)
+    }
+    return [metric for metric in metrics if (metric.key, metric.step, metric.timestamp) not in known]
 
 
 def _surround_cell(
@@ -200,13 +233,14 @@ def _update_run(
     complete = any(DIGEST in run.tags for run in stored.get(key, []))
     kept = _keep_current(client, stored, key, item.digest)
     around = {PARENT: parent.id, FOLDER: str(item.run.folder.absolute())}
-    if kept and _is_up_to_date(kept, around):
+    whole = kept is not None and DIGEST in kept.tags
+    if kept and whole and _is_up_to_date(kept, around):
         return "unchanged"
     around[NOTE] = notes.describe_run(item, f"#/experiments/{target}/runs/{parent.id}/artifacts")
-    if kept:
+    if kept and whole:
         _surround(client, kept, around)
         return "unchanged"
-    stored[key] = [_write_run(client, target, around, item)]
+    stored[key] = [_write_run(client, target, around, item, kept)]
     return "updated" if complete else "added"
 
 
@@ -221,17 +255,20 @@ def _surround(client: MlflowClient, run: StoredRun, around: dict[str, str]) -> N
         del run.tags[GONE]
 
 
-def _write_run(client: MlflowClient, target: str, around: dict[str, str], item: FinishedRun) -> StoredRun:
+def _write_run(
+    client: MlflowClient, target: str, around: dict[str, str], item: FinishedRun, begun: StoredRun | None
+) -> StoredRun:
     tags = {RUN: item.run.id, "config_hash": item.run.hash, **notes.LOGGED, **item.tags}
-    tags |= {**around, NOTE_DIGEST: digest(around[NOTE])}
-    made = client.create_run(target, start_time=item.start, tags=tags, run_name=item.run.id)
-    run = StoredRun(made.info.run_id, tags)
+    tags |= {**around, NOTE_DIGEST: digest(around[NOTE]), BEGUN: item.digest}
+    run = _begin(client, target, begun, item.start, tags, item.run.id)
     # artifacts first: to place them MLflow reads the run, which takes longer once it has metrics
     for artifact in item.artifacts:
         client.log_artifact(run.id, str(artifact))
     client.log_dict(run.id, notes.read_sample(item.run.files.predictions), notes.SAMPLE)
-    log_batches(client, run.id, build_metrics(item), item.run.config)
-    if inputs := build_inputs(item):
+    log_batches(client, run.id, _drop_logged(client, begun, build_metrics(item)), item.run.config)
+    inputs = build_inputs(item)
+    known = client.get_run(run.id).inputs if begun else None
+    if inputs and not (known and known.dataset_inputs):
         client.log_inputs(run.id, inputs)
     _finish(client, run, item.end, item.digest)
     return run

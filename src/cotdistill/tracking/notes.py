@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from cotdistill.common.errors import UserError
 from cotdistill.common.text_tables import markdown_table
+from cotdistill.tables.measures import find_range
 from cotdistill.tracking.finished import FINAL, FinishedRun, get_cell, select_final
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def describe_run(item: FinishedRun, parent_link: str) -> str:
 def compute_intervals(items: list[FinishedRun]) -> dict[str, Interval]:
     """Return means over a cell's seeds by metric name: of accuracies, of time, and of the main measures."""
     # SciPy takes a second to import: not where nothing changed
-    from cotdistill.analysis.intervals import t_interval
+    from cotdistill.analysis.intervals import measure_interval
 
     values: dict[str, list[float]] = {}
     for item in items:
@@ -72,12 +73,19 @@ def compute_intervals(items: list[FinishedRun]) -> dict[str, Interval]:
             values.setdefault(FINAL[column], []).extend([] if math.isnan(value) else [value])
         for name, value in select_main_measures(item).items():
             values.setdefault(name, []).append(value)
-    return {name: t_interval(found) for name, found in values.items()}
+    return {name: measure_interval(found, *_find_range(name)) for name, found in values.items()}
+
+
+def _find_range(name: str) -> tuple[float, float]:
+    """Return the least and the most that a metric of a cell can be: an accuracy, a time or a measure."""
+    if name == FINAL["wall_s"]:
+        return 0, math.inf
+    return (0, 1) if name in FINAL.values() else find_range(name)
 
 
 def describe_cell(items: list[FinishedRun], figures: list[str]) -> str:
     """Return the description of a cell's run, in Markdown: means over its seeds."""
-    from cotdistill.analysis.intervals import CONFIDENCE
+    from cotdistill.analysis.intervals import CONFIDENCE, LEAST_SEEDS
 
     folder = items[0].run.folder.parent.absolute()
     rows = [
@@ -93,7 +101,8 @@ def describe_cell(items: list[FinishedRun], figures: list[str]) -> str:
             f"{_name_cell(items[0])}, seeds {seeds}: {ROLES[items[0].role]}.",
             "",
             markdown_table(head, rows, aligned=False),
-            "Intervals are Student's t over seeds: how far the mean would move with other seeds.",
+            "Intervals are Student's t over seeds: how far the mean would move with other seeds. There is "
+            f"none of fewer than {LEAST_SEEDS} seeds or of seeds that are all equal.",
             "",
             f"Figures of the experiment: artifacts {names}." if names else "No figures were drawn yet.",
             "",
@@ -126,7 +135,11 @@ def _name_cell(item: FinishedRun) -> str:
 
 
 def _format_interval(found: Interval) -> str:
-    return "" if math.isnan(found.low) else f"{found.low:.4g} to {found.high:.4g}"
+    from cotdistill.analysis.intervals import explain_absence
+
+    if math.isnan(found.low):
+        return explain_absence(found.n, found.sd)
+    return f"{found.low:.4g} to {found.high:.4g}"
 
 
 def _format_number(value: float) -> str:

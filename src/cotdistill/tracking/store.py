@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import shutil
 import sqlite3
 import sys
 from collections.abc import Iterator
@@ -17,10 +16,13 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from cotdistill.common.errors import UserError
-from cotdistill.common.files import atomic, digest
+from cotdistill.common.files import atomic, digest, remove_leftovers
+from cotdistill.config.addresses import expand_uri, hide_values
 from cotdistill.config.models import Experiment
 
 RUN, CELL, DIGEST, PARENT = "cotdistill.run", "cotdistill.cell", "cotdistill.digest", "mlflow.parentRunId"
+BEGUN = "cotdistill.begun"
+"""tag of a run from its creation on: the digest that it gets once all of it is written"""
 LIVE = "cotdistill.live"
 """tag of what `track --follow` mirrors of runs in training: gone when the run has finished"""
 GONE = "cotdistill.gone"
@@ -54,13 +56,23 @@ class Busy(UserError):
 
 
 def get_uri(experiment: Experiment) -> str:
-    """Return the tracking URI of an experiment."""
+    """Return the tracking URI of an experiment as it may be shown: with names of variables, not values."""
     return experiment.tracking.uri or f"sqlite:///{Path(experiment.results).absolute() / 'mlflow.db'}"
+
+
+def open_uri(experiment: Experiment) -> tuple[str, dict[str, str]]:
+    """Return the tracking URI as MLflow takes it, and what it must not be shown with. Raises UserError."""
+    if experiment.tracking.uri is None:
+        return get_uri(experiment), {}
+    try:
+        return expand_uri(experiment.tracking.uri)
+    except ValueError as error:
+        raise UserError(f"tracking.uri {experiment.tracking.uri}: {error}") from error
 
 
 def is_remote(uri: str) -> bool:
     """Return whether the store is behind a server, which may come back after it went away."""
-    return uri.startswith(("http://", "https://"))
+    return uri.lower().startswith(("http://", "https://"))
 
 
 @contextlib.contextmanager
@@ -72,12 +84,13 @@ def hold_store(experiment: Experiment, timeout: float) -> Iterator[None]:
 
     Raises Busy when another process holds it for `timeout` seconds, StoreFault, and UserError.
     """
-    uri = get_uri(experiment)
-    database = _find_database(uri)
+    uri, (opened, hidden) = get_uri(experiment), open_uri(experiment)
+    database = _find_database(opened)
     file = (
         database.with_name(database.name + ".lock") if database else Path(experiment.results, "mlflow.lock")
     )
-    with hold_lock(file, timeout, f"{uri}: another process writes to this store"), report_faults(uri):
+    taken = f"{uri}: another process writes to this store"
+    with hold_lock(file, timeout, taken), report_faults(uri, hidden):
         yield
 
 
@@ -115,7 +128,7 @@ def hold_lock(file: Path, timeout: float, taken: str) -> Iterator[None]:
 
 
 def _find_follow_file(experiment: Experiment) -> Path:
-    database = _find_database(get_uri(experiment))
+    database = _find_database(open_uri(experiment)[0])
     name = f"{database.name if database else 'mlflow'}.{experiment.experiment}.follow.lock"
     return database.with_name(name) if database else Path(experiment.results, name)
 
@@ -128,15 +141,25 @@ def _find_database(uri: str) -> Path | None:
 
 
 @contextlib.contextmanager
-def report_faults(uri: str) -> Iterator[None]:
-    """Raise faults of the store as a StoreFault of one line that names it."""
+def report_faults(uri: str, hidden: dict[str, str] | None = None) -> Iterator[None]:
+    """Raise faults of the store as a StoreFault of one line that names it.
+
+    hidden: what MLflow may say and is not to be shown, with what stands for it.
+    """
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
         yield
-    except (MlflowException, SQLAlchemyError, OSError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise StoreFault(f"{uri}: MLflow failed: {reason}; expected a store it can write") from error
+    except (MlflowException, SQLAlchemyError, OSError, ImportError) as error:  # a database without its driver
+        reason = hide_values((str(error).strip() or type(error).__name__).splitlines()[0], hidden or {})
+        fault = StoreFault(f"{uri}: MLflow failed: {reason}; expected a store it can write")
+        # the cause holds the address as it was opened: a traceback would show it
+        raise fault from (None if hidden else error)
+    except ValueError as error:
+        if "for MLFLOW_" not in str(error):
+            raise
+        # as MLflow says it: failed to convert 'abc' for MLFLOW_...
+        raise UserError(f"environment: {error}; unset the variable") from error
 
 
 def connect(uri: str) -> MlflowClient:
@@ -146,10 +169,9 @@ def connect(uri: str) -> MlflowClient:
     logging.getLogger("alembic").setLevel(logging.WARNING)
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     database = _find_database(uri)
+    if database:
+        remove_leftovers(database.parent, database.name)
     if database and not database.exists():
-        for left in database.parent.glob(f".{database.name}.*"):
-            # of a call that was killed while it laid out the store: we hold the lock, nobody uses it
-            shutil.rmtree(left, ignore_errors=True)
         # laid out aside and renamed: a store that was cut short while it was laid out stays broken
         with atomic(database) as part:
             MlflowClient(f"sqlite:///{part}").search_experiments(max_results=1)
@@ -162,7 +184,8 @@ def find_experiment(client: MlflowClient, experiment: Experiment) -> str:
     found = client.get_experiment_by_name(name)
     if found is None:
         # a server keeps artifacts where it is told to; only a store on this machine is ours to place
-        local = uri.startswith(("sqlite:", "file:")) or "://" not in uri
+        opened = client.tracking_uri
+        local = opened.startswith(("sqlite:", "file:")) or "://" not in opened
         folder = Path(experiment.results).absolute() / "mlartifacts" / name
         try:
             return str(client.create_experiment(name, artifact_location=folder.as_uri() if local else None))
@@ -216,6 +239,18 @@ def _read_tags(database: Path, experiment_id: str) -> list[StoredRun]:
         for run_id, key, value in connection.execute(query, (int(experiment_id),)):
             tags.setdefault(run_id, {})[key] = value
     return [StoredRun(run_id, found) for run_id, found in tags.items()]
+
+
+def delete_doubles(client: MlflowClient, experiment_id: str, stored: StoredRuns) -> None:
+    """Delete incomplete runs that came to stand beside a complete one since `stored` was read.
+
+    A server may create a run for a call that was killed, or twice where its first answer was lost.
+    """
+    for key, runs in read_stored_runs(client, experiment_id).items():
+        complete = {run.id for run in stored.get(key, []) if DIGEST in run.tags}
+        for run in runs:
+            if complete and run.id not in complete and DIGEST not in run.tags:
+                client.delete_run(run.id)
 
 
 def sweep(client: MlflowClient, stored: StoredRuns, mirrors: bool) -> bool:

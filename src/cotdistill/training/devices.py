@@ -16,7 +16,8 @@ from pathlib import Path
 import torch
 
 from cotdistill.common import stopping
-from cotdistill.common.errors import UserError
+from cotdistill.common.errors import UserError, describe_error
+from cotdistill.config import bounds
 
 
 def choose(wanted: str) -> str:
@@ -85,7 +86,7 @@ def hold_device(kind: str) -> Iterator[torch.device]:
     if kind == "cpu":
         yield torch.device("cpu")
     elif get_world_size() > 1:
-        yield torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        yield torch.device("cuda", _read_number("LOCAL_RANK", 0, least=0, most=get_world_size() - 1))
     else:
         with claim(1, list_gpus()) as (number,):
             yield torch.device("cuda", number)
@@ -120,12 +121,33 @@ def reuse_memory() -> None:
 
 def get_world_size() -> int:
     """Return the number of processes that share each batch (set by torchrun; 1 without it)."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    return _read_number("WORLD_SIZE", 1, least=1, most=bounds.PROCESSES)
 
 
 def rank() -> int:
     """Return this process's number among them, from 0."""
-    return int(os.environ.get("RANK", "0"))
+    return _read_number("RANK", 0, least=0, most=get_world_size() - 1)
+
+
+def _read_number(name: str, default: int, least: int, most: int) -> int:
+    """Return the number in an environment variable of torchrun's. Raises UserError for anything else."""
+    text = os.environ.get(name, str(default))
+    if text.isascii() and text.isdigit() and len(text) < 20 and least <= int(text) <= most:
+        return int(text)
+    raise UserError(
+        f"environment variable {name} is {text[:50]!r}; expected a whole number from {least} to {most}, as "
+        "torchrun sets it: unset RANK, LOCAL_RANK and WORLD_SIZE"
+    )
+
+
+def check_processes(count: int) -> None:
+    """Raise UserError where the environment tells of other processes than the `count` of this run."""
+    rank()
+    if get_world_size() != count:
+        raise UserError(
+            f"environment variable WORLD_SIZE is {get_world_size()}, but training.gpus is {count}; unset "
+            "RANK, LOCAL_RANK and WORLD_SIZE: training starts its processes itself"
+        )
 
 
 @contextlib.contextmanager
@@ -138,7 +160,13 @@ def connect_processes(device: torch.device) -> Iterator[None]:
         torch.cuda.set_device(device)
     backend = "nccl" if device.type == "cuda" else "gloo"
     # the others wait while the first process validates, which may take longer than the default allows
-    torch.distributed.init_process_group(backend, timeout=datetime.timedelta(hours=6))
+    try:
+        torch.distributed.init_process_group(backend, timeout=datetime.timedelta(hours=6))
+    except (RuntimeError, ValueError) as error:
+        raise UserError(
+            f"the processes of this run do not find each other ({describe_error(error)}); unset RANK, "
+            "LOCAL_RANK and WORLD_SIZE: training starts its processes itself"
+        ) from error
     try:
         yield
     finally:

@@ -13,17 +13,16 @@ from pathlib import Path
 from cotdistill.data.adapter import Record, ReleaseAdapter
 from cotdistill.data.adapters.svamp import ADAPTER as SVAMP
 from cotdistill.data.adapters.svamp import parse_equation, stated_equation
-from cotdistill.data.answers import evaluate_equation
+from cotdistill.data.answers import evaluate_equation, split_equation
 from cotdistill.data.rows import Row
 
-_TOKEN = re.compile(r"[0-9]+\.?[0-9]*|\.[0-9]+|[-+*/()]")
 # bounded, so that a hostile answer costs no quadratic time; "1,000", "3/4" and "12:30" are no numbers here
 _LEADING = re.compile(r"\s{0,9}(-?(?:[0-9]{1,30}(?:\.[0-9]{0,30})?|\.[0-9]{1,30}))(?![0-9.,:/]{0,9}[0-9])")
 
 
 def _format_as_svamp(expression: str) -> str:
     """Return arithmetic as SVAMP writes it: '7+2' becomes '( 7.0 + 2.0 )'."""
-    return " ".join(["(", *map(_format_number, _TOKEN.findall(expression)), ")"])
+    return " ".join(["(", *map(_format_number, split_equation(expression)), ")"])
 
 
 def _format_number(token: str) -> str:
@@ -42,6 +41,7 @@ class Asdiv(ReleaseAdapter):
 
     name = "asdiv"
     answer = "equation"
+    reads_open_labels = True
     licence = "ASDiv: CC BY-NC 4.0 (non-commercial use only); SVAMP: MIT; PaLM outputs: Apache-2.0"
     source = "ASDiv (Miao et al. 2020) and SVAMP (Patel et al. 2021), DSS release"
 

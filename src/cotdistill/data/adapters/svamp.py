@@ -44,6 +44,7 @@ class Svamp(ReleaseAdapter):
 
     name = "svamp"
     answer = "equation"
+    reads_open_labels = True
     licence = "SVAMP: MIT; PaLM outputs: Apache-2.0"
     source = "SVAMP (Patel et al. 2021), DSS release"
 

@@ -16,11 +16,15 @@ from cotdistill.config.models import StudentEntry
 from cotdistill.orchestration.doctor.finding import Finding
 from cotdistill.orchestration.doctor.local import find_checkpoint
 from cotdistill.orchestration.doctor.site import Site
+from cotdistill.runs.folder import CHECKPOINTS
+from cotdistill.runs.outputs import KEPT
+from cotdistill.students.checkpoint import COPIES
+from cotdistill.students.stored import Stored
 
 TIGHT = 0.8
 """part of the free space above which the plan is tight"""
-MODELS, STATES, OF_WEIGHTS = 2, 2, 3
-"""a run keeps its best and its last model; in training it holds two states of weights and two moments"""
+STATES, OF_WEIGHTS = 2, 3
+"""a run in training holds two states of weights and two moments"""
 RUN = 5_000_000
 """bytes of a run beside its models: tokenizers, predictions, history"""
 KNOWN = {"small": 76_961_152, "base": 247_577_856, "large": 783_150_080, "xl": 2_849_757_184}
@@ -34,15 +38,18 @@ def check_disk(site: Site) -> Iterator[Finding]:
         folder = folder.parent
     weights = {entry.name: _estimate_weights(entry) for entry in site.experiment.students}
     open_runs = [run for run in site.grid.runs.values() if not (run.files.training).is_file()]
-    sizes = sorted((weights[run.student.name] or 0 for run in open_runs), reverse=True)
+    # until it is evaluated a run has both checkpoints, whatever `training.keep` says
+    sizes = [(weights[run.student.name] or 0, len(KEPT[run.training.keep])) for run in open_runs]
     jobs = _count_jobs(site)
-    states = sum(STATES * OF_WEIGHTS * size for size in sizes[:jobs])
-    needed = sum(MODELS * size + RUN for size in sizes) + states
+    most = STATES * OF_WEIGHTS + len(CHECKPOINTS)
+    working = sorted(((most - kept) * size for size, kept in sizes), reverse=True)
+    needed = sum(kept * size + RUN for size, kept in sizes) + sum(working[:jobs])
     free = shutil.disk_usage(folder).free
     runs = f"{len(open_runs)} runs, {min(jobs, len(open_runs))} at once"
     text = f"{_format_gb(needed)} for {runs}; {_format_gb(free)} free"
     unknown = [name for name, size in weights.items() if size is None]
-    advice = f"free space, or set results in {site.config} to another disk"
+    fewer = "keep fewer checkpoints (training.keep), " if any(kept for _, kept in sizes) else ""
+    advice = f"free space, {fewer}or set results in {site.config} to another disk"
     if not os.access(folder, os.W_OK):
         yield Finding("FAIL", "disk", f"{folder} cannot be written", advice)
     elif needed > free:
@@ -78,11 +85,20 @@ def _estimate_weights(student: StudentEntry) -> int | None:
         return 4 * count_parameters(made.d_model, made.d_ff, made.d_kv, made.heads, made.layers, made.layers,
                               made.vocabulary, gated=True, tied=True)  # fmt: skip
     folder = find_checkpoint(student)
-    count = _read_parameters(folder / "config.json") if folder is not None else None
+    count = None if folder is None else _count_stored(folder) or _read_parameters(folder / "config.json")
     if count is None:
         named = re.fullmatch(r"google/(?:t5-v1_1|flan-t5)-(small|base|large|xl)", str(student.pretrained))
         count = KNOWN[named[1]] if named else None
     return None if count is None else 4 * count
+
+
+def _count_stored(folder: Path) -> int | None:
+    """Return the parameters that a checkpoint stores; None where its weights are not here, or not whole."""
+    try:
+        headers = Stored(folder).headers
+    except (UserError, OSError):
+        return None
+    return sum(math.prod(header.shape) for name, header in headers.items() if name not in COPIES)
 
 
 def _read_parameters(path: Path) -> int | None:

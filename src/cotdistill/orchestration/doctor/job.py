@@ -108,8 +108,9 @@ def _submit(site: Site, job: Job, folder: Path) -> str:
     call += ["--torch"] if site.gpus else []
     call += [str(path.absolute()) for path in find_checkpoints(site).values() if path is not None]
     memory = min(MEMORY, site.asks()["mem_mb"] or MEMORY)
+    output = str(folder / "log").replace("%", "%%")  # Slurm reads %j as the job's number
     answer = run(
-        "sbatch", "--parsable", f"--job-name={job.name}", f"--output={folder / 'log'}", "--export=ALL",
+        "sbatch", "--parsable", f"--job-name={job.name}", f"--output={output}", "--export=ALL",
         *site.where(), f"--mem={memory}", f"--time={MINUTES}", "--cpus-per-task=1", f"--chdir={os.getcwd()}",
         f"--wrap=exec {shlex.join(call)}", timeout=3 * shell.TIMEOUT,
     )

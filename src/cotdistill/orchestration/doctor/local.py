@@ -5,21 +5,19 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cotdistill.common.errors import UserError, list_some
-from cotdistill.common.files import read_json
 from cotdistill.config.models import DatasetEntry, StudentEntry, is_hub_id
 from cotdistill.data import release
 from cotdistill.data.adapters import ADAPTERS
 from cotdistill.orchestration.doctor import node
 from cotdistill.orchestration.doctor.finding import Finding
-from cotdistill.students.pretrained import TOKENIZERS
+from cotdistill.students.pretrained import TOKENIZERS, check_folder
+from cotdistill.students.stored import find_files
 
 if TYPE_CHECKING:
     from cotdistill.orchestration.doctor.site import Site
-
-WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 
 
 def find_checkpoints(site: Site) -> dict[str, Path | None]:
@@ -37,29 +35,30 @@ def find_checkpoint(student: StudentEntry) -> Path | None:
     from huggingface_hub import try_to_load_from_cache
 
     try:
-        found = try_to_load_from_cache(name, "config.json")
+        found = try_to_load_from_cache(name, "config.json", revision=student.revision)
     except (OSError, ValueError):  # a name that the hub's rules forbid, or a cache that cannot be read
         return None
     return Path(found).parent if isinstance(found, str) else None
 
 
 def check_students(site: Site) -> Iterator[Finding]:
-    """Check that each pretrained student lies here whole, so that jobs need no network."""
+    """Check that each pretrained student lies here whole, and is one that no job would refuse."""
     folders = find_checkpoints(site)
     for entry in site.experiment.students:
         if entry.scratch is not None:
             yield Finding("ok", "student", f"{entry.name}: built from scratch")
             continue
-        folder = folders[entry.name]
-        lacking = "no copy in the hub's cache" if folder is None else _find_lacking(folder)
-        if not lacking:
-            yield Finding("ok", "student", f"{entry.name}: {folder}")
-        elif not is_hub_id(str(entry.pretrained)) or (folder == Path(str(entry.pretrained))):
-            text = lacking if folder else f"{entry.pretrained}: no such folder"
-            yield Finding("FAIL", "student", f"{entry.name}: {text}",
+        folder, name = folders[entry.name], str(entry.pretrained)
+        own = not is_hub_id(name) or folder == Path(name)
+        if not own and (lacking := _find_lacking(folder) if folder else "no copy in the hub's cache"):
+            yield _to_fetch(site, entry, lacking)
+            continue
+        fault = _find_fault(folder, name) if folder else f"{name}: no such folder"
+        if fault:
+            yield Finding("FAIL", "student", f"{entry.name}: {fault}",
                           f"correct 'pretrained' in {site.config}: a T5 folder or owner/name")  # fmt: skip
         else:
-            yield _to_fetch(site, entry, lacking)
+            yield Finding("ok", "student", f"{entry.name}: {folder}")
 
 
 def _to_fetch(site: Site, entry: StudentEntry, lacking: str) -> Finding:
@@ -72,29 +71,25 @@ def _to_fetch(site: Site, entry: StudentEntry, lacking: str) -> Finding:
 
 
 def _find_lacking(folder: Path) -> str:
-    """Return what a T5 folder lacks; empty where it is whole."""
-    config = folder / "config.json"
-    try:
-        described: Any = read_json(config)
-    except UserError as error:
-        return str(error)
-    kind = described.get("model_type") if isinstance(described, dict) else None
-    if kind != "t5":
-        return f"{config} is a model of type {kind!r}; expected 't5'"
+    """Return what a snapshot of the hub's cache lacks where fetching was cut off; empty where it is whole."""
+    if not (folder / "config.json").is_file():
+        return f"{folder / 'config.json'}: no such file"
     if not any((folder / name).is_file() for name in TOKENIZERS):
         return f"{folder} holds no tokenizer ({' or '.join(TOKENIZERS)})"
-    for name in WEIGHTS:
-        if (folder / name).is_file():
-            return ""
-        index = folder / f"{name}.index.json"
-        if index.is_file():  # weights in several files
-            try:
-                shards = sorted({str(shard) for shard in read_json(index)["weight_map"].values()})
-            except (UserError, KeyError, TypeError, AttributeError):
-                return f"{index} cannot be read"
-            missing = [shard for shard in shards if not (folder / shard).is_file()]
-            return f"{folder} lacks {list_some(missing, 3)}" if missing else ""
-    return f"{folder} holds no weights ({' or '.join(WEIGHTS)})"
+    try:
+        find_files(folder)
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+def _find_fault(folder: Path, name: str) -> str:
+    """Return why preparing would refuse a student's folder; empty where it would not."""
+    try:
+        check_folder(folder, name)
+    except UserError as error:
+        return str(error).removeprefix(f"student '{name}': ")
+    return ""
 
 
 def check_data(site: Site) -> Iterator[Finding]:

@@ -65,4 +65,7 @@ def _write(target: str, seen: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) < 2 or sys.argv[1].startswith("-"):
+        print("usage: python node.py FILE [--torch] [PATH ...]", file=sys.stderr)
+        sys.exit(2)
     main(sys.argv[1:])

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import pandas as pd
 
+from cotdistill.analysis.intervals import LEAST_SEEDS
 from cotdistill.tables.columns import CELL
+
+NO_INTERVAL = f"fewer than {LEAST_SEEDS} seeds, or seeds that are all equal, have no interval"
 
 
 def describe_seeds(counts: list[int]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import pandas as pd
@@ -10,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from cotdistill.analysis.intervals import Interval, t_interval
+from cotdistill.analysis.intervals import Interval, measure_interval
 from cotdistill.report.figures._style import GREY, MethodStyle, Panel, wrap_text
 
 PANEL_WIDTH = 3.3
@@ -115,14 +116,15 @@ def draw_seeds(
     """Draw one row a method: every seed as a hollow point, below it the mean with its 95% interval.
 
     cells: of each method one number a seed, in the unit of the x axis. low, high: the least and the most
-    that the quantity can be. intervals: Student's t over seeds unless given. Returns the number of seeds
-    of each.
+    that the quantity can be. intervals: Student's t over seeds unless given; one with NaN for bounds has no
+    bar. Returns the number of seeds of each.
     """
-    intervals = [t_interval(values) for values in cells] if intervals is None else list(intervals)
+    if intervals is None:
+        intervals = [measure_interval(values, low, high) for values in cells]
     for row, (values, interval, look) in enumerate(zip(cells, intervals, styles, strict=True)):
         _draw_row(ax, row, values, interval, look)
     if found := [value for values in cells for value in values]:
-        ax.set_xlim(_choose_limits(found, intervals, low, high))
+        ax.set_xlim(_choose_limits(found, list(intervals), low, high))
         ax.xaxis.set_major_locator(_Possible(low, high))
     else:
         draw_remark(ax, "nothing finished to show")
@@ -147,7 +149,7 @@ def _draw_row(ax: Axes, row: int, values: list[float], interval: Interval, look:
         ax.plot(value, row + offset, look.marker, mfc="none", mec=look.color, ms=4.5, mew=0.9, alpha=0.85)
     if interval.n == 0:
         return
-    if interval.n > 1:
+    if not math.isnan(interval.low):
         ends = [interval.low, interval.high]
         ax.plot(ends, [row + 0.15] * 2, color=look.color, lw=1.8, solid_capstyle="butt")
         ax.plot(ends, [row + 0.15] * 2, "|", color=look.color, ms=7, mew=1.4)
@@ -159,10 +161,9 @@ def _choose_limits(
 ) -> tuple[float, float]:
     """Return the limits of an axis with a margin around values and intervals.
 
-    An interval of few seeds may reach past what the quantity can be, which is from `low` to `high`:
-    that part is not drawn.
+    No interval reaches past what the quantity can be, which is from `low` to `high`, but for rounding.
     """
-    ends = [end for each in intervals if each.n > 1 for end in (each.low, each.high)]
+    ends = [end for each in intervals if not math.isnan(each.low) for end in (each.low, each.high)]
     first, last = max(min(values + ends), low), min(max(values + ends), high)
     first, last = min(first, *values), max(last, *values)
     # values that differ by rounding alone must not fill the axis
@@ -208,9 +209,9 @@ def draw_means(
     for number, (name, values) in enumerate(cells.items()):
         shift = (number - (len(cells) - 1) / 2) * step
         both = zip(places, values, strict=True)
-        found = [(place + shift, t_interval(cell)) for place, cell in both if cell]
+        found = [(place + shift, measure_interval(cell, 0, 100)) for place, cell in both if cell]
         for place, interval in found:
-            if interval.n > 1:
+            if not math.isnan(interval.low):
                 ax.plot([place] * 2, [interval.low, interval.high], color=styles[name].color, lw=1.2)
         ax.plot([x for x, _ in found], [each.mean for _, each in found], **styles[name].curve)
         means += [each.mean for _, each in found]
@@ -224,8 +225,10 @@ def draw_means(
 def draw_curves(ax: Axes, rows: pd.DataFrame, styles: dict[str, MethodStyle], scale: float = 1) -> bool:
     """Draw each seed as a thin line, and their mean as a thick one with markers, over optimiser steps.
 
-    rows: of one metric of the table `history`. Returns whether there was anything to draw.
+    rows: of one metric of the table `history`; values that are NaN were not measured. Returns whether there
+    was anything to draw.
     """
+    rows = rows[rows["value"].notna()]
     for number, (method, look) in enumerate(styles.items()):
         values = rows[rows["method"] == method].pivot(index="step", columns="seed", values="value") * scale
         if values.empty:

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from cotdistill.analysis.comparison import select_by_seed
 from cotdistill.analysis.tables import AnalysedTables
 from cotdistill.config.models import Experiment
-from cotdistill.report.figures._captions import count_seeds, describe_missing, describe_seeds
+from cotdistill.report.figures._captions import NO_INTERVAL, count_seeds, describe_missing, describe_seeds
 from cotdistill.report.figures._parts import (
     draw_headline,
     draw_seeds,
@@ -43,6 +43,6 @@ def caption(tables: AnalysedTables, experiment: Experiment) -> str:
         "Hollow points are seeds, the filled point below them is their mean "
         f"({describe_seeds(count_seeds(results))} each), and the bar is the 95% Student t interval of the "
         "mean over seeds. The interval covers the variation between seeds, not the error of measuring on a "
-        "finite test set; one seed has no interval. The n of each method stands on the right."
+        f"finite test set; {NO_INTERVAL}. The n of each method stands on the right."
         f"{describe_missing(results)}"
     )

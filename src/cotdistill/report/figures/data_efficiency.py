@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from cotdistill.analysis.tables import AnalysedTables
 from cotdistill.config.models import Experiment
-from cotdistill.report.figures._captions import count_seeds, describe_missing, describe_seeds
+from cotdistill.report.figures._captions import NO_INTERVAL, count_seeds, describe_missing, describe_seeds
 from cotdistill.report.figures._levels import draw_levels
 from cotdistill.report.figures._parts import draw_headline, make_message
 from cotdistill.report.figures._style import describe_constants
@@ -39,7 +39,7 @@ def caption(tables: AnalysedTables, experiment: Experiment) -> str:
         f"Test accuracy of {experiment.experiment} against the fraction of the training data, on a "
         "logarithmic scale, with the number of training examples below it. Points are means over seeds "
         f"({describe_seeds(count_seeds(tables.results))} each), bars their 95% Student t intervals, which "
-        "cover the variation between seeds and of the subset drawn; one seed has no interval. Within a seed "
+        f"cover the variation between seeds and of the subset drawn; {NO_INTERVAL}. Within a seed "
         "a smaller subset is part of every larger one, and all methods get the same. Methods stand a little "
         f"apart so that their bars can be told from one another.{describe_missing(tables.results)}"
     )

@@ -73,8 +73,8 @@ def caption(tables: AnalysedTables, experiment: Experiment) -> str:
         "in one seed every method sees the same data in the same order from the same initial weights. "
         "Hollow points are seeds, the filled point below them is their mean "
         f"({describe_seeds(counts)} in common with the baseline), and the bar is the 95% bootstrap interval "
-        "over seeds and test examples; one seed has no bar. Each bar is for its own comparison: the verdict "
-        "and the table correct for making several (Holm)."
+        "over seeds and test examples; one seed, and differences that are all equal, have no bar. Each bar "
+        "is for its own comparison: the verdict and the table correct for making several (Holm)."
     )
 
 
@@ -91,8 +91,10 @@ def _select_interval(found: pd.DataFrame, name: str) -> Interval:
     if name not in found.index or not found.loc[name, "n_seeds"]:
         return Interval(0, math.nan, math.nan, math.nan, math.nan)
     row = found.loc[name]
-    points = [100 * float(row[column]) for column in ("difference", "low", "high")]
-    return Interval(int(row["n_seeds"]), points[0], math.nan, points[1], points[2])
+    mean, low, high = (100 * float(row[column]) for column in ("difference", "low", "high"))
+    if row["n_seeds"] == 1:  # an interval over test examples alone
+        low = high = math.nan
+    return Interval(int(row["n_seeds"]), mean, math.nan, low, high)
 
 
 def _compute_differences(results: pd.DataFrame, panel: Panel, name: str, baseline: str) -> list[float]:

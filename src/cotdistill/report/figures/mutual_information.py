@@ -67,4 +67,4 @@ def caption(tables: AnalysedTables, experiment: Experiment) -> str:
 
 def _select_estimates(tables: AnalysedTables) -> pd.DataFrame:
     history = tables.history
-    return history[history["metric"].str.startswith("mi/")]
+    return history[history["metric"].str.startswith("mi/") & history["value"].notna()]

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from cotdistill.analysis.tables import AnalysedTables
 from cotdistill.config.models import Experiment
-from cotdistill.report.figures._captions import count_seeds, describe_missing, describe_seeds
+from cotdistill.report.figures._captions import NO_INTERVAL, count_seeds, describe_missing, describe_seeds
 from cotdistill.report.figures._parts import (
     draw_headline,
     draw_seeds,
@@ -64,7 +64,7 @@ def caption(tables: AnalysedTables, experiment: Experiment) -> str:
         "rationale. Repetition is the fraction of 4-grams of words that occurred before in the same "
         "rationale. Hollow "
         f"points are seeds, the filled point below them is their mean ({describe_seeds(count_seeds(rows))} "
-        "each), and the bar is the 95% Student t interval over seeds; one seed has no interval. Methods "
+        f"each), and the bar is the 95% Student t interval over seeds; {NO_INTERVAL}. Methods "
         f"that generate no rationale apart from the label are left out.{describe_missing(tables.results)}"
     )
 

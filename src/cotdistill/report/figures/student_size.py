@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 
 from cotdistill.analysis.tables import AnalysedTables
 from cotdistill.config.models import Experiment
-from cotdistill.report.figures._captions import count_seeds, describe_missing, describe_seeds
+from cotdistill.report.figures._captions import NO_INTERVAL, count_seeds, describe_missing, describe_seeds
 from cotdistill.report.figures._levels import draw_levels
 from cotdistill.report.figures._parts import draw_headline, make_message
 from cotdistill.report.figures._style import describe_constants, wrap_text
@@ -35,7 +35,7 @@ def caption(tables: AnalysedTables, experiment: Experiment) -> str:
     return (
         f"Test accuracy of {experiment.experiment} by student, in the order of the config. Points are means "
         f"over seeds ({describe_seeds(count_seeds(tables.results))} each), bars their 95% Student t "
-        "intervals over seeds; one seed has no interval. Lines join a method's students and mean nothing "
+        f"intervals over seeds; {NO_INTERVAL}. Lines join a method's students and mean nothing "
         "between them. Methods stand a little apart so that their bars can be told from one another."
         f"{describe_missing(tables.results)}"
     )

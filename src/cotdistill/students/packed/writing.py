@@ -70,11 +70,13 @@ class Writer:
         written: list[list[int]] = [[] for _ in range(rows)]
         # summed in float64, whose exponential of a long unsure sequence does not underflow to 0
         sums = torch.zeros(rows, dtype=torch.float64, device=device)
-        bias = self.relative.compute_bias(longest, longest)
+        bias = self._compute_bias(ROOM)
         place = torch.arange(rows, device=device)  # of the sequences still in the caches
         going = torch.ones(rows, dtype=torch.bool, device=device)
         for position in range(longest):
-            logits = self._step(tokens, bias[:, :, position : position + 1, : position + 1], position)
+            if position == bias.shape[3]:
+                bias = self._compute_bias(2 * position)
+            logits = self._step(tokens, bias[..., bias.shape[3] - 1 - position :], position)
             tokens, probabilities = choose_likeliest(logits)
             sums[place[going]] += probabilities[going].double().log()
             for row, token in zip(place[going].tolist(), tokens[going].tolist(), strict=True):
@@ -88,6 +90,11 @@ class Writer:
                 place, tokens, going = place[kept], tokens[kept], going[kept]
                 self._keep(kept)
         return list(zip(written, sums.tolist(), strict=True))
+
+    def _compute_bias(self, room: int) -> torch.Tensor:
+        """Return the attention's bias by distance, (1, heads, 1, room): from room - 1 to 0 positions back."""
+        found: torch.Tensor = self.relative.compute_bias(1, room, past_seen_tokens=room - 1)
+        return found
 
     def _step(self, tokens: torch.Tensor, bias: torch.Tensor, position: int) -> torch.Tensor:
         """Return the logits (R, V) of the next token, after tokens: (R,) at `position`."""
