@@ -17,6 +17,7 @@ from cotdistill.runs import limits
 from cotdistill.runs.experiment import parse
 from cotdistill.runs.grid import Run, expand
 from cotdistill.students import scratch
+from cotdistill.students.sizes import count_weights
 
 Make = Callable[..., Experiment]
 

@@ -226,7 +226,7 @@ def test_tags_are_read_alike_through_mlflow_and_from_the_file(
     target = store.find_experiment(client, small)
     client.delete_run(stored(small)[1][expand(small)[0].id].info.run_id)
     direct = store.read_stored_runs(client, target)
-    monkeypatch.setattr(store, "_find_database", lambda uri: None)
+    monkeypatch.setattr(store, "find_database", lambda uri: None)
     assert store.read_stored_runs(client, target) == direct and len(direct) == 5
 
 
