@@ -14,6 +14,8 @@ onstart:
     grid.note_deleted()
     if workflow.local_exec:
         warm.begin()  # one import of torch for all jobs
+    else:
+        check_for_cluster(workflow.configfiles)
 
 onerror:
     grid.write_partial_results(log)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -21,6 +22,10 @@ import yaml
 from cotdistill.common.files import read_jsonl
 from cotdistill.runs.experiment import parse
 from cotdistill.runs.grid import Run, expand
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # a suite in the background of a shell script ignores Ctrl-C, and so would all that its tests start
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 Once = Callable[[str, Callable[[Path], None]], Path]
 

@@ -218,15 +218,17 @@ def test_tokenizer_without_an_end_token(
     work: Path, configure: Callable[..., None], refused: Callable[..., str]
 ) -> None:
     from tokenizers import Tokenizer, models
+    from transformers import T5Config, T5ForConditionalGeneration
 
-    t5_folder(work / "checkpoint")
+    config = T5Config(vocab_size=8, d_model=16, d_ff=16, d_kv=8, num_heads=2, num_layers=1)
+    T5ForConditionalGeneration(config).save_pretrained(work / "checkpoint")
     pieces = [("<pad>", 0.0), ("<unk>", 0.0), ("a", -1.0)]
     Tokenizer(models.Unigram(pieces, unk_id=1)).save(str(work / "checkpoint" / "tokenizer.json"))
     (work / "checkpoint" / "tokenizer_config.json").write_text(json.dumps(
         {"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": "<pad>", "unk_token": "<unk>"}
     ))  # fmt: skip
     configure(students=[{"name": "mini", "pretrained": "./checkpoint"}])
-    assert refused(*PREPARE) == "student 'mini': its tokenizer has eos_token None; expected '</s>'"
+    assert refused(*PREPARE) == "student './checkpoint': its tokenizer has eos_token None; expected '</s>'"
 
 
 # --- runs

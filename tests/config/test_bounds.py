@@ -111,7 +111,7 @@ def test_the_largest_seed_is_taken(config: Config) -> None:
 
 
 def test_a_number_of_thousands_of_digits_is_one_line(complaint: Complaint) -> None:
-    assert "not valid YAML" in complaint("seeds: [" + "9" * 5000 + "]\n")
+    assert "a number of 5000 characters" in complaint("seeds: [" + "9" * 5000 + "]\n")
 
 
 @pytest.mark.parametrize(
@@ -130,4 +130,4 @@ def test_a_grid_of_too_many_runs_is_refused_before_it_is_made(
 
 
 def test_a_long_axis_is_checked_for_equal_values_at_once(config: Config, complaint: Complaint) -> None:
-    assert "'seeds': '7' stands twice" in complaint(config | {"seeds": [*range(200_000), 7]})
+    assert "'seeds': '7' stands twice" in complaint(config | {"seeds": [*range(20_000), 7]})

@@ -234,7 +234,7 @@ def test_options_that_are_refused(
 
 
 def test_options_that_are_meant_to_work(write: Callable[..., Path], tmp_path: Path) -> None:
-    options = [[], ["yes", "no"], ["yes", "no", "no"], ["yes", *map(str, range(255))]]
+    options = [[], ["yes", "no"], ["yes", "no", "no"], ["yes", *("yes" + " no" * n for n in range(1, 256))]]
     folder = write(test=[row(number, options=own) for number, own in enumerate(options)])
     assert check(folder) == []
     prepare_it(folder, tmp_path / "results")

@@ -11,6 +11,7 @@ import pytest
 import sentencepiece
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from transformers import T5Config, T5ForConditionalGeneration
 
 from cotdistill import data
 from cotdistill.common.errors import UserError
@@ -38,7 +39,8 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "tokenizer_class": "T5Tokenizer", "extra_ids": 100, "eos_token": "</s>", "pad_token": "<pad>",
         "unk_token": "<unk>",
     }))  # fmt: skip
-    (folder / "config.json").write_text(json.dumps({"model_type": "t5"}))
+    config = T5Config(vocab_size=300, d_model=16, d_ff=16, d_kv=8, num_heads=2, num_layers=1)
+    T5ForConditionalGeneration(config).save_pretrained(folder)
     return folder
 
 
@@ -54,7 +56,8 @@ def prepare_rows(tiny: Any, tmp_path: Path, hub: Path) -> Prepare:
         train: list[dict[str, Any]], test: list[dict[str, Any]] | None = None, *, scratch: bool = False,
         answer: str = "text", **more: Any,
     ) -> Prepared:  # fmt: skip
-        good = [row(("yes", "no")[number % 2], number) for number in range(6)]
+        labels = ("2 * 1", "3") if answer == "equation" else ("yes", "no")
+        good = [row(labels[number % 2], number) for number in range(6)]
         folder = tmp_path / "data"
         folder.mkdir(exist_ok=True)
         for split, rows in {"train": train + good, "valid": good, "test": test or good}.items():

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from cotdistill.orchestration.doctor import disk
+from cotdistill.students import sizes
 
 Make = Callable[..., Any]
 Of = Callable[[Any], Any]
@@ -48,7 +49,7 @@ def free(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
 def test_parameters_are_those_of_the_published_checkpoints(
     shape: tuple[int, ...], gated: bool, tied: bool, count: int
 ) -> None:
-    assert disk.count_parameters(*shape, gated=gated, tied=tied) == count  # type: ignore[misc]
+    assert sizes.count_parameters(*shape, gated=gated, tied=tied) == count  # type: ignore[misc]
     assert count in disk.KNOWN.values() or tied
 
 

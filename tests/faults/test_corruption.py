@@ -133,6 +133,7 @@ FILES = [
 ]  # fmt: skip
 UNREAD = [
     "results.csv",
+    f"{PREPARED}/warnings.txt",
     *(f"tables/{name}" for name in (
         "comparison.csv", "comparison.html", "comparison.md", "comparison.tex", "evidence.csv",
         "samples.html", "samples.md", "verdict.md", "verdict.txt",

@@ -17,6 +17,7 @@ from cotdistill.runs import limits
 from cotdistill.runs.experiment import parse
 from cotdistill.runs.grid import Run, expand
 from cotdistill.students import scratch
+from cotdistill.students.sizes import count_weights
 
 Make = Callable[..., Experiment]
 
@@ -56,7 +57,7 @@ def warn(experiment: Experiment, hours: float | None = None) -> list[str]:
 def test_weights_are_counted_as_they_are_built(sizes: dict[str, int]) -> None:
     settings = ScratchStudent(**sizes)
     built = scratch.build(settings, vocabulary=77, seed=0)
-    assert scratch.count_weights(settings, 77) == sum(weight.numel() for weight in built.parameters())
+    assert count_weights(settings, 77) == sum(weight.numel() for weight in built.parameters())
 
 
 @pytest.mark.parametrize("processes", [5, 64, 1000])

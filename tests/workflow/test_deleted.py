@@ -112,13 +112,15 @@ def test_before_the_first_table_nothing_was_deleted(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("uri", "deleted"),
     [(None, True), ("sqlite:///own.db", True), ("sqlite:///own.db?timeout=9", True),
-     ("sqlite:///here.db", False), ("http://127.0.0.1:9", False), ("sqlite://", False),
+     ("sqlite:///here.db", False), ("sqlite:///$HERE/here.db", False), ("sqlite:///$HERE/own.db", True),
+     ("sqlite:///$NOWHERE/own.db", False), ("http://127.0.0.1:9", False),
      ("postgresql://u@h/db", False)],
 )  # fmt: skip
 def test_only_a_file_can_be_deleted(
     uri: str | None, deleted: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HERE", str(tmp_path))
     values = {"experiment": "e", "datasets": ["demo"], "students": [{"name": "mini", "scratch": {}}],
               "methods": ["dss"], "baseline": "dss"}  # fmt: skip
     experiment = parse({**values, "tracking": {"uri": uri}}, "test.yaml")

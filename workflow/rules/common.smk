@@ -6,7 +6,7 @@ planning.pause_garbage_collection()
 
 from cotdistill.orchestration import hold, patches, warm
 from cotdistill.orchestration.planning import by_job
-from cotdistill.orchestration.workflow import check_config_files, read_grid
+from cotdistill.orchestration.workflow import check_config_files, check_for_cluster, read_grid
 from cotdistill.runs.folder import LAST, STRICT
 
 patches.apply()  # signals reach training, and silence of the scheduler loses no job

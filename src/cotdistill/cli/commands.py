@@ -12,6 +12,7 @@ from typing import Any
 from cotdistill.common import machine
 from cotdistill.common.errors import UserError, make_unknown_error
 from cotdistill.common.files import write_json
+from cotdistill.common.text import parse_whole_number
 from cotdistill.jobs.manners import guard
 from cotdistill.runs.experiment import load
 from cotdistill.runs.limits import READERS_MB, check_address_space
@@ -216,7 +217,7 @@ def _parse_seconds_or_none(text: str) -> float:
 def _parse_cores(text: str) -> int:
     """Parse a number of jobs at once: no more than the cores here, as each has one to itself."""
     cores = machine.count_cores()
-    if text.isascii() and text.isdigit() and len(text) < 20 and 1 <= int(text) <= cores:
+    if 1 <= (parse_whole_number(text) or 0) <= cores:
         return int(text)
     raise argparse.ArgumentTypeError(f"{text!r} jobs at once; expected a whole number from 1 to {cores}, the "
                                      "cores of this machine")  # fmt: skip

@@ -59,6 +59,7 @@ def atomic(target: Path) -> Iterator[Path]:
         raise
     finally:
         os.close(opened)
+        _empty(holder)
         os.close(lock)  # a network file system keeps a file that is open, and so its folder
         shutil.rmtree(holder, ignore_errors=True)
 
@@ -92,9 +93,20 @@ def _remove_abandoned(holder: Path) -> None:
     lock = os.open(holder / LOCK, os.O_RDWR)
     try:
         if _hold(lock, holder / LOCK):
+            _empty(holder)
             shutil.rmtree(holder, ignore_errors=True)
     finally:
         os.close(lock)
+
+
+def _empty(holder: Path) -> None:
+    """Remove what is in a temporary folder but its lock: without one it would not be known as left behind."""
+    with contextlib.suppress(OSError), os.scandir(holder) as found:
+        for one in found:
+            if one.is_dir(follow_symlinks=False):
+                shutil.rmtree(one.path, ignore_errors=True)
+            elif one.name != LOCK:
+                os.unlink(one.path)
 
 
 def _hold(lock: int, path: Path) -> bool | None:

@@ -7,6 +7,8 @@ import os
 import resource
 from pathlib import Path
 
+from cotdistill.common.text import parse_whole_number
+
 CGROUPS = Path("/sys/fs/cgroup")
 MEMBERSHIP = Path("/proc/self/cgroup")
 
@@ -14,13 +16,14 @@ MEMBERSHIP = Path("/proc/self/cgroup")
 def count_cores() -> int:
     """Return how many cores this process may use: its affinity, control group's share, Slurm job's."""
     found = [len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1]
-    if "SLURM_JOB_ID" in os.environ and (given := _parse(os.environ.get("SLURM_CPUS_ON_NODE", ""))):
+    given = parse_whole_number(os.environ.get("SLURM_CPUS_ON_NODE", ""))
+    if given and "SLURM_JOB_ID" in os.environ:
         found.append(given)  # a cluster that does not bind processes to cores says it here alone
     for folder in _list_groups("cpu"):
         quota, _, period = _read(folder / "cpu.max").partition(" ")
         if not quota:  # the first version of control groups
             quota, period = _read(folder / "cpu.cfs_quota_us"), _read(folder / "cpu.cfs_period_us")
-        if (part := _parse(quota)) and (whole := _parse(period)):
+        if (part := parse_whole_number(quota)) and (whole := parse_whole_number(period)):
             found.append(math.ceil(part / whole))
     return max(1, min(found))
 
@@ -35,7 +38,7 @@ def measure_memory_mb() -> int | None:
         found.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     for folder in _list_groups("memory"):
         for name in ("memory.max", "memory.limit_in_bytes"):
-            if limit := _parse(_read(folder / name)):
+            if limit := parse_whole_number(_read(folder / name)):
                 found.append(limit)
     limits = [limit // 2**20 for limit in found]
     if (space := measure_address_space_mb()) is not None:
@@ -66,8 +69,3 @@ def _read(path: Path) -> str:
         return path.read_text(encoding="utf-8", errors="replace").strip()
     except OSError:
         return ""
-
-
-def _parse(text: str) -> int | None:
-    """Return a whole number above 0; None for anything else, such as `max`."""
-    return int(text) or None if text.isascii() and text.isdigit() and len(text) < 20 else None

@@ -30,7 +30,8 @@ def settle() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # a character that the terminal or log cannot hold must not end the work whose result it tells
-            stream.reconfigure(errors="backslashreplace")
+            with contextlib.suppress(OSError):  # a file that a warm process has read from, which cannot seek
+                stream.reconfigure(errors="backslashreplace")
 
 
 def check_numbers() -> None:

@@ -27,6 +27,11 @@ _FORMATS = {  # the bytes that a file of another format begins with: what it is,
 }
 
 
+def parse_whole_number(text: str) -> int | None:
+    """Return the number that a text is in ASCII digits, at most 19 of them; None for any other text."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else None
+
+
 def read_text(path: Path) -> str:
     """Return the text of a UTF-8 file, with or without a byte-order mark; every line end becomes a line feed.
 

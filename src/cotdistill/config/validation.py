@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
 
 from cotdistill.common.errors import UserError, show_value, suggest
 from cotdistill.config.addresses import mask_secrets
@@ -59,12 +59,13 @@ def _show_found(value: Any) -> str:
     return mask_secrets(show_value(value, 400))[:80]
 
 
-def _shorten_bound(fault: ErrorDetails) -> str:
+def _shorten_bound(fault: Mapping[str, Any]) -> str:
     """Return pydantic's words, in which a bound of 1e-37 is not written out with all its zeros."""
     bounds = fault.get("ctx", {}).values()
     found = next((bound for bound in bounds if isinstance(bound, float) and bound), None)
     words, _, number = fault["msg"].rpartition(" ")
-    return f"{words} {found:g}" if found and number.replace(".", "").isdigit() else fault["msg"]
+    shortened = found and number.replace(".", "").isdigit()
+    return f"{words} {found:g}" if shortened else str(fault["msg"])
 
 
 def _join_location(location: tuple[int | str, ...]) -> str:

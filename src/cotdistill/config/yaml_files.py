@@ -115,7 +115,7 @@ def _count_values(
 
 def read_config_file(path: Path | str) -> Any:
     """Return the values of a YAML (or JSON) file. Raises UserError naming file, line and fault."""
-    shown = show_value(str(path))[1:-1]
+    shown = show_value(str(path), 4000)[1:-1]
     try:
         text = Path(path).read_text(encoding="utf-8")
     except FileNotFoundError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -31,7 +31,8 @@ def prepare(experiment: Experiment, dataset: DatasetEntry, student: StudentEntry
     splits = data.load(dataset.adapter, experiment.data_root, path=dataset.path)
     answer = dataset.answer or data.adapter(dataset.adapter).answer
     runs = _find_runs(experiment, dataset, student)
-    found = check_splits(dataset.name, splits, _find_demands(runs, dataset, answer))
+    used = {run.method.name: methods.build(run.method.method, run.method.settings) for run in runs}
+    found = check_splits(dataset.name, splits, _find_demands(runs, used, dataset, answer))
     found += data.find_unread(dataset.adapter, experiment.data_root, path=dataset.path)
     checksum, source = compute_checksum(splits), students.describe_source(student)
     settings = digest_preparation_settings(dataset, student)
@@ -42,7 +43,7 @@ def prepare(experiment: Experiment, dataset: DatasetEntry, student: StudentEntry
         remove_leftovers(folder.parent, folder.name)
         # a method that was added to the grid since may have texts of its own
         check_joins(splits["train"][:CHECKED]["input"], load_tokenizer(folder / "tokenizer"), own)
-        _write_warnings(dataset, student, folder, runs, found)
+        _write_warnings(dataset, student, folder, runs, used, found)
         return False
     about = {
         "dataset": dataset.name,
@@ -54,7 +55,7 @@ def prepare(experiment: Experiment, dataset: DatasetEntry, student: StudentEntry
         "teacher": measure_teacher(splits, answer),
     }
     write_prepared(folder, key, about, splits, partial(students.make_tokenizer, student), own)
-    _write_warnings(dataset, student, folder, runs, found)
+    _write_warnings(dataset, student, folder, runs, used, found)
     return True
 
 
@@ -64,28 +65,28 @@ def _find_runs(experiment: Experiment, dataset: DatasetEntry, student: StudentEn
     return [run for run in expand(experiment) if (run.dataset.name, run.student.name) == pair]
 
 
-def _find_demands(runs: Sequence[Run], dataset: DatasetEntry, answer: str) -> Demands:
-    """Return what the runs of a pair take from its rows."""
-    entries = {run.method.name: run.method for run in runs}
+def _find_demands(
+    runs: Sequence[Run], used: Mapping[str, Method], dataset: DatasetEntry, answer: str
+) -> Demands:
+    """Return what the runs of a pair take from its rows. used: their methods, by name."""
     rationales = tuple(
-        name
-        for name, entry in entries.items()
-        if any("rationale" in task.target for task in methods.build(entry.method, entry.settings).tasks)
+        name for name, method in used.items() if any("rationale" in task.target for task in method.tasks)
     )
     teacher_labels = any(run.labels == "teacher" for run in runs)
     return Demands(answer, rationales, teacher_labels, data.adapter(dataset.adapter).needs_release)
 
 
 def _write_warnings(
-    dataset: DatasetEntry, student: StudentEntry, folder: Path, runs: Sequence[Run], found: Sequence[str]
-) -> None:
+    dataset: DatasetEntry, student: StudentEntry, folder: Path, runs: Sequence[Run],
+    used: Mapping[str, Method], found: Sequence[str],
+) -> None:  # fmt: skip
     """Write what a person should know of the pair. Raises UserError where a method can never be right.
 
-    found: warnings of the rows themselves.
+    used: the methods of `runs`, by name. found: warnings of the rows themselves.
     """
     made = Prepared(folder)
     try:
-        lines = [*list_text_warnings(made), *_list_run_warnings(made, runs)]
+        lines = [*list_text_warnings(made), *_list_run_warnings(made, runs, used)]
     except UserError as error:
         raise UserError(f"dataset '{dataset.name}', student '{student.name}': {error}") from error
     lines = [*found, *(f"{dataset.name}, {student.name}: {line}" for line in lines)]
@@ -93,16 +94,13 @@ def _write_warnings(
     write_text(folder / WARNINGS, "".join(f"{' '.join(line.split())}\n" for line in lines))
 
 
-def _list_run_warnings(made: Prepared, runs: Sequence[Run]) -> list[str]:
+def _list_run_warnings(made: Prepared, runs: Sequence[Run], used: Mapping[str, Method]) -> list[str]:
     """Return the warnings that depend on the settings of the pair's runs, the same for all of them."""
     if not runs:
         return []
     training, evaluation = runs[0].training, runs[0].experiment.evaluation
     limits = Limits(training.max_input_tokens, training.max_target_tokens, evaluation.max_new_tokens)
-    aims = []
-    for entry in {run.method.name: run.method for run in runs}.values():
-        method = methods.build(entry.method, entry.settings)
-        aims.append(Aim(entry.name, tuple(method.tasks), method.read_label))
+    aims = [Aim(name, tuple(method.tasks), method.read_label) for name, method in used.items()]
     return list_length_warnings(made, limits, aims, list(dict.fromkeys(run.labels for run in runs)))
 
 

@@ -12,7 +12,9 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
+from cotdistill.common.errors import UserError
 from cotdistill.config.models import Experiment
+from cotdistill.config.store import find_database, open_uri
 
 PASSES = "partial.txt"
 """file of an experiment's folder with a line for each time that tables and figures are to be made anew"""
@@ -46,16 +48,12 @@ def find_deleted(folder: Path, made_of: Iterable[str]) -> list[str]:
     return [path for path in made_of if not os.path.exists(path)]
 
 
-def find_store(experiment: Experiment) -> Path | None:
-    """Return the file of the experiment's MLflow store; None where the store is not one file."""
-    uri = experiment.tracking.uri
-    if uri is None:
-        return Path(experiment.results, "mlflow.db")
-    path = uri.removeprefix("sqlite:///").split("?")[0]
-    return Path(path) if uri.startswith("sqlite:///") and path else None
-
-
 def is_store_deleted(experiment: Experiment) -> bool:
     """Return whether the runs were written into a store whose file is gone."""
-    store = find_store(experiment)
-    return (experiment.folder / "tracked.json").exists() and store is not None and not store.exists()
+    if not (experiment.folder / "tracked.json").exists():
+        return False
+    try:
+        store = find_database(open_uri(experiment)[0])
+    except UserError:  # a variable that is not set here, which tracking names
+        return False
+    return store is not None and not store.exists()

@@ -24,9 +24,14 @@ def explain_failure(folder: Path, log: Path, started: float) -> None:
     print("\n".join(["error: the grid did not finish:", *found]), file=sys.stderr)
 
 
-def explain_stop(experiment: Experiment, config: Path, cores: int | None, started: float) -> None:
-    """Say that the grid was stopped, after what had failed before: what is saved, and how to go on."""
-    failures = find_failures(experiment.folder, experiment.folder / "logs" / "snakemake.log", started)
+def explain_stop(
+    experiment: Experiment, log: Path, config: Path, cores: int | None, started: float
+) -> None:
+    """Say that the grid was stopped, after what had failed before: what is saved, and how to go on.
+
+    log: of the Snakemake that ran it.
+    """
+    failures = find_failures(experiment.folder, log, started)
     counts = Counter(status.state for status in list_statuses(experiment))
     words = {
         "trained": "trained and to be evaluated", "stopped": "to go on from their saved state",

@@ -46,7 +46,7 @@ def _run(experiment: Experiment, config: Path, cores: int | None) -> int:
     folder, started, requests = experiment.folder, time.time(), Requests()
     command = ["--configfile", str(config), "--cores", str(cores) if cores else "all"]
     _unlock(experiment, folder / "logs" / "unlock.log", config)
-    log = begin_log(folder / "logs")
+    log = own = begin_log(folder / "logs")
     print(f"running {config} through Snakemake (its own log: {log})", flush=True)
     progress = _Progress(experiment, log)
     code = run([*command, *_train_again(experiment)], log, requests, progress.show)
@@ -55,7 +55,7 @@ def _run(experiment: Experiment, config: Path, cores: int | None) -> int:
     if code == 0 and not requests.signals:
         code, log = _write_report(experiment, command, log, said, requests)
     if requests.signals:
-        explain_stop(experiment, config, cores, started)
+        explain_stop(experiment, own, config, cores, started)
         return requests.exit_code
     if code:
         if "LockException" in said:

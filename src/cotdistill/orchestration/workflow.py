@@ -33,7 +33,6 @@ from cotdistill.orchestration.deleted import (
     note,
 )
 from cotdistill.orchestration.links import avoid_patterns
-from cotdistill.orchestration.patches import PLUGIN
 from cotdistill.orchestration.planning import WILDCARDS, by_number, make_wildcards
 from cotdistill.orchestration.snakemake import STOPPED
 from cotdistill.report.figures import FIGURES
@@ -72,20 +71,21 @@ def check_config_files(files: Sequence[Path | str]) -> None:
     """Read config files with our reader, which refuses what Snakemake's takes; end as `read_grid` does."""
     with _end_in_one_line():
         for file in files:
-            _check_for_cluster(file)
             read_config_file(file)
 
 
-def _check_for_cluster(file: Path | str) -> None:
-    """Raise UserError for a path that the shell of Slurm's plugin would read as its own words.
+def check_for_cluster(files: Sequence[Path | str]) -> None:
+    """End this process for a path that the shell of Slurm's plugin would read as its own words.
 
-    The plugin puts a job's call, with the paths of the config and of the Snakefile, between double quotes.
+    The plugin puts a job's call, with the paths of the config files and of the Snakefile, between double
+    quotes. For a start that sends jobs elsewhere.
     """
-    for path in (os.path.abspath(file), os.getcwd()):
-        if PLUGIN in sys.modules and (found := re.search(r'["$`\\]', path)):
-            raise UserError(
-                f"{show_value(path)}: on a cluster this path must not hold {found[0]}: rename it"
-            )
+    with _end_in_one_line():
+        for path in (*map(os.path.abspath, files), os.getcwd()):
+            if found := re.search(r'["$`\\]', path):
+                raise UserError(
+                    f"{show_value(path, 4000)}: on a cluster this path must not hold {found[0]}: rename it"
+                )
 
 
 def read_grid(config: dict[str, Any], files: Sequence[Path | str]) -> Workflow:

@@ -7,7 +7,7 @@ from cotdistill.common.errors import UserError
 from cotdistill.config import bounds
 from cotdistill.config.models import Experiment
 from cotdistill.runs.grid import Run
-from cotdistill.students.scratch import count_weights
+from cotdistill.students.sizes import count_weights
 
 OVERCOMMIT = 8
 """threads a core, above which they only wait for each other; fewer are slow, but give the same numbers"""

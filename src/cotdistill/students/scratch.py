@@ -13,9 +13,6 @@ from cotdistill.students.tokens import SPECIAL_TOKENS
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast, T5ForConditionalGeneration
 
-BUCKETS = 32
-"""T5's relative positions are told apart by as many buckets"""
-
 
 def build(settings: ScratchStudent, vocabulary: int, seed: int) -> T5ForConditionalGeneration:
     """Return a T5 with gated GELU (as v1.1) and output embeddings tied and scaled (as the original).
@@ -34,7 +31,6 @@ def build(settings: ScratchStudent, vocabulary: int, seed: int) -> T5ForConditio
         d_kv=settings.d_kv,
         num_heads=settings.heads,
         num_layers=settings.layers,
-        relative_attention_num_buckets=BUCKETS,
         dropout_rate=settings.dropout,
         feed_forward_proj="gated-gelu",
         decoder_start_token_id=0,
@@ -44,17 +40,6 @@ def build(settings: ScratchStudent, vocabulary: int, seed: int) -> T5ForConditio
         model = T5ForConditionalGeneration(config)
     assert model.lm_head.weight is model.shared.weight and model.config.scale_decoder_outputs
     return model
-
-
-def count_weights(settings: ScratchStudent, vocabulary: int) -> int:
-    """Return how many weights the student of `build` has, without building it."""
-    width, inner = settings.d_model, settings.heads * settings.d_kv
-    attention = 4 * width * inner  # queries, keys, values, output
-    forward = 3 * width * settings.d_ff  # two that are multiplied, and the way back
-    encoder = attention + forward + 2 * width  # a norm before each part
-    decoder = 2 * attention + forward + 3 * width
-    ends = 2 * (width + BUCKETS * settings.heads)  # each stack's last norm, and its first layer's positions
-    return vocabulary * width + settings.layers * (encoder + decoder) + ends
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenizerFast:

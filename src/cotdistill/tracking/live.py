@@ -26,6 +26,7 @@ from mlflow.tracking import MlflowClient
 
 from cotdistill.common.errors import UserError
 from cotdistill.config.models import Experiment
+from cotdistill.config.store import get_uri, open_uri
 from cotdistill.runs.grid import Run, expand
 from cotdistill.runs.lease import find_holder
 from cotdistill.runs.outputs import read_start, was_written_under
@@ -54,11 +55,9 @@ from cotdistill.tracking.store import (
     StoreFault,
     connect,
     find_experiment,
-    get_uri,
     hold_mirrors,
     hold_store,
     is_remote,
-    open_uri,
     read_stored_runs,
     sweep,
 )

@@ -21,6 +21,7 @@ from mlflow.tracking import MlflowClient
 
 from cotdistill.common.files import digest, hash_file
 from cotdistill.config.models import Experiment
+from cotdistill.config.store import get_uri, open_uri
 from cotdistill.runs.grid import expand
 from cotdistill.tracking import notes
 from cotdistill.tracking.finished import (
@@ -48,11 +49,9 @@ from cotdistill.tracking.store import (
     connect,
     delete_doubles,
     find_experiment,
-    get_uri,
     hold_mirrors,
     hold_store,
     keep_tags,
-    open_uri,
     read_stored_runs,
     sweep,
 )

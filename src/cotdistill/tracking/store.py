@@ -17,8 +17,9 @@ from mlflow.tracking import MlflowClient
 
 from cotdistill.common.errors import UserError
 from cotdistill.common.files import atomic, digest, remove_leftovers
-from cotdistill.config.addresses import expand_uri, hide_values
+from cotdistill.config.addresses import hide_values
 from cotdistill.config.models import Experiment
+from cotdistill.config.store import find_database, get_uri, open_uri
 
 RUN, CELL, DIGEST, PARENT = "cotdistill.run", "cotdistill.cell", "cotdistill.digest", "mlflow.parentRunId"
 BEGUN = "cotdistill.begun"
@@ -55,21 +56,6 @@ class Busy(UserError):
     """Another process holds the lock."""
 
 
-def get_uri(experiment: Experiment) -> str:
-    """Return the tracking URI of an experiment as it may be shown: with names of variables, not values."""
-    return experiment.tracking.uri or f"sqlite:///{Path(experiment.results).absolute() / 'mlflow.db'}"
-
-
-def open_uri(experiment: Experiment) -> tuple[str, dict[str, str]]:
-    """Return the tracking URI as MLflow takes it, and what it must not be shown with. Raises UserError."""
-    if experiment.tracking.uri is None:
-        return get_uri(experiment), {}
-    try:
-        return expand_uri(experiment.tracking.uri)
-    except ValueError as error:
-        raise UserError(f"tracking.uri {experiment.tracking.uri}: {error}") from error
-
-
 def is_remote(uri: str) -> bool:
     """Return whether the store is behind a server, which may come back after it went away."""
     return uri.lower().startswith(("http://", "https://"))
@@ -85,7 +71,7 @@ def hold_store(experiment: Experiment, timeout: float) -> Iterator[None]:
     Raises Busy when another process holds it for `timeout` seconds, StoreFault, and UserError.
     """
     uri, (opened, hidden) = get_uri(experiment), open_uri(experiment)
-    database = _find_database(opened)
+    database = find_database(opened)
     file = (
         database.with_name(database.name + ".lock") if database else Path(experiment.results, "mlflow.lock")
     )
@@ -128,16 +114,9 @@ def hold_lock(file: Path, timeout: float, taken: str) -> Iterator[None]:
 
 
 def _find_follow_file(experiment: Experiment) -> Path:
-    database = _find_database(open_uri(experiment)[0])
+    database = find_database(open_uri(experiment)[0])
     name = f"{database.name if database else 'mlflow'}.{experiment.experiment}.follow.lock"
     return database.with_name(name) if database else Path(experiment.results, name)
-
-
-def _find_database(uri: str) -> Path | None:
-    """Return the file of a SQLite store; through any link to it, as every writer must find the same lock."""
-    if not uri.startswith("sqlite:///"):
-        return None
-    return Path(uri.removeprefix("sqlite:///").split("?")[0]).resolve()
 
 
 @contextlib.contextmanager
@@ -168,7 +147,7 @@ def connect(uri: str) -> MlflowClient:
     # it also raises
     logging.getLogger("alembic").setLevel(logging.WARNING)
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
-    database = _find_database(uri)
+    database = find_database(uri)
     if database:
         remove_leftovers(database.parent, database.name)
     if database and not database.exists():
@@ -215,7 +194,7 @@ def _read_runs(client: MlflowClient, experiment_id: str) -> list[StoredRun]:
     MLflow's search also reads each run's settings and metrics, which takes many times as long: from a
     SQLite store the tags are read alone. Tables that are not as expected are left to MLflow.
     """
-    database = _find_database(client.tracking_uri)
+    database = find_database(client.tracking_uri)
     if database:
         with contextlib.suppress(sqlite3.Error):
             return _read_tags(database, experiment_id)

@@ -17,6 +17,7 @@ import torch
 
 from cotdistill.common import stopping
 from cotdistill.common.errors import UserError, describe_error
+from cotdistill.common.text import parse_whole_number
 from cotdistill.config import bounds
 
 
@@ -132,8 +133,9 @@ def rank() -> int:
 def _read_number(name: str, default: int, least: int, most: int) -> int:
     """Return the number in an environment variable of torchrun's. Raises UserError for anything else."""
     text = os.environ.get(name, str(default))
-    if text.isascii() and text.isdigit() and len(text) < 20 and least <= int(text) <= most:
-        return int(text)
+    value = parse_whole_number(text)
+    if value is not None and least <= value <= most:
+        return value
     raise UserError(
         f"environment variable {name} is {text[:50]!r}; expected a whole number from {least} to {most}, as "
         "torchrun sets it: unset RANK, LOCAL_RANK and WORLD_SIZE"

@@ -29,6 +29,7 @@ from mlflow.tracking import MlflowClient
 
 from cotdistill.common.files import replace_non_finite
 from cotdistill.config.models import Experiment
+from cotdistill.config.store import get_uri
 from cotdistill.runs.grid import expand
 from cotdistill.tables.collect import collect
 from cotdistill.tracking import store
@@ -199,7 +200,7 @@ def content() -> Callable[[Experiment], dict[str, Any]]:
 
 
 def _content(experiment: Experiment) -> dict[str, Any]:
-    client = MlflowClient(store.get_uri(experiment))
+    client = MlflowClient(get_uri(experiment))
     found = client.get_experiment_by_name(experiment.experiment)
     assert found is not None
     runs = client.search_runs([found.experiment_id], max_results=5000)

@@ -9,9 +9,9 @@ from typing import Any
 from mlflow.tracking import MlflowClient
 
 from cotdistill.config.models import Experiment
+from cotdistill.config.store import get_uri
 from cotdistill.runs.grid import Run, expand
 from cotdistill.tables.collect import collect
-from cotdistill.tracking import store
 from cotdistill.tracking import track as track_tables
 
 Made = Callable[..., Experiment]
@@ -26,7 +26,7 @@ def track(experiment: Experiment, **options: Any) -> dict[str, Any]:
 
 def stored(experiment: Experiment) -> tuple[dict[str, Any], dict[str, Any]]:
     """(parents by cell, children by run id) of the store."""
-    client = MlflowClient(store.get_uri(experiment))
+    client = MlflowClient(get_uri(experiment))
     found = client.get_experiment_by_name(experiment.experiment)
     assert found is not None
     runs = client.search_runs([found.experiment_id])

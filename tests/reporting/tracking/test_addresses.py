@@ -10,16 +10,15 @@ import pytest
 
 from cotdistill.common.errors import UserError
 from cotdistill.config.models import Experiment
+from cotdistill.config.store import get_uri, open_uri
 from cotdistill.runs.experiment import parse
 from cotdistill.tracking.mlflow_store import build_report
 from cotdistill.tracking.store import (
     StoreFault,
     connect,
     find_experiment,
-    get_uri,
     hold_mirrors,
     hold_store,
-    open_uri,
     read_stored_runs,
 )
 

@@ -18,6 +18,7 @@ from mlflow.tracking import MlflowClient
 from cotdistill.analysis.tables import AnalysedTables
 from cotdistill.common.files import read_json, read_jsonl, write_jsonl
 from cotdistill.config.models import Experiment
+from cotdistill.config.store import get_uri
 from cotdistill.methods import METHODS, dss
 from cotdistill.runs.documents import read_answers, write_answers
 from cotdistill.runs.grid import Run, expand
@@ -67,7 +68,7 @@ def test_measures_are_final_metrics_and_the_parent_has_their_means(
     metrics = children[first.id].data.metrics
     assert metrics["calibration/sequence/ece_width"] == 0.1 and metrics["mi/pooled/infonce/ceiling"] == 3.9
     assert metrics["mi/pooled/infonce"] == 0.9 and metrics["mi/pooled/infonce/value"] == 1.1
-    client = MlflowClient(store.get_uri(small))
+    client = MlflowClient(get_uri(small))
     history = client.get_metric_history(children[first.id].info.run_id, "mi/pooled/infonce")
     assert [point.value for point in history] == [0.7, 0.9]
     means = parents["cqa/tiny/dss/gold/1"].data.metrics
@@ -127,7 +128,7 @@ def test_descriptions_and_samples_are_there_to_read(
     assert f"{strict['test_correct']} of {strict['test_n']}" in text
     assert f"/runs/{parent.info.run_id}/artifacts" in text and str(run.folder.absolute()) in text
     assert "| test/accuracy |" in description(parent) and "No figures" in description(parent)
-    client = MlflowClient(store.get_uri(small))
+    client = MlflowClient(get_uri(small))
     table = read_json(Path(client.download_artifacts(child.info.run_id, notes.SAMPLE, str(tmp_path))))
     assert table["columns"] == list(rows[0]) and len(table["data"]) == notes.SAMPLE_ROWS
     shown = dict(zip(table["columns"], table["data"][3], strict=True))
@@ -140,7 +141,7 @@ def test_figures_drawn_later_reach_the_parent_and_rewrite_no_run(small: Experime
     before = {run.info.run_id for group in stored(small) for run in group.values()}
     figures = Path(small.results, small.experiment, "figures")
     figures.mkdir()
-    client = MlflowClient(store.get_uri(small))
+    client = MlflowClient(get_uri(small))
     for content in (b"first", b"second"):
         (figures / "accuracy.png").write_bytes(content)
         assert track(small)["unchanged"] == 4
@@ -155,7 +156,7 @@ def test_figures_drawn_later_reach_the_parent_and_rewrite_no_run(small: Experime
 def test_a_description_that_a_person_wrote_stays(small: Experiment) -> None:
     track(small)
     parents, children = stored(small)
-    client = MlflowClient(store.get_uri(small))
+    client = MlflowClient(get_uri(small))
     run = expand(small)[0]
     client.set_tag(children[run.id].info.run_id, "mlflow.note.content", "mine")
     aside = run.folder.with_name("aside")
@@ -206,7 +207,7 @@ def test_a_cell_is_gone_with_all_its_runs_and_leaving_the_grid_is_not_gone(small
 
 
 def test_moved_results_are_found_again(small: Experiment, tmp_path: Path) -> None:
-    uri = store.get_uri(small)
+    uri = get_uri(small)
     track(small)
     moved = small.model_copy(update={"tracking": small.tracking.model_copy(update={"uri": uri})})
     moved = moved.model_copy(update={"results": str(tmp_path / "moved")})
@@ -221,11 +222,11 @@ def test_tags_are_read_alike_through_mlflow_and_from_the_file(
     small: Experiment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     track(small)
-    client = MlflowClient(store.get_uri(small))
+    client = MlflowClient(get_uri(small))
     target = store.find_experiment(client, small)
     client.delete_run(stored(small)[1][expand(small)[0].id].info.run_id)
     direct = store.read_stored_runs(client, target)
-    monkeypatch.setattr(store, "_find_database", lambda uri: None)
+    monkeypatch.setattr(store, "find_database", lambda uri: None)
     assert store.read_stored_runs(client, target) == direct and len(direct) == 5
 
 

@@ -14,8 +14,8 @@ from mlflow.entities import ViewType
 from mlflow.tracking import MlflowClient
 
 from cotdistill.config.models import Experiment
+from cotdistill.config.store import get_uri
 from cotdistill.tables.collect import collect
-from cotdistill.tracking import store
 from cotdistill.tracking import track as track_tables
 
 CALLS = ("create_run", "delete_run", "log_artifact", "log_batch", "log_dict", "log_inputs", "set_tag",
@@ -70,7 +70,7 @@ def on_new_store(
 
 def all_runs(experiment: Experiment) -> list[Any]:
     """The runs of the store, those too that are deleted."""
-    client = MlflowClient(store.get_uri(experiment))
+    client = MlflowClient(get_uri(experiment))
     found = client.get_experiment_by_name(experiment.experiment)
     return client.search_runs([found.experiment_id], run_view_type=ViewType.ALL) if found else []
 

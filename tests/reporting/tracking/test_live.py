@@ -14,6 +14,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from cotdistill.config.models import Experiment
+from cotdistill.config.store import get_uri
 from cotdistill.runs.grid import Run, expand
 from cotdistill.tables.collect import collect
 from cotdistill.tracking import store
@@ -54,7 +55,7 @@ class Job:
 
 def series(experiment: Experiment, run: Run, status: str = "RUNNING") -> list[tuple[int, float]]:
     """The loss of the run as MLflow has it, if it has this status."""
-    client = MlflowClient(store.get_uri(experiment))
+    client = MlflowClient(get_uri(experiment))
     found = client.get_experiment_by_name(experiment.experiment)
     runs = client.search_runs([found.experiment_id], f"tags.`{store.RUN}` = '{run.id}'") if found else []
     if len(runs) != 1 or runs[0].info.status != status:

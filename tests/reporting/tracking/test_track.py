@@ -15,6 +15,7 @@ from mlflow.tracking import MlflowClient
 from cotdistill.common.errors import UserError
 from cotdistill.common.files import read_json
 from cotdistill.config.models import Experiment
+from cotdistill.config.store import get_uri
 from cotdistill.runs.grid import Run, expand
 from cotdistill.tables.collect import collect
 from cotdistill.tracking import finished, mlflow_store, notes, store
@@ -44,7 +45,7 @@ def test_what_is_written(small: Experiment) -> None:
     assert child.data.params["method_settings.alpha"] == "0.5"
     assert child.data.tags["role"] == "baseline" and child.data.tags["config_hash"] == run.hash
     assert child.info.end_time - child.info.start_time == 60_000
-    client = MlflowClient(store.get_uri(small))
+    client = MlflowClient(get_uri(small))
     series = client.get_metric_history(child.info.run_id, "loss/rationale")
     assert [point.step for point in series] == [10, 20, 30, 40]
     artifacts = {artifact.path for artifact in client.list_artifacts(child.info.run_id)}

@@ -19,6 +19,7 @@ from cotdistill.orchestration.doctor.site import Site
 from cotdistill.runs.folder import CHECKPOINTS
 from cotdistill.runs.outputs import KEPT
 from cotdistill.students.checkpoint import COPIES
+from cotdistill.students.sizes import count_parameters, count_weights
 from cotdistill.students.stored import Stored
 
 TIGHT = 0.8
@@ -81,9 +82,7 @@ def _format_gb(size: float) -> str:
 def _estimate_weights(student: StudentEntry) -> int | None:
     """Return the bytes of a student's weights in fp32, as they are saved; None where nobody knows yet."""
     if student.scratch is not None:
-        made = student.scratch
-        return 4 * count_parameters(made.d_model, made.d_ff, made.d_kv, made.heads, made.layers, made.layers,
-                              made.vocabulary, gated=True, tied=True)  # fmt: skip
+        return 4 * count_weights(student.scratch, student.scratch.vocabulary)
     folder = find_checkpoint(student)
     count = None if folder is None else _count_stored(folder) or _read_parameters(folder / "config.json")
     if count is None:
@@ -115,14 +114,3 @@ def _read_parameters(path: Path) -> int | None:
     except (UserError, KeyError, TypeError, ValueError, AttributeError, OverflowError):
         return None
     return count if 0 < count < math.inf else None
-
-
-def count_parameters(
-    d_model: int, d_ff: int, d_kv: int, heads: int, encoder: int, decoder: int, vocabulary: int, *,
-    gated: bool, tied: bool, buckets: int = 32,
-) -> int:  # fmt: skip
-    """Count a T5's parameters: attention and feed-forward layers with norms, positions, embeddings."""
-    attention = 4 * d_model * heads * d_kv + d_model
-    forward = (3 if gated else 2) * d_model * d_ff + d_model
-    layers = encoder * (attention + forward) + decoder * (2 * attention + forward)
-    return layers + 2 * d_model + 2 * buckets * heads + (1 if tied else 2) * vocabulary * d_model
