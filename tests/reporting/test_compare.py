@@ -19,6 +19,7 @@ from cotdistill.config.models import Experiment
 from cotdistill.report.comparison import write_comparison
 from cotdistill.report.latex import escape, render_latex
 from cotdistill.report.render import render_markdown, render_plain
+from cotdistill.runs.grid import expand
 from cotdistill.tables.collect import collect
 
 Made = Callable[..., Experiment]
@@ -83,6 +84,26 @@ def test_one_seed_has_no_interval(made: Made) -> None:
     assert rows["low"].isna().all() and (rows["n_seeds"] == 1).all()
     text = render_plain(rows)
     assert "(n=1)" in text and "±" not in text.split("accuracy: mean")[0]
+
+
+def test_collapsed_runs_are_told_beside_the_mean(made: Made, change: Callable[..., None]) -> None:
+    experiment = made(datasets=["cqa"])
+    assert "collapsed" not in render_plain(rows_of(tables_of(experiment)))
+    run = next(run for run in expand(experiment) if run.id == "cqa/tiny/mi/gold/1/2")
+    variety = {"distinct": 2, "commonest_share": 0.97, "commonest_gold_share": 0.4}
+    change(run, run.files.metrics, "measures.answers", variety)
+    tables = tables_of(experiment)
+    row = rows_of(tables).set_index("method").loc["mi"]
+    assert (row["n_collapsed"], row["n_seeds"]) == (1, 3)
+    assert "(n=3, 1 collapsed)" in render_plain(rows_of(tables))
+    assert "collapsed: runs that give one answer to 95% of test or more" in page(tables)
+    assert tables.evidence.set_index("method").loc["mi", "collapsed"] == ["1 of 3 of mi"]
+
+
+def test_the_interval_of_accuracy_says_what_it_covers(made: Made) -> None:
+    tables = tables_of(made(datasets=["cqa"]))
+    for text in (render_plain(rows_of(tables)), page(tables)):
+        assert "95% over seeds" in text and "not the error of" in page(tables)
 
 
 def test_reported_numbers_stand_beside_the_same_experiment_alone(made: Made) -> None:

@@ -28,7 +28,7 @@ def row(decision: str = "no evidence", difference: float = 0.01, **changes: Any)
         **{"difference": difference, "low": difference - 0.02, "high": difference + 0.02, "p": 0.3},
         **{"p_holm": 0.3, "n_comparisons": 1, "p_permutation": 0.3, "p_permutation_least": 0.0625},
         **{"p_mcnemar": [0.5] * 5, "detectable_low": 0.03, "detectable_high": 0.09, "relevant": 0.02},
-        **{"seeds_needed_low": 12, "seeds_needed_high": 40, "two_groups": []},
+        **{"seeds_needed_low": 12, "seeds_needed_high": 40, "two_groups": [], "collapsed": []},
         "decision": decision,
     }
     return values | changes
@@ -200,3 +200,12 @@ def test_text_is_wrapped_and_markdown_holds_the_same_words() -> None:
     assert marked.startswith("## Verdict\n\n**Is mi-paper or mi-released")
     for part in (found.headline, *found.paragraphs, *found.limits, found.rule):
         assert part in marked and " ".join(part.split()) in " ".join(plain.split())
+
+
+def test_collapsed_runs_are_counted_beside_the_interval() -> None:
+    found = made(row(collapsed=["2 of 5 of mi-paper", "1 of 5 of dss"]), row("better", 0.04, dataset="svamp"))
+    sentence = (
+        "Collapsed runs, which give one answer to nearly all of test: 2 of 5 of mi-paper and 1 of 5 of dss."
+    )
+    assert sentence in found.paragraphs[0]
+    assert "ollapsed" not in found.paragraphs[1]

@@ -22,14 +22,14 @@ def compare(results: pd.DataFrame, evidence: pd.DataFrame, baseline: str) -> pd.
     makes of it and of the examples. baseline: name of the method that the others are compared with, seed by
     seed, within their block.
 
-    Columns: CELL, then adapter, pretrained, objective; `baseline`; `n_seeds` finished and
-    `n_missing` runs; `mean`, `sd`, `low`, `high` of the test accuracy of the checkpoint chosen on
-    validation (95 % t interval over seeds, NaN where there is none to show) and `n_test`;
-    `mean_published`, of the last step on test; `difference`, `difference_low`, `difference_high` from the
-    baseline over `n_pairs` common seeds, with the corrected `p` and the `decision`; `teacher_accuracy` on
-    test; `reported`, `reported_source`, `reported_verified` where a reported number is of the same
-    checkpoint, dataset, method, labels and fraction. All accuracies are fractions in [0, 1]; what is not
-    known is NaN, None or NA.
+    Columns: CELL, then adapter, pretrained, objective; `baseline`; `n_seeds` finished and `n_missing` runs;
+    `n_collapsed` of the finished ones give nearly one answer to all of test; `mean`, `sd`, `low`, `high` of
+    the test accuracy of the checkpoint chosen on validation (95 % t interval over seeds, NaN where there is
+    none to show) and `n_test`; `mean_published`, of the last step on test; `difference`, `difference_low`,
+    `difference_high` from the baseline over `n_pairs` common seeds, with the corrected `p` and the
+    `decision`; `teacher_accuracy` on test; `reported`, `reported_source`, `reported_verified` where a
+    reported number is of the same checkpoint, dataset, method, labels and fraction. All accuracies are
+    fractions in [0, 1]; what is not known is NaN, None or NA.
 
     Raises UserError when the table is empty.
     """
@@ -66,6 +66,7 @@ def _compare_cell(cell: pd.DataFrame, baseline: str, found: Evidence | None) -> 
         "baseline": baseline,
         "n_seeds": strict.n,
         "n_missing": len(cell) - len(done),
+        "n_collapsed": int(done["collapsed"].eq(True).sum()),
         "mean": strict.mean,
         "sd": strict.sd,
         "low": strict.low,

@@ -78,6 +78,8 @@ class Evidence:
     seeds_needed_high: int | None
     two_groups: list[str]
     """those of method and baseline whose seeds fall into two groups, with the groups, in words"""
+    collapsed: list[str]
+    """those of method and baseline of whose runs some give one answer to nearly all of test, in words"""
     decision: str
     """'better', 'worse', 'no evidence' or 'unknown'"""
 
@@ -111,6 +113,7 @@ class _Contrast:
     """None where there is no pair of runs, or one test example"""
     components: crossed.Components | None
     """likewise"""
+    collapsed: list[str]
 
     @property
     def p(self) -> float:
@@ -170,7 +173,17 @@ def _make_contrast(
         units = pairs.units
         interval = crossed.paired_bootstrap(units, make_rng("bootstrap", key, method, baseline))
         components = crossed.compute_components(units)
-    return _Contrast(key, method, run["objective"], proposed, baseline, pairs, interval, components)
+    collapsed = [words for name in (method, baseline) if (words := _count_collapsed(block, name))]
+    return _Contrast(
+        key, method, run["objective"], proposed, baseline, pairs, interval, components, collapsed
+    )
+
+
+def _count_collapsed(block: pd.DataFrame, method: str) -> str:
+    """Return how many finished runs of a method have collapsed, in words; an empty string where none has."""
+    own = block[(block["method"] == method) & (block["status"] == "done")]
+    count = int(own["collapsed"].eq(True).sum()) if "collapsed" in own else 0
+    return f"{count} of {len(own)} of {method}" if count else ""
 
 
 def _decide(contrast: _Contrast, p_holm: float, n_comparisons: int, relevant: float) -> Evidence:
@@ -229,5 +242,6 @@ def _decide(contrast: _Contrast, p_holm: float, n_comparisons: int, relevant: fl
             for name, side in ((contrast.method, pairs.proposed), (contrast.baseline, pairs.baseline))
             if some and (words := describe_two_groups(name, side))
         ],
+        collapsed=contrast.collapsed,
         decision=decision,
     )

@@ -234,7 +234,7 @@ def _write_sentences(row: Evidence) -> str:
         sentences += [_describe_excluded(row), _describe_power(row), _describe_seeds_needed(row)]
     else:
         sentences.append(_describe_power(row))
-    sentences.append(_describe_two_groups(row))
+    sentences += [_describe_two_groups(row), _describe_collapsed(row)]
     return " ".join(sentence for sentence in sentences if sentence)
 
 
@@ -291,6 +291,12 @@ def _describe_two_groups(row: Evidence) -> str:
         f"The seeds fall into two groups: {join_names(row.two_groups)}. Such an interval covers the true "
         "difference less often than 95%: look at the seeds, not at their mean alone."
     )
+
+
+def _describe_collapsed(row: Evidence) -> str:
+    if not row.collapsed:
+        return ""
+    return f"Collapsed runs, which give one answer to nearly all of test: {join_names(row.collapsed)}."
 
 
 def _count_comparisons(row: Evidence) -> str:

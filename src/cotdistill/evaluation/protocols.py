@@ -12,6 +12,7 @@ from typing import Any
 from cotdistill.data import adapter
 from cotdistill.evaluation import calibration, rationale_quality
 from cotdistill.evaluation.scores import score
+from cotdistill.evaluation.variety import measure_variety
 from cotdistill.runs.documents import Answer, Score, StrictScore, Training
 from cotdistill.runs.grid import Run
 
@@ -33,7 +34,10 @@ def measure_answers(
 
     information: the mutual information that was measured of the checkpoint on test.
     """
-    measures: dict[str, Any] = {"calibration": calibration.measure(answers, run.experiment.evaluation.bins)}
+    measures: dict[str, Any] = {
+        "answers": measure_variety(answers),
+        "calibration": calibration.measure(answers, run.experiment.evaluation.bins),
+    }
     source = adapter(run.dataset.adapter)
     rationale = rationale_quality.measure(answers, answer_kind, source.stated_label, source.reads_open_labels)
     return measures | {name: part for name, part in (("rationale", rationale), ("mi", information)) if part}

@@ -39,6 +39,11 @@ def _list_information(space: str) -> list[MeasureColumn]:
 
 
 GROUPS: dict[str, list[MeasureColumn]] = {
+    "Variety of the answers": [
+        MeasureColumn("answers/distinct", "distinct answers", 1, 1),
+        MeasureColumn("answers/commonest_share", "commonest answer, % of test", 100, 1),
+        MeasureColumn("answers/commonest_gold_share", "commonest gold label, % of test", 100, 1),
+    ],
     "Calibration of option scoring": _list_calibration("options"),
     "Calibration of the generated label": _list_calibration("sequence"),
     "Rationales": [

@@ -14,9 +14,12 @@ from cotdistill.analysis.reported import Reported, read_protocol, read_reported,
 from cotdistill.analysis.words import format_count, format_percent
 from cotdistill.common.errors import list_some
 from cotdistill.common.text_tables import markdown_table, plain_table
+from cotdistill.evaluation.variety import COLLAPSED
 from cotdistill.report.measures import GROUPS, NOT_MEASURED, NOT_MEASURED_MEANS, tabulate_group
 from cotdistill.tables.columns import BLOCK
 
+SEEDS_ALONE = "95% over seeds"
+"""heading of the intervals of accuracy, which leave the choice of test examples out"""
 ELSEWHERE = "Reported by the papers (other students, other protocol)"
 """heading of what `tabulate_reported` finds"""
 
@@ -38,12 +41,16 @@ class Section:
         return row in self.best and self.header[column] == "accuracy %"
 
 
-def format_mean(mean: float, sd: float, n: int) -> str:
-    """Return `mean ± sd (n=5)`; no sd for one seed and for seeds that are all equal, 'missing' for none."""
+def format_mean(mean: float, sd: float, n: int, collapsed: int = 0) -> str:
+    """Return `mean ± sd (n=5)`; no sd for one seed and for seeds that are all equal, 'missing' for none.
+
+    collapsed: of the `n` runs, told where there are any.
+    """
     if n == 0:
         return "missing"
     spread = "" if n == 1 or sd == 0 else f" ± {format_percent(sd)}"
-    return f"{format_percent(mean)}{spread} (n={n})"
+    told = f", {collapsed} collapsed" if collapsed else ""
+    return f"{format_percent(mean)}{spread} (n={n}{told})"
 
 
 def format_bounds(low: float, high: float, least: float, sign: bool = False) -> str:
@@ -82,13 +89,13 @@ def build_sections(comparison: pd.DataFrame) -> list[Section]:
     found = []
     for (dataset, student), part in comparison.groupby(["dataset", "student"], sort=False):
         beside = bool(part["reported"].notna().any())
-        header = ["method", *varying, "accuracy %", "95% interval"]
+        header = ["method", *varying, "accuracy %", SEEDS_ALONE]
         header += [f"difference from {part['baseline'].iloc[0]}", "last step %"]
         header += ["reported %"] if beside else []
         rows = []
         for _, row in part.iterrows():
             cells = [row["method"], *[_format_level(row[axis]) for axis in varying]]
-            cells.append(format_mean(row["mean"], row["sd"], row["n_seeds"]))
+            cells.append(format_mean(row["mean"], row["sd"], row["n_seeds"], row["n_collapsed"]))
             cells.append(format_seed_interval(row))
             cells += [format_difference(row), format_percent(row["mean_published"])]
             if beside:
@@ -146,16 +153,20 @@ def list_notes(comparison: pd.DataFrame, results: pd.DataFrame) -> list[str]:
     baseline = comparison["baseline"].iloc[0]
     notes = [
         "accuracy: on test, of the checkpoint chosen on validation; mean ± standard deviation over n seeds.",
-        "95% interval: Student's t over seeds. It covers the variation between seeds, not the error of "
-        f"measuring on a finite test set; it takes {LEAST_SEEDS} seeds that are not all equal.",
+        f"{SEEDS_ALONE}: Student's t interval of the mean over seeds. It covers the variation between seeds, "
+        "not the error of measuring on a finite test set, so the accuracy on all such examples lies outside "
+        f"of it more often than in 1 of 20; it takes {LEAST_SEEDS} seeds that are not all equal.",
         f"difference: percentage points from {baseline}, paired by seed and test example, over the seeds "
         "that both have; with a 95% bootstrap interval over seeds and test examples (with one pair, over "
         "test examples alone).",
-        f"*: differs from {baseline}: the bootstrap's p, corrected by Holm over the comparisons of the "
-        "method, is below 0.05. Bold: the highest mean accuracy of its block, significant or not.",
+        f"*: differs from {baseline}: the bootstrap's p, corrected by Holm, is below 0.05. The correction is "
+        "over all comparisons of the proposed methods, and over those of the others. "
+        "Bold: the highest mean accuracy of its block, significant or not.",
         "last step: test accuracy at the last step of training, close to the published protocol.",
     ]
     notes += [f"{CUT_MEANS}."] if has_cut_interval(comparison) else []
+    if (comparison["n_collapsed"] > 0).any():
+        notes.append(f"collapsed: runs that give one answer to {COLLAPSED:.0%} of test or more.")
     if _select_reported(comparison):
         differences = [p for p in read_protocol() if p.dataset in {None, *comparison["adapter"]}]
         notes += [f"protocol, {p.what}: theirs: {p.theirs}; ours: {p.ours}." for p in differences]
@@ -253,9 +264,11 @@ def render_plain(comparison: pd.DataFrame) -> str:
     for section in build_sections(comparison):
         lines += [f"{section.dataset}, {section.student} ({section.facts})"]
         lines += [plain_table([section.header, *section.rows], indent="  "), ""]
-    lines.append("accuracy: mean ± standard deviation over n seeds, 95% interval: Student's t over seeds")
+    lines.append(f"accuracy: mean ± standard deviation over n seeds; {SEEDS_ALONE}: Student's t interval")
     lines.append("difference: 95% bootstrap interval over seeds and test examples; *: p < 0.05 after Holm")
     lines += [CUT_MEANS] if has_cut_interval(comparison) else []
+    if (comparison["n_collapsed"] > 0).any():
+        lines.append(f"collapsed: runs that give one answer to {COLLAPSED:.0%} of test or more")
     missing = int(comparison["n_missing"].sum())
     total = missing + int(comparison["n_seeds"].sum())
     if missing:

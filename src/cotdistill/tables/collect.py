@@ -13,6 +13,7 @@ from cotdistill.common.errors import UserError, list_some
 from cotdistill.common.files import check_hash, digest, read_sealed, write_text
 from cotdistill.config.models import Experiment
 from cotdistill.evaluation import judge
+from cotdistill.evaluation.variety import is_collapsed
 from cotdistill.methods import is_proposed
 from cotdistill.runs.documents import (
     Answer,
@@ -193,6 +194,7 @@ def _get_scores(metrics: Metrics) -> dict[str, Any]:
         "n_test": strict.test_n,
         "step": strict.step,
         "valid_accuracy": strict.valid_accuracy,
+        "collapsed": is_collapsed(metrics.measures.get("answers", {})),
         "mean_confidence": strict.mean_confidence,
         "accuracy_published": published.test_accuracy,
         "step_published": published.step,

@@ -35,6 +35,7 @@ RESULT_COLUMNS = {
     "n_test": "Int64",
     "step": "Int64",
     "valid_accuracy": "float64",
+    "collapsed": "boolean",
     "mean_confidence": "float64",
     "accuracy_published": "float64",
     "step_published": "Int64",

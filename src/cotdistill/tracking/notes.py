@@ -94,7 +94,7 @@ def describe_cell(items: list[FinishedRun], figures: list[str]) -> str:
         if found.n
     ]
     seeds = ", ".join(str(item.run.seed) for item in items)
-    head = ("measure", "mean", f"{CONFIDENCE:.0%} interval", "sd", "seeds")
+    head = ("measure", "mean", f"{CONFIDENCE:.0%} over seeds", "sd", "seeds")
     names = ", ".join(f"`figures/{name}`" for name in figures)
     return "\n".join(
         [
