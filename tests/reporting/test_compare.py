@@ -130,12 +130,17 @@ def test_reported_numbers_stand_beside_the_same_experiment_alone(made: Made) -> 
     assert reports["mi"] == pytest.approx(0.6388)
     assert reports["single_task"] == pytest.approx(0.6219), "matched by its objective, finetune"
     text = page(tables)
-    other = text.split("## Reported by the papers")[1].split("## Notes")[0]
+    other = text.split("## Reported by others")[1].split("## Notes")[0]
     assert "62.6 to 63.4" in other and "svamp" not in other and "63.9 " not in other
 
 
 def test_reported_file_is_whole() -> None:
-    assert len(read_reported()) == 22
+    assert len(read_reported()) == 42
+    assert {r.text for r in read_reported() if r.source == "Vöge" and r.student.endswith("small")} == {
+        "40.8 ± 0.5 (n=3)",
+        "44.5 ± 1.0 (n=3)",
+    }
+    assert all((r.sd is None) == (r.n is None) for r in read_reported())
     assert all(
         r.source in read_sources() and 0 < r.low <= r.high < 100 and not r.verified for r in read_reported()
     )

@@ -27,10 +27,15 @@ class Reported:
     step: str = "best on test"
     independent: bool = False
     settings: dict[str, Any] = field(default_factory=dict)
+    sd: float | None = None
+    """standard deviation over `n` runs, where the source gives a mean; in percentage points"""
+    n: int | None = None
 
     @property
     def text(self) -> str:
-        """The accuracy with one decimal, or the range."""
+        """The accuracy with one decimal, with its spread and n, or the range."""
+        if self.sd is not None:
+            return f"{self.low:.1f} ± {self.sd:.1f} (n={self.n})"
         return f"{self.low:.1f}" if self.low == self.high else f"{self.low:.1f} to {self.high:.1f}"
 
     def fits(

@@ -20,7 +20,7 @@ from cotdistill.tables.columns import BLOCK
 
 SEEDS_ALONE = "95% over seeds"
 """heading of the intervals of accuracy, which leave the choice of test examples out"""
-ELSEWHERE = "Reported by the papers (other students, other protocol)"
+ELSEWHERE = "Reported by others (papers and independent runs; other students or protocol)"
 """heading of what `tabulate_reported` finds"""
 
 
