@@ -183,7 +183,7 @@ def test_a_row_of_asdiv_that_tells_a_held_out_story_is_left_out(made_root: Path,
     names = [f"Ann{letter}" for letter in "abcdefghijklmnopqrst"]
     for split, count in {"train": 24, "test": 4}.items():
         lines(made_root / f"svamp/svamp_{split}.json", [
-            {"input": f"{names[i % 20]} has {i} pears and buys 2.\nHow many now?", "label": f"( {i}.0 + 2.0 )"}
+            {"input": f"{names[i % 20]} has {i} pears and buys 2.\nHow many?", "label": f"( {i}.0 + 2.0 )"}
             for i in range(count)
         ])  # fmt: skip
     lines(made_root / "asdiv/asdiv_train.json", [
@@ -197,6 +197,8 @@ def test_a_row_of_asdiv_that_tells_a_held_out_story_is_left_out(made_root: Path,
     splits = load("asdiv", made_root, disjoint=True)
     held_out = set(splits["test"]["group"]) | set(splits["valid"]["group"])
     assert held_out and not held_out & set(splits["train"]["group"])
+    kept = [identity for identity in splits["train"]["id"] if identity.startswith("asdiv")]
+    assert len(kept) == len(names) - len(held_out)
     assert not any(i.startswith("asdiv") for i in [*splits["test"]["id"], *splits["valid"]["id"]])
 
 
