@@ -243,3 +243,15 @@ def test_the_teachers_outputs_move_with_their_rows(dss_root: Path) -> None:
     published, disjoint = load("svamp", dss_root), load("svamp", dss_root, disjoint=True)
     rows = [{row["id"]: row for split in SPLITS for row in splits[split]} for splits in (published, disjoint)]
     assert rows[0] == rows[1]
+
+
+@pytest.mark.parametrize("name", ["svamp", "anli1", "esnli", "demo", "cqa"])
+def test_the_documented_groups_are_those_of_the_data(name: str, dss_root: Path) -> None:
+    text = Path(__file__).parents[2].joinpath("docs/data.md").read_text(encoding="utf-8")
+    table = text.split("## Groups of examples")[1].split("## ")[0]
+    (cells,) = re.findall(rf"^\| `{name}`.*?\|.*?\|(.*)\|$", table, re.MULTILINE)[:1]
+    groups = load(name, dss_root)["test"]["group"][:]
+    largest = max(Counter(group or number for number, group in enumerate(groups)).values())
+    assert [int(cell.replace(",", "")) for cell in cells.split("|")] == [
+        len(groups), count_groups(groups), largest,
+    ]  # fmt: skip
