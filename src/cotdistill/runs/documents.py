@@ -26,7 +26,7 @@ from cotdistill.common.errors import UserError
 from cotdistill.common.files import read_jsonl, read_sealed, seal, write_json, write_jsonl
 from cotdistill.config.validation import format_first_fault, validate
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """raise it when a document's fields change; folders of before are then refused, and their runs made again"""
 
 Line = TypeVar("Line")
@@ -117,6 +117,8 @@ class Score(Record):
     test_accuracy: float = Field(ge=0, le=1)
     test_correct: int = Field(ge=0)
     test_n: int = Field(ge=0)
+    test_groups: int = Field(ge=0)
+    """groups of these examples that share a text; an example of its own is one"""
     mean_confidence: float | None = Field(ge=0, le=1)
 
 
@@ -172,6 +174,8 @@ class Answer:
     """generated; None where none was asked for, or the method writes none alone"""
     teacher_rationale: StrictStr | None = None
     """the teacher's, where `rationale` is not None; empty where the teacher's output could not be read"""
+    group: StrictStr = ""
+    """the name that examples which share a text have in common; empty for an example of its own"""
 
 
 class HistoryLine(BaseModel):
