@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from cotdistill.common.errors import UserError
 from cotdistill.data.adapter import Adapter
 from cotdistill.data.adapters import ADAPTERS
+from cotdistill.data.groups import Split, cut_disjoint
 from cotdistill.data.release import resolve_root
 from cotdistill.data.rows import COLUMNS
 from cotdistill.data.splits import Accuracy, choose_subset, compute_checksum, cut_valid, measure_teacher
@@ -34,12 +35,15 @@ def adapter(name: str) -> Adapter:
     return found
 
 
-def load(name: str, root: Path | str | None = None, *, path: Path | str | None = None) -> DatasetDict:
+def load(
+    name: str, root: Path | str | None = None, *, path: Path | str | None = None, split: Split = "published"
+) -> DatasetDict:
     """Return the splits train, valid and test of the adapter `name`, in memory.
 
     `root` is the data root, see `resolve_root`. `path` takes precedence over it: the folder of the files for
     `custom`, another data root for the others. Where the data has no validation split, one is cut from train
-    as published, see `cut_valid`. Without end tokens at the end of what is to be written, see `strip_row`.
+    as published, see `cut_valid`. split: 'group-disjoint' cuts all rows anew, see `cut_disjoint`. Without end
+    tokens at the end of what is to be written, see `strip_row`.
     Raises UserError naming file and line of a fault.
     """
     from datasets import Dataset, DatasetDict, Features, Value
@@ -50,13 +54,19 @@ def load(name: str, root: Path | str | None = None, *, path: Path | str | None =
         rows = splits["train"]
         train, valid = cut_valid(len(rows))
         splits |= {"train": [rows[index] for index in train], "valid": [rows[index] for index in valid]}
-    splits["train"] = splits["train"] + source.extra_train(folder)
+    extra = source.extra_train(folder)
+    if split == "group-disjoint":
+        splits = cut_disjoint(splits, extra, name)
+    else:
+        splits["train"] = splits["train"] + extra
 
-    for split, rows in splits.items():
-        splits[split] = [strip_row(row, f"dataset '{name}', {split} row '{row['id']}'") for row in rows]
+    for part, rows in splits.items():
+        splits[part] = [
+            {"group": "", **strip_row(row, f"dataset '{name}', {part} row '{row['id']}'")} for row in rows
+        ]
     text = Value("string")
     features = Features({column: [text] if column == "options" else text for column in COLUMNS})
-    return DatasetDict({split: Dataset.from_list(splits[split], features=features) for split in SPLITS})
+    return DatasetDict({part: Dataset.from_list(splits[part], features=features) for part in SPLITS})
 
 
 def find_unread(name: str, root: Path | str | None = None, *, path: Path | str | None = None) -> list[str]:

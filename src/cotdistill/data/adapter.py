@@ -22,6 +22,7 @@ from cotdistill.data.found import (
     find_strays,
     list_names,
 )
+from cotdistill.data.groups import name_group
 from cotdistill.data.rows import MOST_CHARACTERS, Row, is_blank
 
 NLI_LABELS = ["entailment", "neutral", "contradiction"]
@@ -264,7 +265,11 @@ class ReleaseAdapter(Adapter):
         text, label, options = self.example(record)
         rationale, teacher_label = self.parse_teacher(output)
         return Row(id=identity, input=text, label=label, rationale=rationale, teacher_label=teacher_label,
-                   options=options)  # fmt: skip
+                   options=options, group=self.find_group(record))  # fmt: skip
+
+    def find_group(self, record: Record) -> str:
+        """Return the name of the group of examples that share a text with this one; '' for none."""
+        return ""
 
     @abstractmethod
     def example(self, record: Record) -> tuple[str, str, list[str]]:
@@ -302,6 +307,10 @@ class NliAdapter(ReleaseAdapter):
             raise record.fault(f"column 'label': expected one of {meaning}; found {label!r:.40}")
         text = record.text("premise") + EOS + record.text("hypothesis")
         return text, NLI_LABELS[label], list(NLI_LABELS)
+
+    def find_group(self, record: Record) -> str:
+        """Return the premise, case and white space aside, or its digest; see `name_group`."""
+        return name_group(" ".join(record.text("premise").casefold().split()))
 
     def stated_label(self, rationale: str, options: Sequence[str]) -> str:
         """Return the label whose phrase occurs in the rationale; an empty string where none does, as in most.

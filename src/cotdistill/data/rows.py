@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 
 class Row(TypedDict):
@@ -20,6 +20,9 @@ class Row(TypedDict):
     """the teacher's label; empty where its output holds none. It need not be one of the options"""
     options: list[str]
     """the labels to choose from, with repetitions if the data has them; empty for an open label set"""
+    group: NotRequired[str]
+    """what it shares with other examples, such as a premise: the same text for all of them, in every split;
+    empty, as where an adapter leaves it out, for an example of its own. See `cotdistill.data.groups`"""
 
 
 MOST_CHARACTERS = 100_000

@@ -12,8 +12,9 @@ from pathlib import Path
 
 from cotdistill.data.adapter import Record, ReleaseAdapter
 from cotdistill.data.adapters.svamp import ADAPTER as SVAMP
-from cotdistill.data.adapters.svamp import parse_equation, stated_equation
+from cotdistill.data.adapters.svamp import find_story, parse_equation, stated_equation
 from cotdistill.data.answers import evaluate_equation, split_equation
+from cotdistill.data.groups import name_group
 from cotdistill.data.rows import Row
 
 # bounded, so that a hostile answer costs no quadratic time; "1,000", "3/4" and "12:30" are no numbers here
@@ -69,6 +70,10 @@ class Asdiv(ReleaseAdapter):
                 f"{formula!r:.60} and {answer!r:.60}"
             )
         return record.text("Body") + "\n" + record.text("Question"), label, []
+
+    def find_group(self, record: Record) -> str:
+        """Return the story as SVAMP's problems are grouped by it, as SVAMP was made from ASDiv's."""
+        return name_group(find_story(record.text("Body") or record.text("Question")))
 
     def parse_teacher(self, output: str) -> tuple[str, str]:
         """Return (rationale, equation) of a PaLM output, in the form that SVAMP's outputs have."""

@@ -2,8 +2,9 @@
 
 Columns `input`, `label` and `rationale` are required. Optional: `teacher_label` (default: empty, which
 means that no teacher label is known), `options` (a list of texts that holds the label; default: an empty one,
-an open label set) and `id` (unique over the dataset; default: split and row number). Other columns are not
-read; one that is nearly an optional column's name is refused.
+an open label set), `group` (a text or whole number that examples which share a text have in common, in every
+split; default, and where it is empty: none) and `id` (unique over the dataset; default: split and row
+number). Other columns are not read; one that is nearly an optional column's name is refused.
 
 Options may repeat one another, and rows with and without them may stand together. validation.jsonl,
 val.jsonl and dev.jsonl are read as valid.jsonl is; two of these are refused. Without any, rows are cut from
@@ -19,13 +20,15 @@ from pathlib import Path
 from cotdistill.common.errors import UserError, list_some
 from cotdistill.data.adapter import Adapter, Record, read_records
 from cotdistill.data.found import SPLIT_NAMES, check_presence, describe_strays, find_strays, list_names
+from cotdistill.data.groups import name_group
 from cotdistill.data.rows import Row, find_option_fault
 
 REQUIRED = ("input", "label", "rationale")
-OPTIONAL = ("teacher_label", "options", "id")
+OPTIONAL = ("teacher_label", "options", "group", "id")
 OTHER_NAMES = {
     "teacher": "teacher_label", "llm_label": "teacher_label", "teacher_answer": "teacher_label",
     "choices": "options", "candidates": "options",
+    "group_id": "group", "cluster": "group", "clusters": "group", "cluster_id": "group",
 }  # fmt: skip
 """columns that other data sets have for an optional column"""
 
@@ -96,7 +99,19 @@ def _row(record: Record, split: str, seen: set[str]) -> Row:
         rationale=record.text("rationale"),
         teacher_label=record.text("teacher_label") if "teacher_label" in record.fields else "",
         options=options,
+        group=_read_group(record),
     )
+
+
+def _read_group(record: Record) -> str:
+    """Return the name of the row's group: 3 and "3" are one; '' where it has none."""
+    value = record.fields.get("group", "")
+    if type(value) is int:  # `True` is an int to Python
+        return name_group(str(value))
+    if not isinstance(value, str):
+        found = type(value).__name__
+        raise record.fault(f"column 'group': expected text or a whole number, found {found}")
+    return name_group(record.text("group").strip()) if "group" in record.fields else ""
 
 
 def _refuse_near_misses(record: Record) -> None:

@@ -56,6 +56,7 @@ def _make_row(creature: str, kind: int, prop: str) -> Row:
         rationale=f"a {creature} is a {KINDS[kind]}, so {value}.",
         teacher_label=value,
         options=list(VALUES[prop]),
+        group=creature,
     )
 
 

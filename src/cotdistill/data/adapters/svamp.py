@@ -7,9 +7,13 @@ from collections.abc import Sequence
 
 from cotdistill.data.adapter import Record, ReleaseAdapter
 from cotdistill.data.answers import evaluate_equation
+from cotdistill.data.groups import name_group
 
 _ARITHMETIC = re.compile(r"[-+*/().0-9 ]+")
 _OPERATION = re.compile(r"[0-9)] ?[-+*/]")
+_WORD = re.compile(r"[a-z]+")
+OPENING = 5
+"""words of a problem by which its story is known: SVAMP varies the numbers, the rest and the question"""
 
 
 def parse_equation(output: str) -> tuple[str, str]:
@@ -39,6 +43,15 @@ def stated_equation(rationale: str) -> str:
     return ""
 
 
+def find_story(body: str) -> str:
+    """Return the first words of a problem's text before its question, in lower case, numbers left out.
+
+    Problems that begin so are taken for variations of one story: SVAMP made its 1,000 from 100 seeds, by
+    changing numbers, question and part of the text (Patel et al. 2021, section 4), and does not tell which.
+    """
+    return " ".join(_WORD.findall(body.lower())[:OPENING])
+
+
 class Svamp(ReleaseAdapter):
     """SVAMP, train and test: the published 800 / 200 split."""
 
@@ -54,6 +67,11 @@ class Svamp(ReleaseAdapter):
         if evaluate_equation(label) is None:
             raise record.fault(f"column 'label': expected plain arithmetic, found {label!r:.40}")
         return record.text("input"), label, []
+
+    def find_group(self, record: Record) -> str:
+        """Return the story, see `find_story`; the text's last line is its question."""
+        text = record.text("input")
+        return name_group(find_story(text.rpartition("\n")[0] or text))
 
     def parse_teacher(self, output: str) -> tuple[str, str]:
         """Return (rationale, equation) of one PaLM output, see `parse_equation`."""
