@@ -1,15 +1,18 @@
 """Measure what the splits of a dataset share: repeated inputs, near duplicates and groups.
 
-Four kinds, each of which includes those before it, of an input of one split beside the inputs of another:
+How an input of one split may stand in another split:
 
 - `same`: the same text, white space aside;
-- `masked`: the same words in the same order, in any case and punctuation, where all numbers count as one word;
-- `near`: word sets with a Jaccard similarity (words in both / words in either) of at least 4/5, numbers alike;
-- apart from these, `grouped`: the rows name a group, and it is the same one.
+- `masked`: the same words in the same order, in any case and punctuation; all numbers count as one word;
+- `near`: word sets with a Jaccard similarity (words in both / words in either) of at least 4/5, numbers as
+  one word. Each of these includes those before it;
+- `body`: all but the last sentence has the same words in the same order, numbers as one word: one story with
+  another question, one premise with another hypothesis. Inputs of one sentence do not count;
+- `grouped`: the rows name a group, and it is the same one.
 
-Near duplicates are found exactly, without comparing all pairs, by prefix filtering (Chaudhuri, Ganti and Kaushik
-2006; Bayardo, Ma and Srikant 2007): two sets that are so similar share one of their few rarest words. The
-smaller split is indexed and the other one read through once, so memory does not grow with the training split.
+Near duplicates are found exactly, without comparing all pairs, by prefix filtering (Chaudhuri, Ganti and
+Kaushik 2006; Bayardo, Ma and Srikant 2007): two sets that are so similar share one of their few rarest words.
+Valid and test are indexed and train is read through once, so memory hardly grows with train.
 """
 
 from __future__ import annotations
@@ -25,11 +28,12 @@ from cotdistill.data.adapter import EOS
 
 PAIRS = (("valid", "train"), ("test", "train"), ("test", "valid"))
 """(split, other): the rows of `split` are looked up in `other`"""
-KINDS = ("same", "masked", "near", "grouped")
+KINDS = ("same", "masked", "body", "near", "grouped")
 MOST_LOOKED_AT = 100_000_000
-"""word sets, for one pair of splits: some half a minute. Texts of one long template, which all have the rarest
-words of each other, could take as many as there are pairs of rows"""
+"""word sets, for one pair of splits: some half a minute, five times what e-SNLI takes. Texts of one long
+template, which have their rarest words in common, could take as many as there are pairs of rows"""
 
+_SENTENCE_END = re.compile(rf"(?<=[.?!])\s+|(?<=[\u3002\uff01\uff1f])\s*|{EOS}")
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 
 
@@ -52,6 +56,7 @@ class Shared:
     """of `split`"""
     same: int
     masked: int
+    body: int
     near: int | None
     """None where it would have taken more than MOST_LOOKED_AT"""
     grouped: int | None
@@ -79,9 +84,9 @@ def measure_overlap(splits: Mapping[str, Inputs]) -> Overlap:
     for other, inputs in splits.items():
         asked = [finder for finder in finders if finder.other == other]
         for row, text in enumerate(inputs.texts if asked else ()):
-            words = list_masked_words(text)
+            keys = _list_keys(text)
             for finder in asked:
-                finder.look_up(row, text, words)
+                finder.look_up(row, keys)
     return Overlap(
         {split: len(inputs.texts) for split, inputs in splits.items()},
         {split: len(inputs.texts) - len(set(map(_strip, inputs.texts))) for split, inputs in splits.items()},
@@ -106,27 +111,41 @@ def _strip(text: str) -> str:
     return " ".join(text.split())
 
 
+def _list_keys(text: str) -> dict[str, Any]:
+    """Return, by kind, what two inputs must have in common, or be near in; None where one has none."""
+    words = list_masked_words(text)
+    *body, _ = [part for part in _SENTENCE_END.split(text) if part.strip()] or [text]
+    return {
+        "same": _strip(text),
+        "masked": tuple(words),
+        "body": tuple(list_masked_words(" ".join(body))) if body else None,
+        "near": frozenset(words),
+    }
+
+
 class _Finder:
-    """The rows of one split, and which of them were met in another one."""
+    """The rows of one split, and how many of them were met in another one."""
 
     def __init__(self, split: str, other: str, inputs: Inputs) -> None:
         self.split, self.other, self.inputs = split, other, inputs
-        words = [list_masked_words(text) for text in inputs.texts]
-        self.sets = _WordSets(words)
-        self.places: dict[str, dict[Any, list[int]]] = {
-            "same": _list_places(map(_strip, inputs.texts)),
-            "masked": _list_places(map(tuple, words)),
-            "near": _list_places(map(frozenset, words)),
-        }
+        self.places: dict[str, dict[Any, list[int]]] = {kind: {} for kind in KINDS if kind != "grouped"}
+        """by kind and key, the rows that were not met yet"""
+        for row, text in enumerate(inputs.texts):
+            for kind, key in _list_keys(text).items():
+                self.places[kind].setdefault(key, []).append(row)
+        self.sets = _WordSets(self.places["near"])
         self.met = dict.fromkeys(self.places, 0)
         self.pairs: dict[str, tuple[int, int]] = {}
         """by kind, the first row of the other split that was met, behind the row that it is the like of"""
 
-    def look_up(self, row: int, text: str, words: list[str]) -> None:
-        """Note which rows are the like of a row of the other split."""
-        self._note("same", [_strip(text)], row)
-        self._note("masked", [tuple(words)], row)
-        self._note("near", self.sets.find_new(frozenset(words)), row)
+    def look_up(self, row: int, keys: dict[str, Any]) -> None:
+        """Note which rows are the like of a row of the other split that has these keys."""
+        for kind, key in keys.items():
+            near = self.sets.find_new(key) if kind == "near" else [key]
+            found = [place for each in near if each is not None for place in self.places[kind].pop(each, ())]
+            if found:
+                self.met[kind] += len(found)
+                self.pairs.setdefault(kind, (min(found), row))
 
     def count(self, other: Inputs) -> Shared:
         """Return the counts. other: all of the other split."""
@@ -135,34 +154,25 @@ class _Finder:
         if grouped:
             first = self.inputs.groups[grouped[0]]
             self.pairs["grouped"] = (grouped[0], list(other.groups).index(first))
-        near = None if self.sets.gave_up else self.met["near"]
-        named = known and any(self.inputs.groups)
         examples = {kind: (self.inputs.ids[row], other.ids[like]) for kind, (row, like) in self.pairs.items()}
         return Shared(
-            self.split, self.other, len(self.inputs.texts), self.met["same"], self.met["masked"],
-            near, len(grouped) if named else None, examples,
-        )  # fmt: skip
-
-    def _note(self, kind: str, keys: Iterable[Any], row: int) -> None:
-        found = [place for key in keys for place in self.places[kind].pop(key, ())]
-        if found:
-            self.met[kind] += len(found)
-            self.pairs.setdefault(kind, (min(found), row))
-
-
-def _list_places(keys: Iterable[Any]) -> dict[Any, list[int]]:
-    """Return the rows of each key."""
-    places: dict[Any, list[int]] = {}
-    for row, key in enumerate(keys):
-        places.setdefault(key, []).append(row)
-    return places
+            self.split,
+            self.other,
+            rows=len(self.inputs.texts),
+            same=self.met["same"],
+            masked=self.met["masked"],
+            body=self.met["body"],
+            near=None if self.sets.gave_up else self.met["near"],
+            grouped=len(grouped) if known and any(self.inputs.groups) else None,
+            examples=examples,
+        )
 
 
 class _WordSets:
     """Distinct sets of words, found by others that are near them; each is found once."""
 
-    def __init__(self, rows: Sequence[list[str]]) -> None:
-        self.new = set(map(frozenset, rows))
+    def __init__(self, sets: Iterable[frozenset[str]]) -> None:
+        self.new = set(sets)
         counts = Counter(word for words in self.new for word in words)
         rarest_first = sorted(counts, key=lambda word: (counts[word], word))
         self.rank = {word: rank for rank, word in enumerate(rarest_first)}

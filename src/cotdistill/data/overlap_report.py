@@ -17,18 +17,19 @@ from cotdistill.common.errors import UserError
 from cotdistill.common.files import read_sealed, seal, write_json
 from cotdistill.common.fingerprint import fingerprint
 from cotdistill.data.overlap import MOST_LOOKED_AT, Inputs, Overlap, Shared, measure_overlap
+from cotdistill.data.prepared import OVERLAP
 
 if TYPE_CHECKING:
     from datasets import DatasetDict
 
-OVERLAP = "overlap.json"
 TOLD = 0.05
 """share of a split's rows from which near duplicates are worth a warning; word for word, one row is"""
 IN_WORDS = {
     "same": "word for word",
-    "masked": "but for numbers, case and punctuation",
-    "near": "nearly (4/5 of the words in common)",
-    "grouped": "by its group",
+    "masked": "but for numbers",
+    "body": "but for the last sentence",
+    "near": "nearly",
+    "grouped": "by group",
 }
 """how an input stands in another split, by the kinds of `cotdistill.data.overlap`"""
 
@@ -68,13 +69,13 @@ def read_overlap(folder: Path, checksum: str) -> Overlap | None:
 
 def describe_overlap(overlap: Overlap) -> list[str]:
     """Return a line a split: its rows, and how many of them stand in the splits that are used before it."""
-    return [
-        "; ".join([
-            f"{split}: {rows} inputs, {overlap.repeated[split]} of them repeat another",
-            *(f"in {each.other} stand {_list_counts(each)}" for each in overlap.shared if each.split == split),
-        ])
-        for split, rows in overlap.rows.items()
-    ]  # fmt: skip
+    lines = []
+    for split, rows in overlap.rows.items():
+        repeated = overlap.repeated[split]
+        parts = [f"{split}: {rows} inputs, {f'{repeated} repeat another' if repeated else 'all different'}"]
+        parts += [f"in {each.other}: {list_counts(each)}" for each in overlap.shared if each.split == split]
+        lines.append("; ".join(parts))
+    return lines
 
 
 def list_overlap_warnings(dataset: str, overlap: Overlap) -> list[str]:
@@ -90,8 +91,8 @@ def _list_warnings(where: str, overlap: Overlap) -> Iterator[str]:
             continue
         if each.near is None:
             yield (
-                f"{where}: near duplicates in {each.other} were not counted: more than {MOST_LOOKED_AT} pairs "
-                "of inputs have their rarest words in common, as where all are of one long template"
+                f"{where}: near duplicates in {each.other} were not counted: more than {MOST_LOOKED_AT:,} "
+                "pairs of inputs have rare words in common, as where all are of one long template"
             )
         kind = "same" if each.same else "masked" if each.masked else "near"
         count = getattr(each, kind) or 0
@@ -100,14 +101,15 @@ def _list_warnings(where: str, overlap: Overlap) -> Iterator[str]:
         one, other = each.examples[kind]
         why = "by which checkpoints are chosen" if each.other == "valid" else "which students learn from"
         yield (
-            f"{where}: {_list_counts(each)}, of {each.rows} inputs, stand in {each.other}, {why}, such as "
-            f"{one:.60} as {other:.60}"
+            f"{where}: of {each.rows} inputs stand in {each.other}, {why}: {list_counts(each)} (such as row "
+            f"'{one:.60}' as '{other:.60}')"
         )
 
 
-def _list_counts(shared: Shared) -> str:
+def list_counts(shared: Shared) -> str:
+    """Return the counts of inputs that stand in another split, 'none' where all are 0."""
     counts = {kind: getattr(shared, kind) for kind in IN_WORDS}
-    return ", ".join(f"{count} {IN_WORDS[kind]}" for kind, count in counts.items() if count is not None)
+    return ", ".join(f"{count} {IN_WORDS[kind]}" for kind, count in counts.items() if count) or "none"
 
 
 def _describe_origin(checksum: str) -> dict[str, str]:
