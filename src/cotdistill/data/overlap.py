@@ -64,6 +64,11 @@ class Shared:
     examples: dict[str, tuple[str, str]] = field(default_factory=dict)
     """by kind, the ids of a row of `split` and of its like in `other`: the first that was found"""
 
+    @property
+    def counts(self) -> dict[str, int | None]:
+        """The counts, by kind."""
+        return {kind: getattr(self, kind) for kind in KINDS}
+
 
 @dataclass(frozen=True)
 class Overlap:

@@ -6,7 +6,7 @@ same one: it is measured once and copied.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 from cotdistill.common.errors import UserError
 from cotdistill.common.files import read_sealed, seal, write_json
 from cotdistill.common.fingerprint import fingerprint
-from cotdistill.data.overlap import MOST_LOOKED_AT, Inputs, Overlap, Shared, measure_overlap
+from cotdistill.data.overlap import MOST_LOOKED_AT, Inputs, Overlap, measure_overlap
 from cotdistill.data.prepared import OVERLAP
 
 if TYPE_CHECKING:
@@ -42,6 +42,11 @@ def find_overlap(folder: Path, splits: DatasetDict, checksum: str) -> Overlap:
     for other in sorted(folder.parent.glob(f"*/{OVERLAP}")):
         if found := read_overlap(other.parent, checksum):
             return found
+    return measure_splits(splits)
+
+
+def measure_splits(splits: DatasetDict) -> Overlap:
+    """Return what the splits of a dataset share."""
     columns = {str(split): rows.select_columns(["id", "input", "group"])[:] for split, rows in splits.items()}
     return measure_overlap(
         {split: Inputs(own["id"], own["input"], own["group"]) for split, own in columns.items()}
@@ -73,7 +78,8 @@ def describe_overlap(overlap: Overlap) -> list[str]:
     for split, rows in overlap.rows.items():
         repeated = overlap.repeated[split]
         parts = [f"{split}: {rows} inputs, {f'{repeated} repeat another' if repeated else 'all different'}"]
-        parts += [f"in {each.other}: {list_counts(each)}" for each in overlap.shared if each.split == split]
+        shared = [each for each in overlap.shared if each.split == split]
+        parts += [f"in {each.other}: {format_counts(each.counts)}" for each in shared]
         lines.append("; ".join(parts))
     return lines
 
@@ -95,21 +101,19 @@ def _list_warnings(where: str, overlap: Overlap) -> Iterator[str]:
                 "pairs of inputs have rare words in common, as where all are of one long template"
             )
         kind = "same" if each.same else "masked" if each.masked else "near"
-        count = getattr(each, kind) or 0
-        if kind == "near" and count < TOLD * each.rows:
+        if (each.counts[kind] or 0) < (TOLD * each.rows if kind == "near" else 1):
             continue
         one, other = each.examples[kind]
         why = "by which checkpoints are chosen" if each.other == "valid" else "which students learn from"
         yield (
-            f"{where}: of {each.rows} inputs stand in {each.other}, {why}: {list_counts(each)} (such as row "
-            f"'{one:.60}' as '{other:.60}')"
+            f"{where}: {each.rows} inputs, of which in {each.other}, {why}: {format_counts(each.counts)} "
+            f"(such as row '{one:.60}' as '{other:.60}')"
         )
 
 
-def list_counts(shared: Shared) -> str:
-    """Return the counts of inputs that stand in another split, 'none' where all are 0."""
-    counts = {kind: getattr(shared, kind) for kind in IN_WORDS}
-    return ", ".join(f"{count} {IN_WORDS[kind]}" for kind, count in counts.items() if count) or "none"
+def format_counts(counts: Mapping[str, int | None]) -> str:
+    """Return the counts of inputs that stand in another split, by kind, as words; 'none' where all are 0."""
+    return ", ".join(f"{counts[kind]} {words}" for kind, words in IN_WORDS.items() if counts[kind]) or "none"
 
 
 def _describe_origin(checksum: str) -> dict[str, str]:

@@ -26,7 +26,7 @@ from cotdistill.common.errors import UserError
 from cotdistill.common.files import read_jsonl, read_sealed, seal, write_json, write_jsonl
 from cotdistill.config.validation import format_first_fault, validate
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """raise it when a document's fields change; folders of before are then refused, and their runs made again"""
 
 Line = TypeVar("Line")

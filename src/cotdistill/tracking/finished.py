@@ -34,7 +34,7 @@ from cotdistill.tables.columns import CELL, HISTORY_COLUMNS, MEASURE_COLUMNS, RE
 from cotdistill.tables.store import Tables, to_frame
 
 # part of every digest: raise it when what is written of a run changes, and stores are brought up to date
-LAYOUT = 4
+LAYOUT = 5
 
 # Metric names have their group before the last slash: MLflow's charts make a section of each group.
 # Where a column of the table of results goes; the history keeps its own names (loss/..., valid/..., mi/...)
@@ -125,7 +125,7 @@ class FinishedRun:
         tags = build_tags(self.row, self.role)
         for column, names in {
             "git_commit": ("git_commit", "mlflow.source.git.commit"),
-            "data_checksum": ("data_checksum",),
+            **{column: (column,) for column in ("data_checksum", "ids_train", "ids_valid", "ids_test")},
         }.items():
             if not pd.isna(self.row[column]):
                 tags |= dict.fromkeys(names, self.row[column])
