@@ -53,8 +53,24 @@ def test_mcnemar_is_a_binomial_test(pairs: list[tuple[bool, bool]]) -> None:
     ours, theirs = [a for a, _ in pairs], [b for _, b in pairs]
     wins, losses = sum(a and not b for a, b in pairs), sum(b and not a for a, b in pairs)
     expected = stats.binomtest(wins, wins + losses).pvalue if wins + losses else 1
-    assert mcnemar_p(ours, theirs) == pytest.approx(expected)
-    assert mcnemar_p(ours, ours) == 1
+    alone = range(len(pairs))
+    assert mcnemar_p(ours, theirs, alone) == pytest.approx(expected)
+    assert mcnemar_p(ours, ours, alone) == 1
+
+
+@given(st.lists(st.tuples(st.booleans(), st.booleans(), st.integers(0, 5)), min_size=1, max_size=30))
+@settings(max_examples=50, deadline=None)
+def test_mcnemar_of_groups_is_the_share_of_sign_patterns(examples: list[tuple[bool, bool, int]]) -> None:
+    ours, theirs, groups = zip(*examples, strict=True)
+    sums = [sum(a - b for a, b, own in examples if own == group) for group in range(6)]
+    assert mcnemar_p(ours, theirs, groups) == pytest.approx(flipped(sums))
+
+
+def test_mcnemar_does_not_take_copies_of_an_example_for_more_evidence() -> None:
+    ours, theirs = np.repeat([True] * 8, 4), np.repeat([False] * 8, 4)
+    once = mcnemar_p(ours[::4], theirs[::4], range(8))
+    assert mcnemar_p(ours, theirs, np.repeat(range(8), 4)) == once == 2 / 2**8
+    assert mcnemar_p(ours, theirs, range(32)) < once / 1e6
 
 
 @given(st.lists(st.floats(0.0001, 1), min_size=1, max_size=6))

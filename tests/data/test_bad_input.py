@@ -165,7 +165,8 @@ def test_custom_folder(made_root: Path, lines: Callable[[Path, list[Any]], None]
     row = {"input": "q", "label": "a", "rationale": "r", "id": "mine", "options": ["a", "b"]}
     lines(folder / "valid.jsonl", [row])
     splits = load("custom", path=folder)
-    assert (len(splits["train"]), splits["valid"].to_list()) == (24, [row | {"teacher_label": ""}])
+    rest = {"teacher_label": "", "group": ""}
+    assert (len(splits["train"]), splits["valid"].to_list()) == (24, [row | rest])
     (folder / "valid.jsonl").unlink()
     lines(folder / "train.jsonl", [row])
     _refused("custom", made_root, "cannot cut a validation split from 1 training rows", path=folder)

@@ -75,7 +75,8 @@ def write_run(run: Run, steps: int = 100) -> None:
         finished_at="2026-01-02T03:05:05+00:00",
     ).write(files.environment)
     split = TeacherScore(accuracy=0.75, correct=150, n=N_TEST, unparsed=1)
-    score = {"test_n": N_TEST, "mean_confidence": 0.8}
+    groups = N_TEST // 2 if run.dataset.name == "svamp" else N_TEST
+    score = {"test_n": N_TEST, "test_groups": groups, "mean_confidence": 0.8}
     Metrics(
         run=run.id,
         hash=run.hash,
@@ -130,6 +131,8 @@ def _predictions(run: Run, correct: int) -> list[Answer]:
             "prediction": "a" if number in right else "b", "correct": number in right,
             "confidence": confidence, "options": [], "option_probabilities": [],
         }  # fmt: skip
+        if run.dataset.name == "svamp":
+            line["group"] = f"story {number // 2}"
         if run.dataset.name == "cqa":
             line["options"] = ["a", "b", "c"]
             best, rest = confidence, (1 - confidence) / 2

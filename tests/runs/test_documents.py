@@ -32,7 +32,10 @@ from cotdistill.runs.documents import (
 
 REMEDY = "remove the folder to train again"
 
-score = {"step": 12, "test_accuracy": 0.7, "test_correct": 7, "test_n": 10, "mean_confidence": 0.625}
+score = {
+    "step": 12, "test_accuracy": 0.7, "test_correct": 7, "test_n": 10, "test_groups": 9,
+    "mean_confidence": 0.625,
+}  # fmt: skip
 DOCUMENTS: dict[str, Document] = {
     "config": RunConfig(run="demo/a", hash="ab12", engine="packed", config={"seed": 1, "rate": 1e-05}),
     "environment": Environment(

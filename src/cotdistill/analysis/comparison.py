@@ -22,9 +22,10 @@ def compare(results: pd.DataFrame, evidence: pd.DataFrame, baseline: str) -> pd.
     makes of it and of the examples. baseline: name of the method that the others are compared with, seed by
     seed, within their block.
 
-    Columns: CELL, then adapter, pretrained, objective; `baseline`; `n_seeds` finished and
+    Columns: CELL, then adapter, split, pretrained, objective; `baseline`; `n_seeds` finished and
     `n_missing` runs; `mean`, `sd`, `low`, `high` of the test accuracy of the checkpoint chosen on
-    validation (95 % t interval over seeds, NaN where there is none to show) and `n_test`;
+    validation (95 % t interval over seeds, NaN where there is none to show), `n_test` examples and their
+    `n_groups`;
     `mean_published`, of the last step on test; `difference`, `difference_low`, `difference_high` from the
     baseline over `n_pairs` common seeds, with the corrected `p` and the `decision`; `teacher_accuracy` on
     test; `reported`, `reported_source`, `reported_verified` where a reported number is of the same
@@ -41,7 +42,7 @@ def compare(results: pd.DataFrame, evidence: pd.DataFrame, baseline: str) -> pd.
         for _, cell in block.groupby("method", sort=False):
             rows.append(_compare_cell(cell, baseline, found.get(tuple(cell[CELL].iloc[0]))))
     frame = pd.DataFrame(rows)
-    return frame.astype({"n_test": "Int64", "reported_verified": "boolean"})
+    return frame.astype({"n_test": "Int64", "n_groups": "Int64", "reported_verified": "boolean"})
 
 
 def select_by_seed(cell: pd.DataFrame, column: str = "accuracy") -> dict[int, float]:
@@ -61,6 +62,7 @@ def _compare_cell(cell: pd.DataFrame, baseline: str, found: Evidence | None) -> 
     return {
         **{key: first[key] for key in CELL},
         "adapter": first["adapter"],
+        "split": first["split"],
         "pretrained": _to_text(first["pretrained"]),
         "objective": first["objective"],
         "baseline": baseline,
@@ -71,6 +73,7 @@ def _compare_cell(cell: pd.DataFrame, baseline: str, found: Evidence | None) -> 
         "low": strict.low,
         "high": strict.high,
         "n_test": done["n_test"].iloc[0] if len(done) else pd.NA,
+        "n_groups": done["n_groups"].iloc[0] if len(done) else pd.NA,
         "mean_published": published.mean,
         "difference": found.difference if found else math.nan,
         "difference_low": found.low if found else math.nan,
@@ -86,7 +89,12 @@ def _compare_cell(cell: pd.DataFrame, baseline: str, found: Evidence | None) -> 
 
 
 def _find_reported(run: Any) -> Reported | None:
-    """Return the number that a paper reports of this cell; independent runs have a table of their own."""
+    """Return the number that a paper reports of this cell; independent runs have a table of their own.
+
+    None where the dataset was cut anew: papers report of its published test split.
+    """
+    if run["split"] != "published":
+        return None
     settings = json.loads(run["method_settings"])
     where = (_to_text(run["pretrained"]), run["adapter"], settings, run["labels"], run["fraction"])
     return next((r for r in read_reported() if not r.independent and r.fits(*where)), None)

@@ -67,7 +67,7 @@ class Evidence:
     p_permutation_least: float
     """the least value that `p_permutation` can take with so many seeds"""
     p_mcnemar: list[float]
-    """by seed"""
+    """by seed, with groups as units"""
     detectable_low: float
     """true difference found with 80% power at 0.05 / n_comparisons, the strictest step of Holm's: a range"""
     detectable_high: float
@@ -216,9 +216,10 @@ def _decide(contrast: _Contrast, p_holm: float, n_comparisons: int, relevant: fl
         n_comparisons=n_comparisons if components else 0,
         p_permutation=paired.permutation_p(pairs.differences.sum(axis=1), rng) if some else math.nan,
         p_permutation_least=paired.least_permutation_p(n) if some else math.nan,
-        p_mcnemar=[paired.mcnemar_p(*sides) for sides in zip(pairs.proposed, pairs.baseline, strict=True)]
-        if some
-        else [],
+        p_mcnemar=[
+            paired.mcnemar_p(*sides, pairs.groups)
+            for sides in (zip(pairs.proposed, pairs.baseline, strict=True) if some else [])
+        ],
         detectable_low=detectable[0],
         detectable_high=detectable[1],
         relevant=relevant,

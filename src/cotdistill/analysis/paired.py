@@ -35,20 +35,28 @@ def least_permutation_p(n_seeds: int) -> float:
     return max(2.0 ** (1 - n_seeds), 2 / (EXACT + 1))
 
 
-def mcnemar_p(proposed: ArrayLike, baseline: ArrayLike) -> float:
-    """Return the two-sided p of McNemar's exact test (1947): does each win half of what differs?
+def mcnemar_p(proposed: ArrayLike, baseline: ArrayLike, groups: ArrayLike) -> float:
+    """Return the two-sided p of McNemar's exact test (1947), with groups of examples as its units.
 
-    proposed, baseline: correct or not, by example, of one seed. It asks about these two trained models, not
-    about the methods.
+    proposed, baseline: correct or not, by example, of one seed. groups: a name for each example. Without a
+    difference of the two models the sign of what a group's examples add up to is arbitrary, as that of an
+    example is in McNemar's test: where each is a group of its own, the two are the same. All sign patterns
+    are counted (Fisher's randomisation test, 1935), in time groups x examples that differ. It asks about
+    these two trained models, not about the methods.
     """
-    from statsmodels.stats.contingency_tables import mcnemar
-
-    ours, theirs = np.asarray(proposed, dtype=bool), np.asarray(baseline, dtype=bool)
-    table = [
-        [int((ours & theirs).sum()), int((ours & ~theirs).sum())],
-        [int((~ours & theirs).sum()), int((~ours & ~theirs).sum())],
-    ]
-    return float(mcnemar(table, exact=True).pvalue)
+    ours, theirs = np.asarray(proposed, dtype=np.int64), np.asarray(baseline, dtype=np.int64)
+    _, places = np.unique(np.asarray(groups).astype(str), return_inverse=True)
+    sums = np.bincount(places, weights=ours - theirs).astype(np.int64)
+    # chances of each total, from the least, -sum |sums|, in steps of 1
+    chances = np.ones(1)
+    for size in np.abs(sums[sums != 0]):
+        wider = np.zeros(len(chances) + 2 * size)
+        wider[: len(chances)] += chances / 2
+        wider[2 * size :] += chances / 2
+        chances = wider
+    most = len(chances) // 2
+    totals = np.abs(np.arange(-most, most + 1))
+    return float(min(1.0, chances[totals >= abs(int(sums.sum()))].sum()))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -13,6 +13,7 @@ from cotdistill.analysis.intervals import LEAST_SEEDS, is_cut
 from cotdistill.analysis.overall import Overall, read_overall
 from cotdistill.analysis.power import MOST_SEEDS
 from cotdistill.analysis.words import (
+    describe_test,
     format_count,
     format_interval,
     format_p,
@@ -191,7 +192,9 @@ def _list_places(rows: list[Evidence], varying: list[str]) -> str:
 
 def _write_paragraph(where: str, full: list[Evidence], others: list[Evidence]) -> str:
     """Return a paragraph on one block: the methods in question in full, the others in a clause each."""
-    sizes = dict.fromkeys(_describe_test(row) for row in [*full, *others] if row.n_test is not None)
+    sizes = dict.fromkeys(
+        describe_test(row.n_examples, row.n_groups) for row in [*full, *others] if row.n_test is not None
+    )
     size = f" ({join_names(list(sizes), 'or')})" if sizes else ""
     parts = [_write_sentences(row) for row in full]
     clauses = [
@@ -202,11 +205,6 @@ def _write_paragraph(where: str, full: list[Evidence], others: list[Evidence]) -
     if clauses:
         parts.append(f"For orientation, against {others[0].baseline}: {join_names(clauses)}.")
     return f"{where}{size}: " + " ".join(parts or ["nothing to compare."])
-
-
-def _describe_test(row: Evidence) -> str:
-    count = format_count(row.n_examples, "test example")
-    return count if row.n_groups in (None, row.n_test) else f"{count} in {row.n_groups} groups"
 
 
 def _shorten_decision(row: Evidence) -> str:

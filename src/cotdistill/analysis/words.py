@@ -44,6 +44,12 @@ def format_count(n: int, noun: str) -> str:
     return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
 
 
+def describe_test(n: int, groups: int | None) -> str:
+    """Return a number of test examples, with that of their groups where some share one."""
+    count = format_count(n, "test example")
+    return count if groups is None or groups == n else f"{count} in {format_count(groups, 'group')}"
+
+
 def join_names(names: list[str], word: str = "and") -> str:
     """Return names as a list in a sentence, `word` before the last."""
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} {word} {names[-1]}"

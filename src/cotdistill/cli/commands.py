@@ -102,8 +102,9 @@ def evaluate(options: Options) -> None:
 
         metrics = run_evaluation(run)
     strict, published = metrics.strict, metrics.published
+    groups = f" in {strict.test_groups} groups" if strict.test_groups < strict.test_n else ""
     print(f"{run.id}: strict {strict.test_accuracy:.4f} (step {strict.step}), "
-          f"published {published.test_accuracy:.4f} (step {published.step}), n={strict.test_n}")
+          f"published {published.test_accuracy:.4f} (step {published.step}), n={strict.test_n}{groups}")
 
 
 def judge(options: Options) -> None:

@@ -173,6 +173,8 @@ class DatasetEntry(Strict):
     """folder of the data, for `custom` or to override data_root; relative to the work folder"""
     answer: Literal["text", "equation"] | None = None
     """`custom` only: compare answers as text (default) or as the values of equations"""
+    split: Literal["published", "group-disjoint"] = "published"
+    """published: as the data come; group-disjoint: cut anew, with no group of examples in two splits"""
     training: TrainingOverrides = TrainingOverrides()
     """training settings for this dataset alone"""
 

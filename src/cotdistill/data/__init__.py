@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 from cotdistill.common.errors import UserError
 from cotdistill.data.adapter import Adapter
 from cotdistill.data.adapters import ADAPTERS
-from cotdistill.data.groups import Split, cut_disjoint
+from cotdistill.data.groups import cut_disjoint
 from cotdistill.data.release import resolve_root
-from cotdistill.data.rows import COLUMNS
+from cotdistill.data.rows import COLUMNS, SPLITS
 from cotdistill.data.splits import Accuracy, choose_subset, compute_checksum, cut_valid, measure_teacher
 from cotdistill.data.survival import strip_row
 
@@ -26,8 +26,6 @@ __all__ = [
     "measure_teacher",
 ]  # fmt: skip
 
-SPLITS = ("train", "valid", "test")
-
 
 def adapter(name: str) -> Adapter:
     """Return the adapter of that name. Raises UserError that suggests the nearest name."""
@@ -36,15 +34,15 @@ def adapter(name: str) -> Adapter:
 
 
 def load(
-    name: str, root: Path | str | None = None, *, path: Path | str | None = None, split: Split = "published"
+    name: str, root: Path | str | None = None, *, path: Path | str | None = None, disjoint: bool = False
 ) -> DatasetDict:
     """Return the splits train, valid and test of the adapter `name`, in memory.
 
     `root` is the data root, see `resolve_root`. `path` takes precedence over it: the folder of the files for
     `custom`, another data root for the others. Where the data has no validation split, one is cut from train
-    as published, see `cut_valid`. split: 'group-disjoint' cuts all rows anew, see `cut_disjoint`. Without end
-    tokens at the end of what is to be written, see `strip_row`.
-    Raises UserError naming file and line of a fault.
+    as published, see `cut_valid`. disjoint: cut all rows anew, no group in two splits, see `cut_disjoint`.
+    Without end tokens at the end of what is to be written, see `strip_row`. Raises UserError naming file and
+    line of a fault.
     """
     from datasets import Dataset, DatasetDict, Features, Value
 
@@ -55,15 +53,15 @@ def load(
         train, valid = cut_valid(len(rows))
         splits |= {"train": [rows[index] for index in train], "valid": [rows[index] for index in valid]}
     extra = source.extra_train(folder)
-    if split == "group-disjoint":
+    if disjoint:
         splits = cut_disjoint(splits, extra, name)
     else:
         splits["train"] = splits["train"] + extra
 
     for part, rows in splits.items():
-        splits[part] = [
-            {"group": "", **strip_row(row, f"dataset '{name}', {part} row '{row['id']}'")} for row in rows
-        ]
+        places = [f"dataset '{name}', {part} row '{row['id']}'" for row in rows]
+        whole = (strip_row(row, place) for row, place in zip(rows, places, strict=True))
+        splits[part] = [{**row, "group": row.get("group", "")} for row in whole]
     text = Value("string")
     features = Features({column: [text] if column == "options" else text for column in COLUMNS})
     return DatasetDict({part: Dataset.from_list(splits[part], features=features) for part in SPLITS})

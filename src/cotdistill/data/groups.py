@@ -9,14 +9,10 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterable
-from typing import Literal
 
 from cotdistill.common.errors import UserError
 from cotdistill.common.seeds import derive
-from cotdistill.data.rows import Row
-
-Split = Literal["published", "group-disjoint"]
-SPLITS = ("train", "valid", "test")
+from cotdistill.data.rows import SPLITS, Row
 
 LONGEST = 64
 """characters of a name; what is longer is stood for by its digest, so that predictions stay small"""
@@ -70,7 +66,7 @@ def cut_disjoint(splits: dict[str, list[Row]], extra: list[Row], dataset: str) -
         came, gave = (", ".join(str(len(some[each])) for each in SPLITS) for some in (splits, made))
         raise UserError(
             f"dataset '{dataset}': split 'group-disjoint': {len(counts)} groups of up to "
-            f"{max(counts.values())} rows do not fill train, valid and test of {came} rows (they give {gave}); "
+            f"{max(counts.values())} rows do not fill train, valid and test of {came} rows (but {gave}); "
             "expected smaller groups, or 'split: published'"
         )
     held_out = {unit for unit, split in place.items() if split != "train"}

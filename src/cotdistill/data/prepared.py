@@ -27,6 +27,8 @@ from cotdistill.common.files import (
     write_json,
     write_text,
 )
+from cotdistill.data.groups import count_groups
+from cotdistill.data.rows import SPLITS
 from cotdistill.data.survival import check_input, check_labels, check_special, list_special
 from cotdistill.data.tasks import SHARED_LITERALS
 from cotdistill.data.tokenizers import load_tokenizer, tokenise
@@ -46,7 +48,6 @@ WARNINGS = "warnings.txt"
 """a line for each warning; they depend on run settings too, so they are apart from the manifest"""
 CHECKED = 100
 """training inputs on which a tokenizer is checked"""
-SPLITS = ("train", "valid", "test")
 TOKENISED = ("input", "label", "teacher_label", "rationale")
 CHUNK = 2_000
 """rows tokenised and written at once: bounds memory on e-SNLI's half a million rows"""
@@ -80,6 +81,7 @@ def write_prepared(
         manifest = {
             **about,
             "sizes": {split: len(splits[split]) for split in SPLITS},
+            "groups": {split: count_groups(splits[split]["group"]) for split in SPLITS},
             "vocabulary": len(tokenizer),
             "tokens": tokens,
             "files": hash_tree(part),

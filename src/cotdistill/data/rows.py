@@ -33,6 +33,7 @@ MOST_OPTIONS = 256
 and topics have at most some 200"""
 
 COLUMNS = tuple(Row.__annotations__)
+SPLITS = ("train", "valid", "test")
 
 
 def is_blank(text: str) -> bool:

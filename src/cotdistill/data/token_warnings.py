@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from cotdistill.common.errors import UserError, list_some
-from cotdistill.data.prepared import SPLITS, TOKENISED, Prepared
+from cotdistill.data.prepared import TOKENISED, Prepared
+from cotdistill.data.rows import SPLITS
 from cotdistill.data.survival import list_special
 from cotdistill.data.tasks import FIELDS, Task, limit_answer
 from cotdistill.data.tokenizers import decode_texts, tokenise

@@ -41,6 +41,6 @@ def measure_answers(
 
 def _count(answers: Sequence[Answer]) -> dict[str, Any]:
     result = score(answers)
-    return {f"test_{key}": result[key] for key in ("accuracy", "correct", "n")} | {
+    return {f"test_{key}": result[key] for key in ("accuracy", "correct", "n", "groups")} | {
         "mean_confidence": result["mean_confidence"]
     }

@@ -77,12 +77,14 @@ class Generator:
             model, split, journal,
             lambda rows: self._generate_batch(writer, options, task, split, rows, longest),
         )
-        ids, inputs, golds, readable = self._read_references(split)
+        ids, inputs, golds, readable, groups = self._read_references(split)
         answers = []
         for row, (text, confidence, scores) in enumerate(found):
             prediction = self.method.read_label(text)
             correct = is_right(self.answer_kind, prediction, readable[row])
-            answer = Answer(ids[row], inputs[row], golds[row], prediction, correct, confidence)
+            answer = Answer(
+                ids[row], inputs[row], golds[row], prediction, correct, confidence, group=groups[row]
+            )
             answers.append(options.add_to(answer, row, scores) if options else answer)
         return answers
 
@@ -110,11 +112,13 @@ class Generator:
         return texts
 
     @cache  # noqa: B019 a generator lives as long as its run
-    def _read_references(self, split: str) -> tuple[list[str], list[str], list[str], list[str]]:
+    def _read_references(self, split: str) -> tuple[list[str], ...]:
+        """Return ids, inputs, gold labels, these as the tokenizer decodes them, and groups."""
         table = self.prepared.table(split)
-        ids, inputs, golds = (table.column(name).to_pylist() for name in ("id", "input", "label"))
+        names = ("id", "input", "label", "group")
+        ids, inputs, golds, groups = (table.column(name).to_pylist() for name in names)
         label_ids = table.column("label_ids").to_pylist()
-        return ids, inputs, golds, [self._decode(row) for row in label_ids]
+        return ids, inputs, golds, [self._decode(row) for row in label_ids], groups
 
     @cache  # noqa: B019
     def _make_collator(self, split: str) -> Collator:

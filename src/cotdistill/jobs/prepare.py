@@ -29,7 +29,8 @@ def prepare(experiment: Experiment, dataset: DatasetEntry, student: StudentEntry
     warnings are written anew either way: they depend on settings of the runs that the data do not depend on.
     Raises UserError on bad data, a bad student, or a tokenizer that does not fit a method's texts.
     """
-    splits = data.load(dataset.adapter, experiment.data_root, path=dataset.path)
+    disjoint = dataset.split == "group-disjoint"
+    splits = data.load(dataset.adapter, experiment.data_root, path=dataset.path, disjoint=disjoint)
     answer = dataset.answer or data.adapter(dataset.adapter).answer
     runs = _find_runs(experiment, dataset, student)
     used = {run.method.name: methods.build(run.method.method, run.method.settings) for run in runs}
@@ -55,6 +56,7 @@ def prepare(experiment: Experiment, dataset: DatasetEntry, student: StudentEntry
         "student_name": student.name,
         "student": source,
         "answer": answer,
+        "split": dataset.split,
         "checksum": checksum,
         "split_ids": digest_ids(splits),
         "teacher": measure_teacher(splits, answer),

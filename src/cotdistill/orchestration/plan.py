@@ -38,10 +38,20 @@ def describe(experiment: Experiment) -> str:
     wall = estimate_minutes(experiment, seconds)
     on = f"; {wall:.0f} minutes or so on the {count_cores()} cores here" if wall is not None else ""
     lines = [f"{_format_totals(list(cells.values()), seconds)}{on}", *_list_lost(experiment)]
+    lines += _list_cuts(experiment)
     lines += list_warnings(experiment, lambda run: estimate(run, seconds))
     if said := describe_uncompared(experiment):
         lines.append(f"warning: {said}")
     return "\n".join([plain_table(rows), "", *lines])
+
+
+def _list_cuts(experiment: Experiment) -> list[str]:
+    """Return a line on each dataset that is cut anew."""
+    return [
+        f"{entry.name}: {entry.split} split of {entry.adapter}"
+        for entry in experiment.datasets
+        if entry.split != "published"
+    ]
 
 
 def _list_lost(experiment: Experiment) -> list[str]:

@@ -12,7 +12,7 @@ import pandas as pd
 from cotdistill.analysis.intervals import CUT, CUT_MEANS, LEAST_SEEDS, explain_absence, is_cut
 from cotdistill.analysis.reported import Reported, read_protocol, read_reported, read_sources
 from cotdistill.analysis.shared_data import list_data_notes
-from cotdistill.analysis.words import format_count, format_percent
+from cotdistill.analysis.words import describe_test, format_count, format_percent
 from cotdistill.common.errors import list_some
 from cotdistill.common.text_tables import markdown_table, plain_table
 from cotdistill.report.measures import GROUPS, NOT_MEASURED, NOT_MEASURED_MEANS, tabulate_group
@@ -128,14 +128,17 @@ def _find_varying(comparison: pd.DataFrame) -> list[str]:
 
 
 def _describe_part(part: pd.DataFrame, varying: list[str]) -> str:
-    facts = []
+    first = part.iloc[0]
+    facts = [] if first["split"] == "published" else [f"{first['split']} split of {first['adapter']}"]
     if "labels" not in varying:
         facts.append(f"{part['labels'].iloc[0]} labels")
     if "fraction" not in varying:
         facts.append(f"{100 * part['fraction'].iloc[0]:g}% of the training data")
     tests = part["n_test"].dropna().unique()
     if len(tests):
-        facts.append(f"{int(tests[0])} test examples, one is {100 / int(tests[0]):.2g} points")
+        groups = part["n_groups"].dropna().unique()
+        count = describe_test(int(tests[0]), int(groups[0]) if len(groups) else None)
+        facts.append(f"{count}, one example is {100 / int(tests[0]):.2g} points")
     teacher = part["teacher_accuracy"].dropna()
     if len(teacher):
         facts.append(f"the teacher has {format_percent(teacher.iloc[0])}% on test")
@@ -152,6 +155,7 @@ def list_notes(comparison: pd.DataFrame, results: pd.DataFrame) -> list[str]:
         f"difference: percentage points from {baseline}, paired by seed and test example, over the seeds "
         "that both have; with a 95% bootstrap interval over seeds and test examples (with one pair, over "
         "test examples alone).",
+        *_describe_groups(comparison),
         f"*: differs from {baseline}: the bootstrap's p, corrected by Holm over the comparisons of the "
         "method, is below 0.05. Bold: the highest mean accuracy of its block, significant or not.",
         "last step: test accuracy at the last step of training, close to the published protocol.",
@@ -165,6 +169,20 @@ def list_notes(comparison: pd.DataFrame, results: pd.DataFrame) -> list[str]:
         used = dict.fromkeys(r.source for r in _select_reported(comparison))
         notes += [f"[{source}] {read_sources()[source]}." for source in used]
     return notes + list_data_notes(results) + _name_missing(results) + _name_mixed(results)
+
+
+def has_groups(comparison: pd.DataFrame) -> bool:
+    """Return whether some test examples share a text, so that there are fewer groups than examples."""
+    return bool((comparison["n_groups"] < comparison["n_test"]).any())
+
+
+def _describe_groups(comparison: pd.DataFrame) -> list[str]:
+    if not has_groups(comparison):
+        return []
+    return [
+        "groups: test examples that share a text, such as a premise or a story, are not independent; the "
+        "bootstrap resamples each group as one."
+    ]
 
 
 def has_cut_interval(comparison: pd.DataFrame) -> bool:
@@ -202,7 +220,9 @@ def _name_mixed(results: pd.DataFrame) -> list[str]:
 
 
 def _select_reported(comparison: pd.DataFrame) -> list[Reported]:
-    return [r for r in read_reported() if r.dataset in set(comparison["adapter"])]
+    # papers report of published splits
+    adapters = set(comparison.loc[comparison["split"] == "published", "adapter"])
+    return [r for r in read_reported() if r.dataset in adapters]
 
 
 def tabulate_reported(comparison: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
@@ -255,7 +275,8 @@ def render_plain(comparison: pd.DataFrame) -> str:
         lines += [f"{section.dataset}, {section.student} ({section.facts})"]
         lines += [plain_table([section.header, *section.rows], indent="  "), ""]
     lines.append("accuracy: mean ± standard deviation over n seeds, 95% interval: Student's t over seeds")
-    lines.append("difference: 95% bootstrap interval over seeds and test examples; *: p < 0.05 after Holm")
+    over = "seeds and groups of test examples" if has_groups(comparison) else "seeds and test examples"
+    lines.append(f"difference: 95% bootstrap interval over {over}; *: p < 0.05 after Holm")
     lines += [CUT_MEANS] if has_cut_interval(comparison) else []
     missing = int(comparison["n_missing"].sum())
     total = missing + int(comparison["n_seeds"].sum())

@@ -56,7 +56,7 @@ def compute_origin(run: Run, engine: str) -> str:
 
 def digest_preparation_settings(dataset: DatasetEntry, student: StudentEntry) -> str:
     """Return the digest of the settings that the prepared data of a pair depend on."""
-    keep = {"adapter", "path", "answer", "pretrained", "revision", "scratch"}
+    keep = {"adapter", "path", "answer", "split", "pretrained", "revision", "scratch"}
     return digest([entry.model_dump(include=keep) for entry in (dataset, student)])
 
 

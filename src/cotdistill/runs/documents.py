@@ -119,6 +119,8 @@ class Score(Record):
     test_accuracy: float = Field(ge=0, le=1)
     test_correct: int = Field(ge=0)
     test_n: int = Field(ge=0)
+    test_groups: int = Field(ge=0)
+    """groups of these examples that share a text; an example of its own is one"""
     mean_confidence: float | None = Field(ge=0, le=1)
 
 
@@ -174,6 +176,8 @@ class Answer:
     """generated; None where none was asked for, or the method writes none alone"""
     teacher_rationale: StrictStr | None = None
     """the teacher's, where `rationale` is not None; empty where the teacher's output could not be read"""
+    group: StrictStr = ""
+    """the name that examples which share a text have in common; empty for an example of its own"""
 
 
 class HistoryLine(BaseModel):

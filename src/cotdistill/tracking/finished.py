@@ -42,6 +42,7 @@ FINAL = {
     "accuracy": "test/accuracy",
     "correct": "test/correct",
     "n_test": "test/n",
+    "n_groups": "test/groups",
     "mean_confidence": "test/mean_confidence",
     "step": "selected/step",
     "valid_accuracy": "selected/valid_accuracy",
@@ -211,7 +212,7 @@ def build_tags(row: Mapping[str, Any], role: str) -> dict[str, str]:
 
     row: of the table of results, of a finished run or of one that is missing.
     """
-    tags = {axis: str(row[axis]) for axis in CELL}
+    tags = {axis: str(row[axis]) for axis in CELL} | {"split": row["split"]}
     return tags | {"role": role, "objective": row["objective"], "mlflow.source.name": "cotdistill"}
 
 
@@ -253,12 +254,16 @@ def build_inputs(item: FinishedRun) -> list[DatasetInput]:
     row = item.row
     if pd.isna(row["data_checksum"]):
         return []
-    source = json.dumps({"uri": str(item.run.prepared.absolute()), "adapter": row["adapter"]})
+    source = json.dumps({
+        "uri": str(item.run.prepared.absolute()), "adapter": row["adapter"], "split": row["split"],
+    })  # fmt: skip
     inputs = []
     for split, context in CONTEXTS.items():
         name = f"{row['dataset']}-{split}"
         dataset = Dataset(name, row["data_checksum"][:DIGEST_LENGTH], "local", source)
         tags = {"mlflow.data.context": context}
+        if split == "test":
+            tags |= {"examples": str(row["n_test"]), "groups": str(row["n_groups"])}
         if split == "train":
             tags |= {"fraction": f"{row['fraction']:g}", "labels": row["labels"]}
         inputs.append(DatasetInput(dataset, [InputTag(key, value) for key, value in tags.items()]))

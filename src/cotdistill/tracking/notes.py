@@ -8,6 +8,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cotdistill.analysis.words import describe_test
 from cotdistill.common.errors import UserError
 from cotdistill.common.text_tables import markdown_table
 from cotdistill.tables.measures import find_range
@@ -37,7 +38,8 @@ def select_main_measures(item: FinishedRun) -> dict[str, float]:
 def describe_run(item: FinishedRun, parent_link: str) -> str:
     """Return the description of one run, in Markdown. `parent_link`: the address of its cell in the UI."""
     row, final = item.row, select_final(item)
-    shown = {"test accuracy": f"{row['accuracy']:.4f} ({row['correct']:.0f} of {row['n_test']:.0f})"}
+    of = describe_test(int(row["n_test"]), int(row["n_groups"]))
+    shown = {"test accuracy": f"{row['accuracy']:.4f} ({row['correct']:.0f} of {of})"}
     shown |= {
         text: f"{final[name]:.4f}"
         for text, name in (

@@ -11,7 +11,7 @@ from cotdistill.analysis.comparison import select_by_seed
 from cotdistill.analysis.intervals import Interval, subtract_by_seed
 from cotdistill.analysis.tables import AnalysedTables
 from cotdistill.config.models import Experiment
-from cotdistill.report.figures._captions import describe_seeds
+from cotdistill.report.figures._captions import describe_groups, describe_seeds
 from cotdistill.report.figures._parts import (
     draw_headline,
     draw_seeds,
@@ -75,6 +75,7 @@ def caption(tables: AnalysedTables, experiment: Experiment) -> str:
         f"({describe_seeds(counts)} in common with the baseline), and the bar is the 95% bootstrap interval "
         "over seeds and test examples; one seed, and differences that are all equal, have no bar. Each bar "
         "is for its own comparison: the verdict and the table correct for making several (Holm)."
+        f"{describe_groups(results)}"
     )
 
 
