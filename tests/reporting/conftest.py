@@ -67,6 +67,7 @@ def write_run(run: Run, steps: int = 100) -> None:
         engine="packed",
         git_commit="0123abc",
         data_checksum=f"sum-of-{run.dataset.name}",
+        split_ids={split: f"ids-of-{run.dataset.name}-{split}" for split in ("train", "valid", "test")},
         student={},
         wall_s=60.0,
         peak_memory_mb=512.0,

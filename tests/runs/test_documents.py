@@ -40,7 +40,8 @@ DOCUMENTS: dict[str, Document] = {
     "config": RunConfig(run="demo/a", hash="ab12", engine="packed", config={"seed": 1, "rate": 1e-05}),
     "environment": Environment(
         run="demo/a", hash="ab12", versions={"torch": "2.13.0"}, hardware={"cores": 2, "gpu": None},
-        device="cpu", engine="packed", git_commit=None, data_checksum="cd34", student={}, wall_s=1.5,
+        device="cpu", engine="packed", git_commit=None, data_checksum="cd34",
+        split_ids={"test": "ef56"}, student={}, wall_s=1.5,
         peak_memory_mb=300.25, started_at="2026-01-01T00:00:00", finished_at="2026-01-01T00:01:00",
     ),
     "training": Training(

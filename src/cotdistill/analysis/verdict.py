@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -55,11 +56,13 @@ class Verdict:
 
 
 def reach_verdict(
-    evidence: pd.DataFrame, overall: pd.DataFrame, experiment_name: str, baseline: str
+    evidence: pd.DataFrame, overall: pd.DataFrame, experiment_name: str, baseline: str,
+    about_data: Sequence[str] = (),
 ) -> Verdict:
     """Return the verdict on the tables that `compute_evidence` and `compute_overall` return.
 
     The headline speaks of the proposed methods; where there are none, of every method but the baseline.
+    about_data: what limits it that the tables of statistics do not tell, see `shared_data`.
     """
     rows = read_evidence(evidence)
     proposed = any(row.proposed for row in rows)
@@ -78,7 +81,7 @@ def reach_verdict(
         experiment_name,
         _write_headline(asked, varying, baseline),
         paragraphs,
-        _list_limits(rows, asked, bool(together)),
+        [*about_data, *_list_limits(rows, asked, bool(together))],
         RULE,
     )
 

@@ -52,7 +52,8 @@ def fetch(options: Options) -> None:
 
 def prepare(options: Options) -> None:
     """Parse and tokenise one (dataset, student) pair into Arrow, shared by all its runs."""
-    from cotdistill.data.prepared import read_warnings
+    from cotdistill.data.overlap_report import describe_overlap, read_overlap
+    from cotdistill.data.prepared import Prepared, read_warnings
     from cotdistill.jobs.prepare import prepare as run
     from cotdistill.runs.grid import find_prepared_folder
 
@@ -67,6 +68,10 @@ def prepare(options: Options) -> None:
     folder = find_prepared_folder(experiment, options.dataset, options.student)
     anew = run(experiment, datasets[options.dataset], students[options.student], folder)
     print(f"prepared {folder}" if anew else f"{folder}: already prepared, nothing to do")
+    manifest = Prepared(folder).manifest
+    if overlap := read_overlap(folder, manifest["checksum"]):
+        print("\n".join(describe_overlap(overlap)))
+    print("ids: " + ", ".join(f"{split} {digest}" for split, digest in manifest["split_ids"].items()))
     for line in read_warnings(folder):
         print(f"warning: {line}")
 

@@ -2,7 +2,8 @@
 
 A prepared folder holds `train.arrow`, `valid.arrow`, `test.arrow` (the public columns, and token ids of
 input, label, teacher_label, rationale and options without special tokens), `tokenizer/`, `manifest.json` and
-`key.txt`, the digest of what preparing depended on. `warnings.txt` is for a person; no run depends on it.
+`key.txt`, the digest of what preparing depended on. `warnings.txt` and `overlap.json` (see
+`cotdistill.data.overlap_report`) are for a person; no run depends on them.
 
 Token ids have no prefix and no end token, so one folder serves every method: inputs and targets are put
 together at training time. Preparing checks that this gives the same ids as tokenising the joined text.
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
     MakeTokenizer = Callable[[list[str], Path], PreTrainedTokenizerBase]
 
 KEY = "key.txt"
+OVERLAP = "overlap.json"
+"""what the splits share, see `cotdistill.data.overlap_report`"""
 WARNINGS = "warnings.txt"
 """a line for each warning; they depend on run settings too, so they are apart from the manifest"""
 CHECKED = 100
@@ -94,7 +97,7 @@ def is_current(folder: Path, key: str) -> bool:
         if (folder / KEY).read_text(encoding="utf-8") != key:
             return False
         manifest = Prepared(folder).manifest
-        own = ("manifest.json", KEY, WARNINGS)
+        own = ("manifest.json", KEY, OVERLAP, WARNINGS)
         files = {name: sha for name, sha in hash_tree(folder).items() if name not in own}
         return bool(files == manifest["files"])
     except (UserError, OSError, UnicodeDecodeError, KeyError):

@@ -10,6 +10,7 @@ from random import Random
 from typing import TYPE_CHECKING, TypedDict
 
 from cotdistill.common.errors import UserError
+from cotdistill.common.files import digest
 from cotdistill.common.seeds import derive
 from cotdistill.data.answers import is_right
 from cotdistill.data.rows import COLUMNS
@@ -80,6 +81,14 @@ def measure_teacher(dataset: DatasetDict, answer: str) -> dict[str, Accuracy]:
             unparsed=unparsed,
         )
     return result
+
+
+def digest_ids(dataset: DatasetDict) -> dict[str, str]:
+    """Return the digest (16 hex digits) of each split's ids in their order.
+
+    Two machines that read a split alike have the same one, whatever code cut the texts.
+    """
+    return {str(split): digest(list(rows["id"])) for split, rows in dataset.items()}
 
 
 def compute_checksum(dataset: DatasetDict) -> str:

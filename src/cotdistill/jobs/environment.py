@@ -45,7 +45,8 @@ def describe(
     }
     return Environment(
         run=run.id, hash=run.hash, versions=versions, hardware=hardware, device=device, engine=engine,
-        git_commit=find_git_commit(), data_checksum=manifest["checksum"], student=manifest["student"],
+        git_commit=find_git_commit(), data_checksum=manifest["checksum"],
+        split_ids=manifest["split_ids"], student=manifest["student"],
         wall_s=round(seconds, 3), peak_memory_mb=round(measure_peak_memory(device), 1),
         started_at=started_at or now, finished_at=now,
     )  # fmt: skip

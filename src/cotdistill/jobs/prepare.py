@@ -11,8 +11,9 @@ from cotdistill.common.errors import UserError
 from cotdistill.common.files import digest, remove_leftovers, write_text
 from cotdistill.config.models import DatasetEntry, Experiment, StudentEntry
 from cotdistill.data.checks import Demands, check_splits
+from cotdistill.data.overlap_report import find_overlap, list_overlap_warnings, write_overlap
 from cotdistill.data.prepared import CHECKED, WARNINGS, Prepared, check_joins, is_current, write_prepared
-from cotdistill.data.splits import compute_checksum, measure_teacher
+from cotdistill.data.splits import compute_checksum, digest_ids, measure_teacher
 from cotdistill.data.tasks import SHARED_LITERALS
 from cotdistill.data.token_warnings import Aim, Limits, list_length_warnings, list_text_warnings
 from cotdistill.data.tokenizers import load_tokenizer
@@ -36,6 +37,8 @@ def prepare(experiment: Experiment, dataset: DatasetEntry, student: StudentEntry
     found = check_splits(dataset.name, splits, _find_demands(runs, used, dataset, answer))
     found += data.find_unread(dataset.adapter, experiment.data_root, path=dataset.path)
     checksum, source = compute_checksum(splits), students.describe_source(student)
+    overlap = find_overlap(folder, splits, checksum)
+    found += list_overlap_warnings(dataset.name, overlap)
     settings = digest_preparation_settings(dataset, student)
     key = digest([settings, compute_preparation_code(dataset, student), checksum, source])
     built = [methods.build(entry.method, entry.settings) for entry in experiment.methods]
@@ -44,6 +47,7 @@ def prepare(experiment: Experiment, dataset: DatasetEntry, student: StudentEntry
         remove_leftovers(folder.parent, folder.name)
         # a method that was added to the grid since may have texts of its own
         check_joins(splits["train"][:CHECKED]["input"], load_tokenizer(folder / "tokenizer"), own)
+        write_overlap(folder, overlap, checksum)
         _write_warnings(dataset, student, folder, runs, used, found)
         return False
     about = {
@@ -54,9 +58,11 @@ def prepare(experiment: Experiment, dataset: DatasetEntry, student: StudentEntry
         "answer": answer,
         "split": dataset.split,
         "checksum": checksum,
+        "split_ids": digest_ids(splits),
         "teacher": measure_teacher(splits, answer),
     }
     write_prepared(folder, key, about, splits, partial(students.make_tokenizer, student), own)
+    write_overlap(folder, overlap, checksum)
     _write_warnings(dataset, student, folder, runs, used, found)
     return True
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from cotdistill.analysis import verdict
+from cotdistill.analysis.shared_data import list_data_limits
 from cotdistill.analysis.tables import AnalysedTables
 from cotdistill.common.files import write_text
 from cotdistill.config.models import Experiment
@@ -22,7 +23,9 @@ def write_comparison(experiment: Experiment) -> list[Path]:
     """
     tables = AnalysedTables(experiment)
     results, comparison, name = tables.results, tables.comparison, experiment.experiment
-    found = verdict.reach_verdict(tables.evidence, tables.overall, name, experiment.baseline)
+    found = verdict.reach_verdict(
+        tables.evidence, tables.overall, name, experiment.baseline, list_data_limits(results)
+    )
     texts = {
         "verdict.md": verdict.to_markdown(found),
         "verdict.txt": verdict.to_text(found),

@@ -11,6 +11,7 @@ import pandas as pd
 
 from cotdistill.analysis.intervals import CUT, CUT_MEANS, LEAST_SEEDS, explain_absence, is_cut
 from cotdistill.analysis.reported import Reported, read_protocol, read_reported, read_sources
+from cotdistill.analysis.shared_data import list_data_notes
 from cotdistill.analysis.words import describe_test, format_count, format_percent
 from cotdistill.common.errors import list_some
 from cotdistill.common.text_tables import markdown_table, plain_table
@@ -178,7 +179,7 @@ def list_notes(comparison: pd.DataFrame, results: pd.DataFrame) -> list[str]:
             notes.append("reported numbers have not been checked against their sources yet.")
         used = dict.fromkeys(r.source for r in _select_reported(comparison))
         notes += [f"[{source}] {read_sources()[source]}." for source in used]
-    return notes + _name_missing(results) + _name_mixed(results)
+    return notes + list_data_notes(results) + _name_missing(results) + _name_mixed(results)
 
 
 def has_groups(comparison: pd.DataFrame) -> bool:

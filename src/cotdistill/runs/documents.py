@@ -88,6 +88,8 @@ class Environment(Document):
     """the student's engine: `packed` or `reference`"""
     git_commit: str | None
     data_checksum: str
+    split_ids: dict[str, str]
+    """digest of each split's ids in their order: the same where two machines read the splits alike"""
     student: dict[str, Any]
     """where the initial weights are from: the hub's commit, and the digests of the files"""
     wall_s: float

@@ -12,6 +12,7 @@ from typing import Any
 from cotdistill.common.errors import UserError, list_some
 from cotdistill.common.files import check_hash, digest, read_sealed, write_text
 from cotdistill.config.models import Experiment
+from cotdistill.data.overlap_report import read_overlap
 from cotdistill.evaluation import judge
 from cotdistill.evaluation.variety import is_collapsed
 from cotdistill.methods import is_proposed
@@ -28,6 +29,7 @@ from cotdistill.tables.columns import (
     EXAMPLE_COLUMNS,
     HISTORY_COLUMNS,
     MEASURE_COLUMNS,
+    OVERLAP,
     RESULT_COLUMNS,
     SAMPLE_COLUMNS,
 )
@@ -183,6 +185,7 @@ def build_result_row(run: Run, found: Results | None) -> dict[str, Any]:
     }
     if found:
         row |= {"status": "done", **_get_scores(found.metrics), **_get_provenance(found.environment)}
+        row |= _get_overlap(run, found.environment.data_checksum)
         row["content"] = found.content
     return row
 
@@ -211,7 +214,18 @@ def _get_scores(metrics: Metrics) -> dict[str, Any]:
 
 def _get_provenance(environment: Environment) -> dict[str, Any]:
     names = ("wall_s", "peak_memory_mb", "git_commit", "data_checksum", "device", "started_at", "finished_at")
-    return {name: getattr(environment, name) for name in names}
+    ids = {f"ids_{split}": ids for split, ids in environment.split_ids.items()}
+    return {name: getattr(environment, name) for name in names} | ids
+
+
+def _get_overlap(run: Run, checksum: str) -> dict[str, int | None]:
+    """Return what test shares with the other splits; empty where the prepared data are gone, or others."""
+    found = read_overlap(run.prepared, checksum)
+    return {
+        OVERLAP[kind, shared.other]: count
+        for shared in (found.shared if found else ()) if shared.split == "test"
+        for kind, count in shared.counts.items()
+    }  # fmt: skip
 
 
 def build_history_rows(run: Run) -> list[dict[str, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from cotdistill.data.overlap import KINDS
 from cotdistill.runs.grid import AXES
 
 CELL = [axis for axis in AXES if axis != "seed"]
@@ -12,6 +13,11 @@ BLOCK = [axis for axis in CELL if axis != "method"]
 """a block: cells that are compared with one another, as only their method differs"""
 SETTING = [axis for axis in BLOCK if axis != "dataset"]
 """a setting: blocks that are summed up over datasets, as only their dataset differs"""
+
+OVERLAP = {
+    (kind, other): f"test_{kind}_in_{other}" for other in ("train", "valid") for kind in KINDS
+}
+"""the columns of how many test inputs stand in another split, whole, see `cotdistill.data.overlap`"""
 
 # column -> pandas type, in the order of the table; the types hold even when every run is missing
 RESULT_COLUMNS = {
@@ -51,6 +57,8 @@ RESULT_COLUMNS = {
     "peak_memory_mb": "float64",
     "git_commit": "str",
     "data_checksum": "str",
+    **{f"ids_{split}": "str" for split in ("train", "valid", "test")},
+    **dict.fromkeys(OVERLAP.values(), "Int64"),
     "device": "str",
     "started_at": "str",
     "finished_at": "str",

@@ -126,7 +126,7 @@ class FinishedRun:
         tags = build_tags(self.row, self.role)
         for column, names in {
             "git_commit": ("git_commit", "mlflow.source.git.commit"),
-            "data_checksum": ("data_checksum",),
+            **{column: (column,) for column in ("data_checksum", "ids_train", "ids_valid", "ids_test")},
         }.items():
             if not pd.isna(self.row[column]):
                 tags |= dict.fromkeys(names, self.row[column])

@@ -1,0 +1,90 @@
+"""What test shares with train and valid goes from the prepared pairs into the tables, the verdict and the notes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from cotdistill.analysis.shared_data import list_data_limits, list_data_notes
+from cotdistill.data.overlap import KINDS, Overlap, Shared
+from cotdistill.data.overlap_report import OVERLAP, write_overlap
+from cotdistill.report.comparison import write_comparison
+from cotdistill.runs.grid import expand
+from cotdistill.tables.collect import collect
+from cotdistill.tables.store import Tables
+
+
+def make_overlap(test: dict[str, int | None], valid: dict[str, int | None]) -> Overlap:
+    sizes = {"train": 720, "valid": 80, "test": 200}
+    zero: dict[str, Any] = {"same": 0, "masked": 0, "body": 0, "near": 0, "grouped": None}
+    shared = tuple(
+        Shared(split, other, rows=sizes[split], **{**zero, **counts})
+        for split, other, counts in (("valid", "train", {}), ("test", "train", test), ("test", "valid", valid))
+    )
+    return Overlap(sizes, dict.fromkeys(sizes, 0), dict.fromkeys(sizes, 0), shared)
+
+
+@pytest.fixture
+def svamp_prepared(made: Callable[..., Any]) -> Any:
+    """The made-up experiment, with what SVAMP's published splits share beside its prepared pair."""
+    finished = made()
+    overlap = make_overlap({"body": 113, "near": 153, "grouped": 168}, {"body": 19, "near": 9, "grouped": 4})
+    for run in expand(finished):
+        run.prepared.mkdir(parents=True, exist_ok=True)
+        if run.dataset.name == "svamp":
+            write_overlap(run.prepared, overlap, "sum-of-svamp")
+        else:  # of other data than the runs saw
+            write_overlap(run.prepared, overlap, "another")
+    return finished
+
+
+def test_counts_stand_in_the_table_where_the_data_are_the_runs_own(svamp_prepared: Any) -> None:
+    collect(svamp_prepared)
+    results = Tables(svamp_prepared).results
+    svamp, cqa = (results[results["dataset"] == name] for name in ("svamp", "cqa"))
+    assert set(svamp["test_near_in_train"]) == {153} and set(svamp["test_grouped_in_valid"]) == {4}
+    assert set(svamp["ids_test"]) == {"ids-of-svamp-test"}
+    columns = [f"test_{kind}_in_{other}" for kind in KINDS for other in ("train", "valid")]
+    assert cqa[columns].isna().all(axis=None) and set(cqa["ids_train"]) == {"ids-of-cqa-train"}
+
+
+def test_verdict_and_pages_say_what_accuracy_says_little_about(svamp_prepared: Any) -> None:
+    collect(svamp_prepared)
+    write_comparison(svamp_prepared)
+    tables = svamp_prepared.folder / "tables"
+    verdict = " ".join((tables / "verdict.md").read_text().split())
+    assert (
+        "- svamp: 200 test inputs, of which in train: 113 but for the last sentence, 153 nearly, 168 by group; "
+        "accuracy says little about inputs unlike those of training."
+    ) in verdict
+    assert "svamp: 200 test inputs, of which in valid: 19 but for the last sentence" in verdict
+    assert "cqa: 200 test inputs" not in verdict
+    for name in ("comparison.md", "comparison.html", "comparison.tex"):
+        text = (tables / name).read_text()
+        assert "113 but for the last sentence" in text and "ids-of-svamp-test" in text, name
+
+
+def test_without_the_file_nothing_is_claimed(svamp_prepared: Any) -> None:
+    for path in svamp_prepared.folder.glob(f"prepared/*/*/{OVERLAP}"):
+        path.unlink()
+    collect(svamp_prepared)
+    results = Tables(svamp_prepared).results
+    assert results["test_same_in_train"].isna().all() and list_data_limits(results) == []
+    assert [note.split(":")[0] for note in list_data_notes(results)] == ["splits of cqa", "splits of svamp"]
+
+
+@pytest.mark.parametrize(("counts", "said"), [
+    ({}, None), ({"near": 9}, None), ({"grouped": 9}, None),
+    ({"same": 1, "masked": 1, "near": 1}, "accuracy is in part on inputs much like those of training"),
+    ({"near": 10}, "accuracy is in part on inputs much like those of training"),
+    ({"near": None, "grouped": 100}, "accuracy says little about inputs unlike those of training"),
+])  # fmt: skip
+def test_what_is_told(counts: dict[str, int | None], said: str | None) -> None:
+    row: dict[str, Any] = {"dataset": "mine", "status": "done", "n_test": 200}
+    for shared in make_overlap(counts, {}).shared[1:]:
+        row |= {f"test_{kind}_in_{shared.other}": count for kind, count in shared.counts.items()}
+    lines = list_data_limits(pd.DataFrame([row]).astype({key: "Int64" for key in row if "_in_" in key}))
+    assert [line.split("; ")[-1] for line in lines] == ([f"{said}."] if said else [])
