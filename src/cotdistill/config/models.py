@@ -153,7 +153,7 @@ class Evaluation(Strict):
     bins: int = Field(10, ge=1, le=bounds.BINS)
     """bins of the calibration errors and of reliability diagrams"""
     option_score: OptionScore = "sum"
-    """of an option: log-likelihood of its tokens (a probability), or its mean per token (blind to length)"""
+    """what options' calibration is of: log-likelihood (a probability; few tokens gain) or its mean a token"""
     mutual_information: int = Field(256, ge=0, le=bounds.MEASURED)
     """most validation examples to estimate the tasks' mutual information on; 0: never, on test neither"""
     judge: Judge | None = None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import importlib.metadata
-import os
 import platform
 import resource
 import subprocess
@@ -12,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from cotdistill.jobs.hardware import describe_hardware
 from cotdistill.runs.documents import Environment
 from cotdistill.runs.grid import Run
 
@@ -26,8 +26,6 @@ def describe(
     device: 'cpu' or 'cuda'; manifest: of the prepared data; seconds: of training; started_at: ISO date and
     time, None for now.
     """
-    import torch
-
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     versions = {"python": platform.python_version()}
     for name in PACKAGES:
@@ -35,16 +33,9 @@ def describe(
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             versions[name] = "not installed"
-    hardware = {
-        "machine": platform.machine(),
-        "cpu": _find_cpu(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "processes": run.training.gpus,
-        "gpu": torch.cuda.get_device_name() if device == "cuda" else None,
-    }
     return Environment(
-        run=run.id, hash=run.hash, versions=versions, hardware=hardware, device=device, engine=engine,
+        run=run.id, hash=run.hash, versions=versions, device=device,
+        hardware=describe_hardware(device, run.training.gpus), engine=engine,
         git_commit=find_git_commit(), data_checksum=manifest["checksum"], student=manifest["student"],
         wall_s=round(seconds, 3), peak_memory_mb=round(measure_peak_memory(device), 1),
         started_at=started_at or now, finished_at=now,
@@ -71,11 +62,3 @@ def measure_peak_memory(device: str) -> float:
         return torch.cuda.max_memory_allocated() / 2**20
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
-
-
-def _find_cpu() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")

@@ -84,6 +84,7 @@ class Environment(Document):
 
     versions: dict[str, str]
     hardware: dict[str, Any]
+    """the machine that ended training, and its `kernels` (older folders have none), see `jobs.hardware`"""
     device: str
     engine: str
     """the student's engine: `packed` or `reference`"""

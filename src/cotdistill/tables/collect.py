@@ -207,7 +207,20 @@ def _get_scores(metrics: Metrics) -> dict[str, Any]:
 
 def _get_provenance(environment: Environment) -> dict[str, Any]:
     names = ("wall_s", "peak_memory_mb", "git_commit", "data_checksum", "device", "started_at", "finished_at")
-    return {name: getattr(environment, name) for name in names}
+    return {name: getattr(environment, name) for name in names} | _name_machine(environment.hardware)
+
+
+def _name_machine(hardware: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the CPU model and the kernels that a run was computed with; None where its folder tells none.
+
+    Of the kernels their instruction set and the digest of all that is recorded of them. A stepping of a CPU
+    is no other model: no kernel is chosen by it.
+    """
+    kernels, about = hardware.get("kernels"), hardware.get("cpu_id")
+    if not isinstance(kernels, Mapping) or not isinstance(about, Mapping):
+        return {"cpu": None, "kernels": None}
+    parts = [str(hardware.get("cpu")), *(f"{key} {about[key]}" for key in about if key != "stepping")]
+    return {"cpu": ", ".join(parts), "kernels": f"{kernels.get('aten')} {digest(dict(kernels))[:8]}"}
 
 
 def build_history_rows(run: Run) -> list[dict[str, Any]]:

@@ -49,6 +49,8 @@ RESULT_COLUMNS = {
     "git_commit": "str",
     "data_checksum": "str",
     "device": "str",
+    "cpu": "str",
+    "kernels": "str",
     "started_at": "str",
     "finished_at": "str",
     "content": "str",
