@@ -11,7 +11,10 @@ from typing import Any
 
 import pytest
 
+from cotdistill.common.files import read_json
 from cotdistill.jobs import hardware
+from cotdistill.jobs.train import train
+from cotdistill.runs import outputs
 
 INTEL = """processor\t: 0
 vendor_id\t: GenuineIntel
@@ -94,3 +97,26 @@ def test_a_cpu_is_told_by_what_linux_says_of_it(
     assert found["cpu_id"] == about and found["instructions"] == instructions
     assert cpu is None or found["cpu"] == cpu
     assert (found["caches"], found["processes"], found["gpu"]) == ([], 2, None)
+
+
+def test_a_run_that_was_begun_on_another_kind_of_machine_says_so(tiny: Any, tmp_path: Path):
+    """As a requeue leaves it: its numbers are those of neither kind of machine alone."""
+    run = tiny.run(tmp_path, "finetune")
+    other = {"cpu": "Xeon", "cpu_id": {"model": "85"}, "kernels": {"aten": "AVX512"}}
+    run.state.mkdir(parents=True)
+    for hardware_of_start in (other, other):
+        outputs.note_start(run, hardware_of_start)
+    assert outputs.read_machines(run) == [other]
+    train(run)
+    found = read_json(run.files.environment)["hardware"]
+    assert found["earlier"] == [other] and found["kernels"] == hardware.describe_kernels("cpu")
+
+
+def test_a_start_noted_by_an_older_version_keeps_its_time(tiny: Any, tmp_path: Path):
+    run = tiny.run(tmp_path, "finetune")
+    run.state.mkdir(parents=True)
+    (run.state / "started.json").write_text('{"started_at": "2026-01-02T03:04:05+00:00"}')
+    assert outputs.read_machines(run) == []
+    outputs.note_start(run, {"cpu": "Xeon"})
+    assert outputs.read_start(run) == "2026-01-02T03:04:05+00:00"
+    assert outputs.read_machines(run) == [{"cpu": "Xeon"}]

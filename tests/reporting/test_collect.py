@@ -49,13 +49,15 @@ def test_the_machine_of_a_run_is_in_its_row_and_not_of_an_older_folder(made: Mad
         {"cpu": "Xeon", "cpu_id": {**about, "stepping": "4"}, "kernels": dict(reversed(kernels.items()))},
         {"cpu": "Xeon", "cpu_id": about, "kernels": {**kernels, "variables": {"MKL_CBWR": "COMPATIBLE"}}},
     ]
+    machines[2]["earlier"] = [machines[0]]
     for run, hardware in zip(runs, machines, strict=False):
         change(run, run.files.environment, "hardware", hardware)
     collect(experiment)
     table = Tables(experiment).results
     assert list(table["cpu"][:3]) == ["Xeon, vendor_id GenuineIntel, cpu family 6, model 85"] * 3
     first, second, third = table["kernels"][:3]
-    assert first == second != third and first.startswith("AVX512 ") and third.startswith("AVX512 ")
+    assert first == second != third and first.startswith("AVX512 ")
+    assert third.endswith(f" after {first}"), "it was begun on another kind of machine"
     assert pd.isna(table["cpu"][3]) and pd.isna(table["kernels"][3])
 
 

@@ -88,6 +88,7 @@ def test_metrics_and_environment(trained: Callable[[str], Run], method: str):
     assert environment["device"] == "cpu" and environment["hardware"]["processes"] == 1
     hardware = environment["hardware"]
     assert hardware["kernels"] == describe_kernels("cpu") and hardware["kernels"]["deterministic"] is True
+    assert "earlier" not in hardware
     assert hardware["kernels"]["aten"] == torch.backends.cpu.get_cpu_capability()
     assert (hardware["threads"], hardware["interop_threads"]) == (1, torch.get_num_interop_threads())
     assert environment["data_checksum"] == read_json(run.prepared / "manifest.json")["checksum"]

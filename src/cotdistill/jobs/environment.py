@@ -8,10 +8,11 @@ import platform
 import resource
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cotdistill.jobs.hardware import describe_hardware
+from cotdistill.jobs.hardware import describe_hardware, is_same_kind
 from cotdistill.runs.documents import Environment
 from cotdistill.runs.grid import Run
 
@@ -19,12 +20,13 @@ PACKAGES = ("cotdistill", "torch", "transformers", "tokenizers", "safetensors", 
 
 
 def describe(
-    run: Run, device: str, engine: str, manifest: dict[str, Any], *, seconds: float, started_at: str | None
-) -> Environment:
+    run: Run, device: str, engine: str, manifest: dict[str, Any], *, seconds: float, started_at: str | None,
+    machines: Sequence[dict[str, Any]],
+) -> Environment:  # fmt: skip
     """Return the environment of a run whose training ends now: this process, its machine and its inputs.
 
     device: 'cpu' or 'cuda'; manifest: of the prepared data; seconds: of training; started_at: ISO date and
-    time, None for now.
+    time, None for now; machines: of the starts of the run, see `jobs.hardware`.
     """
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     versions = {"python": platform.python_version()}
@@ -33,9 +35,11 @@ def describe(
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             versions[name] = "not installed"
+    hardware = describe_hardware(device, run.training.gpus)
+    if earlier := [each for each in machines if not is_same_kind(each, hardware)]:
+        hardware["earlier"] = earlier
     return Environment(
-        run=run.id, hash=run.hash, versions=versions, device=device,
-        hardware=describe_hardware(device, run.training.gpus), engine=engine,
+        run=run.id, hash=run.hash, versions=versions, hardware=hardware, device=device, engine=engine,
         git_commit=find_git_commit(), data_checksum=manifest["checksum"], student=manifest["student"],
         wall_s=round(seconds, 3), peak_memory_mb=round(measure_peak_memory(device), 1),
         started_at=started_at or now, finished_at=now,

@@ -52,6 +52,11 @@ def describe_hardware(device: str, processes: int) -> dict[str, Any]:
     }
 
 
+def is_same_kind(first: dict[str, Any], second: dict[str, Any]) -> bool:
+    """Whether two machines have the same CPU and kernels, so that they round alike."""
+    return all(first.get(key) == second.get(key) for key in ("cpu", "cpu_id", "kernels"))
+
+
 def describe_kernels(device: str) -> dict[str, Any]:
     """Return the choices that this process's libraries compute with; what a build has not is absent.
 

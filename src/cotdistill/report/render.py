@@ -212,7 +212,7 @@ def _name_mixed_machines(done: pd.DataFrame) -> list[str]:
         f"MIXED MACHINES: the runs come from {machines.nunique()} sets of CPU model and kernels, which round "
         f"differently ({'; '.join(named)}; `hardware` in environment.json says more). In "
         f"{int((sets > 1).sum())} of {len(sets)} repetitions, methods that are compared were trained on "
-        "different ones: such pairs share seed and data, but their difference also holds that of the machines."
+        "different ones: such pairs share seed and data, but their difference holds that of the machines too."
     ]
 
 

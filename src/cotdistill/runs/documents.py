@@ -84,7 +84,8 @@ class Environment(Document):
 
     versions: dict[str, str]
     hardware: dict[str, Any]
-    """the machine that ended training, and its `kernels` (older folders have none), see `jobs.hardware`"""
+    """the machine that ended training, its `kernels`, and those of another kind that began it (`earlier`):
+    see `jobs.hardware`; folders of older versions have neither"""
     device: str
     engine: str
     """the student's engine: `packed` or `reference`"""

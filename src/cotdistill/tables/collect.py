@@ -214,13 +214,17 @@ def _name_machine(hardware: Mapping[str, Any]) -> dict[str, Any]:
     """Return the CPU model and the kernels that a run was computed with; None where its folder tells none.
 
     Of the kernels their instruction set and the digest of all that is recorded of them. A stepping of a CPU
-    is no other model: no kernel is chosen by it.
+    is no other model: no kernel is chosen by it. A run that went on on another kind of machine has several.
     """
-    kernels, about = hardware.get("kernels"), hardware.get("cpu_id")
-    if not isinstance(kernels, Mapping) or not isinstance(about, Mapping):
-        return {"cpu": None, "kernels": None}
-    parts = [str(hardware.get("cpu")), *(f"{key} {about[key]}" for key in about if key != "stepping")]
-    return {"cpu": ", ".join(parts), "kernels": f"{kernels.get('aten')} {digest(dict(kernels))[:8]}"}
+    cpus, sets = [], []
+    for each in (hardware, *hardware.get("earlier", [])):
+        about, kernels = each.get("cpu_id"), each.get("kernels")
+        if not isinstance(about, Mapping) or not isinstance(kernels, Mapping):
+            return {"cpu": None, "kernels": None}
+        model = [f"{key} {value}" for key, value in about.items() if key != "stepping"]
+        cpus.append(", ".join([str(each.get("cpu")), *model]))
+        sets.append(f"{kernels.get('aten')} {digest(dict(kernels))[:8]}")
+    return {"cpu": " after ".join(dict.fromkeys(cpus)), "kernels": " after ".join(dict.fromkeys(sets))}
 
 
 def build_history_rows(run: Run) -> list[dict[str, Any]]:
