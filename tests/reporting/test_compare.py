@@ -128,6 +128,22 @@ def test_mixed_data_and_code_are_told(made: Made) -> None:
     assert "MIXED CODE: the runs come from 2 git commits" in text and "MIXED DATA: in cqa" in text
 
 
+def test_both_accuracies_of_option_scoring_are_in_a_table_and_calibration_names_its_score(made: Made) -> None:
+    tables = tables_of(made(datasets=["cqa"], methods=["dss", "mi"]))
+    own = tables.measures[tables.measures["measure"] == "calibration/options/accuracy"]
+    added = [own.assign(measure=name, value=value) for name, value in (
+        ("options/sum/accuracy", 0.5), ("options/mean/accuracy", 0.25), ("options/sum/shortest", 0.875),
+        ("calibration/options_mean/ece_width", 0.0625),
+    )]  # fmt: skip
+    tables.__dict__["measures"] = pd.concat([tables.measures, *added])
+    text = page(tables)
+    both = " ".join(text.split("Options chosen by the sum and by the mean")[1].split())
+    assert "accuracy by sum % | shortest chosen by sum % | accuracy by mean %" in both
+    assert "50.0 ± 0.0 | 87.5 ± 0.0 | 25.0 ± 0.0" in both
+    other = text.split("Calibration of option scoring, by the mean log-likelihood per token")[1]
+    assert "6.2 ± 0.0" in other.split("\n## ")[0]
+
+
 def test_mixed_machines_are_told_and_still_compared(made: Made) -> None:
     experiment = made(datasets=["cqa"], methods=["dss", "mi"])
     tables = tables_of(experiment)
