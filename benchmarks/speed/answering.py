@@ -126,7 +126,7 @@ def _ours(run: Any, engine: str, saved: Path) -> None:
             answers = generator.answer(model, "test", None, options)
         told = {"seconds": ways.synchronised() - start, "answers": [each.prediction for each in answers]}
         if work == SCORE:
-            told["chosen"] = [_best(each.options, each.option_probabilities) for each in answers]
+            told["chosen"] = [_best(each.options, each.option_log_likelihoods) for each in answers]
         children.tell(told)
 
 

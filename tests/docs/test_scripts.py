@@ -55,6 +55,7 @@ def test_wrong_options_get_a_usage_line(script: str) -> None:
         ("benchmarks/simulate_statistics.py", ["0"]),
         ("benchmarks/simulate_statistics.py", ["10", "-3"]),
         ("benchmarks/tracking.py", ["--runs", "few"]),
+        ("benchmarks/machines.py", ["--seeds", "many"]),
         ("benchmarks/speed/__main__.py", ["--part", "all of it"]),
         ("src/cotdistill/cli/warm_process.py", []),
         ("src/cotdistill/orchestration/doctor/node.py", []),

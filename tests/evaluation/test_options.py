@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from cotdistill import methods, students
 from cotdistill.common import stopping
 from cotdistill.common.files import read_json, read_jsonl
 from cotdistill.data.prepared import Prepared
+from cotdistill.evaluation import option_scores
 from cotdistill.inference import options
 from cotdistill.inference.generate import Generator
 from cotdistill.jobs.evaluate import evaluate
@@ -70,8 +70,8 @@ def scored_answers(made: Generator, model: Any, journal: Any = None) -> list[Ans
     return made.answer(model, "test", journal, scorer)
 
 
-def probabilities_of(made: Generator, model: Any, journal: Any = None) -> list[list[float]]:
-    return [answer.option_probabilities for answer in scored_answers(made, model, journal)]
+def sums_of(made: Generator, model: Any, journal: Any = None) -> list[list[float]]:
+    return [answer.option_log_likelihoods for answer in scored_answers(made, model, journal)]
 
 
 def options_of(made: Generator, model: Any) -> list[list[str]]:
@@ -79,7 +79,7 @@ def options_of(made: Generator, model: Any) -> list[list[str]]:
 
 
 def brute_force(model: Any, made: Generator, row: dict[str, Any], prefix: str) -> list[float]:
-    """One unpadded input and one option at a time, softmax by hand."""
+    """The sum over an option's tokens: one unpadded input and one option at a time, log-softmax by hand."""
     scores = []
     ids = torch.tensor([made.tokenizer(prefix + row["input"])["input_ids"]])
     for option in dict.fromkeys(row["options"]):
@@ -87,14 +87,13 @@ def brute_force(model: Any, made: Generator, row: dict[str, Any], prefix: str) -
         logits = model(input_ids=ids, decoder_input_ids=torch.tensor([[0, *target[:-1]]])).logits[0]
         parts = logits.double().log_softmax(-1)
         scores.append(sum(float(parts[place, token]) for place, token in enumerate(target)))
-    total = sum(math.exp(score) for score in scores)
-    return [math.exp(score) / total for score in scores]
+    return scores
 
 
 @torch.no_grad()
 @pytest.mark.parametrize(("method", "prefix"), [("dss", "predict: "), ("finetune", "")])
 @pytest.mark.parametrize("most", [2, 1024])
-def test_probabilities_are_those_of_a_pass_for_each_option(
+def test_log_likelihoods_are_those_of_a_pass_for_each_option(
     of: Any, monkeypatch: Any, method: str, prefix: str, most: int
 ):
     run = of(method)
@@ -104,25 +103,32 @@ def test_probabilities_are_those_of_a_pass_for_each_option(
     for parameter in model.parameters():
         parameter.data += 0.3 * torch.randn_like(parameter)
     made = generator(run)
-    found, texts = probabilities_of(made, model), options_of(made, model)
+    found = scored_answers(made, model)
     rows = made.prepared.table("test").to_pylist()
-    assert {len(row) for row in found} == {0, 2, 4}
-    spread = 0.0
-    for row, distinct, probabilities in zip(rows, texts, found, strict=True):
-        assert distinct == list(dict.fromkeys(row["options"]))
-        assert probabilities == pytest.approx(brute_force(model, made, row, prefix), rel=1e-4, abs=1e-9)
-        spread = max([spread, *probabilities])
+    assert {len(answer.option_log_likelihoods) for answer in found} == {0, 2, 4}
+    spread, lengths = 0.0, set()
+    for row, answer in zip(rows, found, strict=True):
+        assert answer.options == list(dict.fromkeys(row["options"]))
+        sums = brute_force(model, made, row, prefix)
+        assert answer.option_log_likelihoods == pytest.approx(sums, rel=1e-4)
+        tokens = [len(made.tokenizer(option)["input_ids"]) for option in answer.options]
+        assert answer.option_tokens == tokens, "the end token among them"
+        means = [total / n for total, n in zip(sums, tokens, strict=True)]
+        assert option_scores.compute_scores(answer, "mean") == pytest.approx(means, rel=1e-4)
+        spread = max([spread, *option_scores.normalise(sums)])
+        lengths |= set(tokens)
     assert spread > 0.7, "these weights tell options apart"
+    assert len(lengths) > 2, "a score that counts no tokens would be told from the mean"
 
 
 @torch.no_grad()
 def test_bf16_is_near(of: Any):
     run, low = of(), of(precision="bf16")
     model = students.load(run.student, Prepared(run.prepared).manifest, run.repetition).eval()
-    exact, near = (probabilities_of(generator(each), model) for each in (run, low))
+    exact, near = (sums_of(generator(each), model) for each in (run, low))
     assert exact != near
     for first, second in zip(exact, near, strict=True):
-        assert second == pytest.approx(first, abs=0.05)
+        assert second == pytest.approx(first, rel=0.01)
 
 
 def test_encoder_runs_once_over_each_input_and_the_decoder_over_each_beginning(of: Any, monkeypatch: Any):
@@ -141,7 +147,7 @@ def test_encoder_runs_once_over_each_input_and_the_decoder_over_each_beginning(o
     monkeypatch.setattr(Passes, "encode", encode)
     monkeypatch.setattr(Passes, "decode", decode)
     made = generator(run)
-    probabilities_of(made, model)
+    sums_of(made, model)
     assert sizes == [3, 3, 2], "eight examples in threes, for generation and all options"
     beginnings = 0
     for row in made.prepared.table("test").to_pylist():
@@ -153,13 +159,13 @@ def test_encoder_runs_once_over_each_input_and_the_decoder_over_each_beginning(o
 def test_methods_that_write_more_than_the_label_have_no_option_scores(of: Any):
     run = of("single_task")
     model = students.load(run.student, Prepared(run.prepared).manifest, run.repetition).eval()
-    assert not any(probabilities_of(generator(run), model))
+    assert not any(sums_of(generator(run), model))
 
 
 def test_an_open_label_set_has_no_option_scores(tiny: Any, tmp_path: Path):
     run = tiny.run(tmp_path, "dss")
     model = students.load(run.student, Prepared(run.prepared).manifest, run.repetition).eval()
-    assert not any(probabilities_of(generator(run), model))
+    assert not any(sums_of(generator(run), model))
 
 
 def ids_of(rows: list[list[str]]) -> list[list[list[int]]]:
@@ -176,31 +182,29 @@ def test_options_that_are_tokenised_alike_are_one_and_bear_the_gold_text():
     assert options.list_distinct([[]], [[]], ["x"], 1, 4) == [{}]
 
 
-def test_normalised_survives_likelihoods_that_underflow():
-    assert options.normalise([-2000.0, -2000.0 + math.log(3)]) == pytest.approx([0.25, 0.75])
-    assert options.normalise([]) == []
-
-
 def test_a_run_keeps_its_option_scores_and_measures_them(of: Any):
     run = of()
     train(run)
     metrics = evaluate(run)
     lines = read_jsonl(run.folder / "predictions.jsonl")
     made, model = generator(run), students.load_saved(run.folder / "model")
-    assert [line["option_probabilities"] for line in lines] == probabilities_of(made, model)
+    assert [line["option_log_likelihoods"] for line in lines] == sums_of(made, model)
+    for line in lines:
+        assert line["option_probabilities"] == option_scores.normalise(line["option_log_likelihoods"])
     assert [line["options"] for line in lines] == options_of(made, model)
     assert "options" not in metrics.measures["calibration"], "some of these rows have none"
+    assert "options" not in metrics.measures
     last = read_jsonl(run.folder / "answers" / "model_last.jsonl")
     same = read_json(run.folder / "training.json")["files"]
     if same["model/model.safetensors"] != same["model_last/model.safetensors"]:
-        assert all(line["option_probabilities"] == [] for line in last), "published needs accuracy alone"
+        assert all(line["option_log_likelihoods"] == [] for line in last), "published needs accuracy alone"
 
 
 def test_a_stop_in_the_midst_of_option_scoring_loses_no_batch(of: Any, monkeypatch: Any):
     run = of()
     train(run)
     model = students.load_saved(run.folder / "model")
-    whole = probabilities_of(generator(run), model)
+    whole = sums_of(generator(run), model)
     calls: list[int] = []
     work = Generator._generate_batch
 
@@ -215,8 +219,8 @@ def test_a_stop_in_the_midst_of_option_scoring_loses_no_batch(of: Any, monkeypat
     monkeypatch.setattr(Generator, "_generate_batch", counted)
     monkeypatch.setattr(stopping, "check", stop)
     with pytest.raises(stopping.Preempted):
-        probabilities_of(generator(run), model, stored.open_journal(run, "model", "answers"))
+        sums_of(generator(run), model, stored.open_journal(run, "model", "answers"))
     assert len(calls) == 2
     monkeypatch.setattr(stopping, "check", lambda: None)
-    again = probabilities_of(generator(run), model, stored.open_journal(run, "model", "answers"))
+    again = sums_of(generator(run), model, stored.open_journal(run, "model", "answers"))
     assert len(calls) == 3 and again == whole, "to the last bit"

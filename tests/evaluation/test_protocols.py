@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -218,6 +219,7 @@ def test_another_number_of_bins_measures_anew_and_answers_nothing_anew(demo: Any
     assert other.hash == run.hash
     second = evaluate(other).measures["calibration"]["options"]
     assert second["bins"] == 3 and second["brier"] == first["calibration"]["options"]["brier"]
+    assert read_jsonl(other.folder / "predictions.jsonl") == read_jsonl(run.folder / "predictions.jsonl")
     judged = demo(rationales=False, judge={"url": "http://localhost", "model": "m"})
     assert judged.hash == run.hash
 
@@ -231,6 +233,29 @@ def test_groups_of_the_data_reach_answers_and_counts(demo: Any):
     count = len(set(groups))
     assert 1 < count < metrics.strict.test_n and "" not in groups
     assert metrics.strict.test_groups == metrics.published.test_groups == count
+
+
+def test_the_other_option_score_measures_anew_and_answers_nothing_anew(demo: Any, monkeypatch: Any):
+    run = demo(rationales=False)
+    train(run)
+    first = evaluate(run).measures
+    lines = read_jsonl(run.folder / "predictions.jsonl")
+    monkeypatch.setattr(Generator, "_answer_in_batches", None)
+    other = demo(rationales=False, option_score="mean")
+    assert other.hash == run.hash and stored.are_complete(other)
+    second = evaluate(other).measures
+    assert set(first["calibration"]) == {"sequence", "options"}
+    assert set(second["calibration"]) == {"sequence", "options_mean"}
+    assert first["options"] == second["options"], "both accuracies are measured whatever is calibrated"
+    for measures, name, kind in ((first, "options", "sum"), (second, "options_mean", "mean")):
+        assert measures["calibration"][name]["accuracy"] == measures["options"][kind]["accuracy"]
+    for line, before in zip(read_jsonl(run.folder / "predictions.jsonl"), lines, strict=True):
+        parts = zip(line["option_log_likelihoods"], line["option_tokens"], strict=True)
+        weights = [math.exp(total / tokens) for total, tokens in parts]
+        wanted = [weight / sum(weights) for weight in weights]
+        assert line["option_probabilities"] == pytest.approx(wanted, rel=1e-9)
+        assert {**line, "option_probabilities": 0} == {**before, "option_probabilities": 0}
+    assert evaluate(run).measures == first
 
 
 def test_answers_that_are_gone_have_no_key(tiny: Any, tmp_path: Path):

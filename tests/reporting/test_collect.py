@@ -39,6 +39,28 @@ def test_a_row_per_run_with_the_numbers_of_its_folder(made: Made) -> None:
     assert not list(paths.results.parent.glob(".*")), "temporary files are left"
 
 
+def test_the_machine_of_a_run_is_in_its_row_and_not_of_an_older_folder(made: Made, change: Change) -> None:
+    experiment = made(methods=["dss"], datasets=["cqa"], seeds=[0, 1, 2, 3])
+    runs = expand(experiment)
+    about = {"vendor_id": "GenuineIntel", "cpu family": "6", "model": "85", "stepping": "7"}
+    kernels = {"aten": "AVX512", "blas": "mkl", "variables": {}}
+    machines = [
+        {"cpu": "Xeon", "cpu_id": about, "kernels": kernels},
+        {"cpu": "Xeon", "cpu_id": {**about, "stepping": "4"}, "kernels": dict(reversed(kernels.items()))},
+        {"cpu": "Xeon", "cpu_id": about, "kernels": {**kernels, "variables": {"MKL_CBWR": "COMPATIBLE"}}},
+    ]
+    machines[2]["earlier"] = [machines[0]]
+    for run, hardware in zip(runs, machines, strict=False):
+        change(run, run.files.environment, "hardware", hardware)
+    collect(experiment)
+    table = Tables(experiment).results
+    assert list(table["cpu"][:3]) == ["Xeon, vendor_id GenuineIntel, cpu family 6, model 85"] * 3
+    first, second, third = table["kernels"][:3]
+    assert first == second != third and first.startswith("AVX512 ")
+    assert third.endswith(f" after {first}"), "it was begun on another kind of machine"
+    assert pd.isna(table["cpu"][3]) and pd.isna(table["kernels"][3])
+
+
 def test_the_history_is_long_and_counts_a_repeated_step_once(made: Made, seal: Callable[[Run], None]) -> None:
     experiment = made(methods=["dss"], datasets=["cqa"], seeds=[0])
     (run,) = expand(experiment)

@@ -154,6 +154,42 @@ def test_mixed_data_and_code_are_told(made: Made) -> None:
     assert "MIXED CODE: the runs come from 2 git commits" in text and "MIXED DATA: in cqa" in text
 
 
+def test_both_accuracies_of_option_scoring_are_in_a_table_and_calibration_names_its_score(made: Made) -> None:
+    tables = tables_of(made(datasets=["cqa"], methods=["dss", "mi"]))
+    own = tables.measures[tables.measures["measure"] == "calibration/options/accuracy"]
+    added = [own.assign(measure=name, value=value) for name, value in (
+        ("options/sum/accuracy", 0.5), ("options/mean/accuracy", 0.25), ("options/sum/shortest", 0.875),
+        ("calibration/options_mean/ece_width", 0.0625),
+    )]  # fmt: skip
+    tables.__dict__["measures"] = pd.concat([tables.measures, *added])
+    text = page(tables)
+    both = " ".join(text.split("Options chosen by the sum and by the mean")[1].split())
+    assert "accuracy by sum % | shortest chosen by sum % | accuracy by mean %" in both
+    assert "50.0 ± 0.0 | 87.5 ± 0.0 | 25.0 ± 0.0" in both
+    other = text.split("Calibration of option scoring, by the mean log-likelihood per token")[1]
+    assert "6.2 ± 0.0" in other.split("\n## ")[0]
+
+
+def test_mixed_machines_are_told_and_still_compared(made: Made) -> None:
+    experiment = made(datasets=["cqa"], methods=["dss", "mi"])
+    tables = tables_of(experiment)
+    assert "MIXED" not in page(tables), "folders that tell no kernels are of no known machine"
+    done = tables.results
+    done["cpu"], done["kernels"] = "AMD EPYC, model 1", "AVX2 01ab"
+    assert "MIXED" not in page(tables)
+    done.loc[done["method"] == "mi", "kernels"] = "DEFAULT 23cd"
+    text = page(tables)
+    seeds = done["seed"].nunique()
+    assert "MIXED MACHINES: the runs come from 2 sets of CPU model and kernels" in text
+    for kernels in ("AVX2 01ab", "DEFAULT 23cd"):
+        assert f"AMD EPYC, model 1 with kernels {kernels}: {len(done) // 2} runs" in text
+    assert f"In {seeds} of {seeds} repetitions, methods that are compared" in text
+    assert len(tables.evidence), "it is told, not refused"
+    done["kernels"] = "AVX2 01ab"
+    done.loc[done["seed"] == 0, "cpu"] = "Intel Xeon, model 85"
+    assert f"In 0 of {seeds} repetitions" in page(tables)
+
+
 def test_files(made: Made) -> None:
     experiment = made(methods=["dss", {"name": "mi_beta_0.5", "method": "mi", "beta": 0.5}])
     collect(experiment)

@@ -189,6 +189,7 @@ finite = st.floats(allow_nan=False, allow_infinity=False)
 answers = st.builds(
     Answer, id=texts, input=texts, gold=texts, prediction=texts, correct=st.booleans(), confidence=finite,
     options=st.lists(texts, max_size=4), option_probabilities=st.lists(finite, max_size=4),
+    option_log_likelihoods=st.lists(finite, max_size=4), option_tokens=st.lists(st.integers(), max_size=4),
     rationale=st.none() | texts, teacher_rationale=st.none() | texts,
 )  # fmt: skip
 
@@ -210,7 +211,7 @@ ANSWER = Answer("a", "what?", "red", "blue", False, 0.5)
     [
         ({"correct": 1}, "'correct'"), ({"confidence": "0.5"}, "'confidence'"), ({"gold": None}, "'gold'"),
         ({"confidence": None}, "'confidence'"), ({"options": ["red", 3]}, "'options[1]'"),
-        ({"id": ABSENT}, "'id'"),
+        ({"id": ABSENT}, "'id'"), ({"option_tokens": [2, 1.5]}, "'option_tokens[1]'"),
         ({"predicton": "x"}, "unknown key 'predicton'; did you mean 'prediction'?"),
     ],
 )  # fmt: skip

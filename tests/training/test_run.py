@@ -16,6 +16,7 @@ from cotdistill.common.errors import UserError
 from cotdistill.common.files import digest, read_json, read_jsonl
 from cotdistill.data.prepared import Prepared
 from cotdistill.jobs.evaluate import evaluate
+from cotdistill.jobs.hardware import describe_kernels
 from cotdistill.jobs.train import train
 from cotdistill.methods import METHODS, build
 from cotdistill.runs.grid import Run
@@ -85,6 +86,11 @@ def test_metrics_and_environment(trained: Callable[[str], Run], method: str):
     assert metrics["teacher"]["train"]["n"] == 26 and metrics["teacher"]["train"]["correct"] < 26
     assert {"torch", "transformers", "python", "cotdistill"} <= set(environment["versions"])
     assert environment["device"] == "cpu" and environment["hardware"]["processes"] == 1
+    hardware = environment["hardware"]
+    assert hardware["kernels"] == describe_kernels("cpu") and hardware["kernels"]["deterministic"] is True
+    assert "earlier" not in hardware
+    assert hardware["kernels"]["aten"] == torch.backends.cpu.get_cpu_capability()
+    assert (hardware["threads"], hardware["interop_threads"]) == (1, torch.get_num_interop_threads())
     assert environment["data_checksum"] == read_json(run.prepared / "manifest.json")["checksum"]
     assert environment["wall_s"] > 0 and environment["peak_memory_mb"] > 0
     assert environment["started_at"] <= environment["finished_at"]
@@ -95,7 +101,8 @@ def test_predictions_have_the_promised_fields(trained: Callable[[str], Run], met
     run = trained(method)
     lines = read_jsonl(run.folder / "predictions.jsonl")
     rationales = {"rationale", "teacher_rationale"} if build(method).rationale_task else set()
-    fields = {"id", "input", "gold", "prediction", "correct", "confidence", "options", "option_probabilities"}
+    fields = {"id", "input", "gold", "prediction", "correct", "confidence", "options", "option_probabilities",
+              "option_log_likelihoods", "option_tokens"}  # fmt: skip
     assert len(lines) == 8
     for line in lines:
         assert set(line) == fields | rationales

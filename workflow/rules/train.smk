@@ -44,6 +44,7 @@ rule evaluate:
         code=by_job(grid.fingerprint_evaluation),
         rationales=grid.experiment.evaluation.rationales,
         bins=grid.experiment.evaluation.bins,
+        option_score=grid.experiment.evaluation.option_score,
         keep=by_job(grid.find_kept),
     log:
         grid.name_log("evaluate", *grid.wildcards),

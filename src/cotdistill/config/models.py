@@ -138,6 +138,9 @@ class Judge(Strict):
     """further tries of a request that fails (no answer, 429, 5xx), with growing pauses"""
 
 
+OptionScore = Literal["sum", "mean"]
+
+
 class Evaluation(Strict):
     """How a student is evaluated."""
 
@@ -149,6 +152,8 @@ class Evaluation(Strict):
     """also generate and measure a rationale for every test example (methods that have a rationale task)"""
     bins: int = Field(10, ge=1, le=bounds.BINS)
     """bins of the calibration errors and of reliability diagrams"""
+    option_score: OptionScore = "sum"
+    """what options' calibration is of: log-likelihood (a probability; few tokens gain) or its mean a token"""
     mutual_information: int = Field(256, ge=0, le=bounds.MEASURED)
     """most validation examples to estimate the tasks' mutual information on; 0: never, on test neither"""
     judge: Judge | None = None

@@ -7,7 +7,9 @@ A confidence c in [0, 1] belongs to an answer that is correct (1) or not (0). Th
   "the answer is correct": mean (c - correct)^2, in [0, 1], and mean -ln(c if correct else 1 - c), in nats.
 - `options`: a closed label set's probabilities p over the distinct options, confidence max p, correct when
   the likeliest option is gold (the first of equals). Here both scores are multiclass: mean over examples of
-  sum_k (p_k - [k is gold])^2, in [0, 2] (Brier 1950), and mean -ln p_gold, in nats.
+  sum_k (p_k - [k is gold])^2, in [0, 2] (Brier 1950), and mean -ln p_gold, in nats. p is made of summed
+  log-likelihoods; made of their means per token (`evaluation.option_scores`) it is another confidence, and
+  what is measured of it is named `options_mean`.
 
 So the two kinds' Brier scores and likelihoods have different scales and must not be compared. The expected
 calibration error is sum over bins of |bin|/n * |accuracy - mean confidence| (Guo et al. 2017, eq. 5). Bins of
@@ -22,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from cotdistill.config.models import OptionScore
 from cotdistill.runs.documents import Answer
 
 SMALLEST = float(np.finfo(np.float64).tiny)
@@ -30,8 +33,14 @@ NEAREST = 2.0**-24
 """likewise 1 - c = 0, as float32 has no number between 1 - 2**-24 and 1: at most 16.6 nats"""
 
 
-def measure(answers: Sequence[Answer], bins: int) -> dict[str, Any]:
-    """Return `{"sequence": C, "options": C}`; `options` only where every answer has scores of its options.
+OPTIONS: dict[OptionScore, str] = {"sum": "options", "mean": "options_mean"}
+"""the name of what is measured of options' probabilities, by the score that they are made of"""
+
+
+def measure(answers: Sequence[Answer], bins: int, score: OptionScore = "sum") -> dict[str, Any]:
+    """Return `{"sequence": C, "options": C}`; `options` only where every answer has probabilities of options.
+
+    score: what these probabilities are made of: those of means per token are `options_mean`.
 
     C: n, bins, accuracy, mean_confidence, ece_width, ece_mass, brier, nll, and `reliability` and
     `reliability_mass`, the bins behind the two errors. All but n and bins are None without examples, and the
@@ -42,7 +51,7 @@ def measure(answers: Sequence[Answer], bins: int) -> dict[str, Any]:
     found = {"sequence": _summarise(confidence, correct, bins, brier(confidence, correct),
                                   nll(confidence, correct))}  # fmt: skip
     if answers and all(answer.option_probabilities for answer in answers):
-        found["options"] = _measure_options(answers, bins)
+        found[OPTIONS[score]] = _measure_options(answers, bins)
     return found
 
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from cotdistill.data import adapter
-from cotdistill.evaluation import calibration, rationale_quality
+from cotdistill.evaluation import calibration, option_scores, rationale_quality
 from cotdistill.evaluation.scores import score
 from cotdistill.evaluation.variety import measure_variety
 from cotdistill.runs.documents import Answer, Score, StrictScore, Training
@@ -32,15 +32,18 @@ def measure_answers(
 ) -> dict[str, Any]:
     """Return what is measured of the strict answers beside accuracy; what cannot be measured is absent.
 
+    answers: with probabilities of their options, where they have some.
     information: the mutual information that was measured of the checkpoint on test.
     """
+    settings = run.experiment.evaluation
     measures: dict[str, Any] = {
         "answers": measure_variety(answers),
-        "calibration": calibration.measure(answers, run.experiment.evaluation.bins),
+        "calibration": calibration.measure(answers, settings.bins, settings.option_score),
     }
     source = adapter(run.dataset.adapter)
     rationale = rationale_quality.measure(answers, answer_kind, source.stated_label, source.reads_open_labels)
-    return measures | {name: part for name, part in (("rationale", rationale), ("mi", information)) if part}
+    parts = {"options": option_scores.measure(answers), "rationale": rationale, "mi": information}
+    return measures | {name: part for name, part in parts.items() if part}
 
 
 def _count(answers: Sequence[Answer]) -> dict[str, Any]:

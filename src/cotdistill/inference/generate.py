@@ -42,7 +42,7 @@ class Options(Protocol):
         """
 
     def add_to(self, answer: Answer, row: int, scores: Sequence[float]) -> Answer:
-        """Return the answer to row `row` with its options and their probabilities."""
+        """Return the answer to row `row` with its options and what was scored of them."""
 
 
 class Generator:
@@ -60,9 +60,9 @@ class Generator:
         """Return an answer for every example of the split, in its order. Raises Preempted when asked to stop.
 
         journal: keeps finished batches, so that an interrupted call can be repeated without their work.
-        options: scores the split's options, whose probabilities are then part of the answers, where the
-        evaluated task writes the label alone (with `single_task` a label's likelihood would be that of one
-        rationale before it).
+        options: scores the split's options, whose scores are then part of the answers, where the evaluated
+        task writes the label alone (with `single_task` a label's likelihood would be that of one rationale
+        before it).
 
         As published, the prediction is compared with the gold label as the tokenizer decodes it.
         """

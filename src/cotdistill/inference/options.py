@@ -1,12 +1,11 @@
 """Score the options of a closed label set: how much a student believes in each label.
 
-The score of an option is the log-likelihood of its token sequence, end token included, given the input;
-normalised over the distinct options of the example it is the confidence whose calibration is measured.
+What is kept of an option is the log-likelihood of its token sequence, end token included, given the input,
+and the number of these tokens; `evaluation.option_scores` makes probabilities of them.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -49,9 +48,12 @@ class OptionScorer:
         return make_scorer(self.engine, writer).log_likelihoods(read, options)
 
     def add_to(self, answer: Answer, row: int, scores: Sequence[float]) -> Answer:
-        """Return the answer to row `row` with its options and their probabilities."""
-        labels = list(self.choices[row].values())
-        return replace(answer, options=labels, option_probabilities=normalise(scores))
+        """Return the answer to row `row` with its options, their log-likelihoods and numbers of tokens."""
+        choices = self.choices[row]
+        return replace(
+            answer, options=list(choices.values()), option_log_likelihoods=list(scores),
+            option_tokens=[len(ids) for ids in choices],
+        )  # fmt: skip
 
 
 def list_distinct(
@@ -73,14 +75,3 @@ def list_distinct(
             one[cut[row.index(gold)]] = gold
         found.append(one)
     return found
-
-
-def normalise(scores: Sequence[float]) -> list[float]:
-    """Return probabilities in proportion to exp(score), with a sum of 1.
-
-    scores: natural logarithms, up to a common constant.
-    """
-    highest = max(scores, default=0.0)
-    parts = [math.exp(score - highest) for score in scores]
-    total = math.fsum(parts)
-    return [part / total for part in parts]

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import datetime
 import importlib.metadata
-import os
 import platform
 import resource
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from cotdistill.jobs.hardware import describe_hardware, is_same_kind
 from cotdistill.runs.documents import Environment
 from cotdistill.runs.grid import Run
 
@@ -19,15 +20,14 @@ PACKAGES = ("cotdistill", "torch", "transformers", "tokenizers", "safetensors", 
 
 
 def describe(
-    run: Run, device: str, engine: str, manifest: dict[str, Any], *, seconds: float, started_at: str | None
-) -> Environment:
+    run: Run, device: str, engine: str, manifest: dict[str, Any], *, seconds: float, started_at: str | None,
+    machines: Sequence[dict[str, Any]],
+) -> Environment:  # fmt: skip
     """Return the environment of a run whose training ends now: this process, its machine and its inputs.
 
     device: 'cpu' or 'cuda'; manifest: of the prepared data; seconds: of training; started_at: ISO date and
-    time, None for now.
+    time, None for now; machines: of the starts of the run, see `jobs.hardware`.
     """
-    import torch
-
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     versions = {"python": platform.python_version()}
     for name in PACKAGES:
@@ -35,14 +35,9 @@ def describe(
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             versions[name] = "not installed"
-    hardware = {
-        "machine": platform.machine(),
-        "cpu": _find_cpu(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "processes": run.training.gpus,
-        "gpu": torch.cuda.get_device_name() if device == "cuda" else None,
-    }
+    hardware = describe_hardware(device, run.training.gpus)
+    if earlier := [each for each in machines if not is_same_kind(each, hardware)]:
+        hardware["earlier"] = earlier
     return Environment(
         run=run.id, hash=run.hash, versions=versions, hardware=hardware, device=device, engine=engine,
         git_commit=find_git_commit(), data_checksum=manifest["checksum"],
@@ -72,11 +67,3 @@ def measure_peak_memory(device: str) -> float:
         return torch.cuda.max_memory_allocated() / 2**20
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
-
-
-def _find_cpu() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")

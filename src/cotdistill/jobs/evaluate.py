@@ -9,7 +9,7 @@ from cotdistill.common.errors import UserError
 from cotdistill.common.files import hash_file, remove_leftovers, sweep
 from cotdistill.data.prepared import Prepared
 from cotdistill.data.splits import choose_subset
-from cotdistill.evaluation import protocols
+from cotdistill.evaluation import option_scores, protocols
 from cotdistill.runs import answers, outputs
 from cotdistill.runs.documents import Metrics, write_answers
 from cotdistill.runs.folder import LAST, STRICT
@@ -33,7 +33,8 @@ def evaluate(run: Run) -> Metrics:
     if not answers.are_complete(run):
         answers.check_weights(run)
         _answer(run)
-    strict, last = answers.load(run, STRICT), answers.load(run, LAST)
+    last, score = answers.load(run, LAST), run.experiment.evaluation.option_score
+    strict = option_scores.add_probabilities(answers.load(run, STRICT), score)
     manifest = Prepared(run.prepared).manifest
     sizes = manifest["sizes"]
     chosen, published = protocols.count_answers(trained, strict, last)

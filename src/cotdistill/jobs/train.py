@@ -17,6 +17,7 @@ from cotdistill.evaluation.scores import score
 from cotdistill.inference.generate import Generator
 from cotdistill.jobs import environment
 from cotdistill.jobs.answer import answer_with
+from cotdistill.jobs.hardware import describe_hardware
 from cotdistill.jobs.prepare import list_own_literals
 from cotdistill.methods import Method
 from cotdistill.runs import answers, limits, outputs
@@ -66,7 +67,7 @@ def train(run: Run) -> None:
         if not devices.broadcast(written, device):
             trainer = Trainer(run, device, engine, origin, guard=lease.check, tell=lease.tell)
             if leader:
-                outputs.note_start(run)
+                outputs.note_start(run, describe_hardware(kind, run.training.gpus))
             trainer.fit(make_validation(run, generator, method, engine))
             if leader:
                 lease.check()
@@ -126,7 +127,7 @@ def _write_outputs(run: Run, trainer: Trainer, prepared: Prepared, engine: str, 
         RunConfig(run=run.id, hash=run.hash, engine=engine, config=run.config).write(files.config)
         environment.describe(
             run, trainer.device.type, engine, prepared.manifest,
-            seconds=progress.seconds, started_at=outputs.read_start(run),
+            seconds=progress.seconds, started_at=outputs.read_start(run), machines=outputs.read_machines(run),
         ).write(files.environment)  # fmt: skip
         Training(
             run=run.id, hash=run.hash, origin=origin, steps=progress.step, best_step=progress.best_step,

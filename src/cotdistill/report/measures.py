@@ -31,6 +31,13 @@ def _list_calibration(kind: str) -> list[MeasureColumn]:
     ]
 
 
+def _list_option_scores(score: str) -> list[MeasureColumn]:
+    return [
+        MeasureColumn(f"options/{score}/accuracy", f"accuracy by {score} %", 100, 1),
+        MeasureColumn(f"options/{score}/shortest", f"shortest chosen by {score} %", 100, 1),
+    ]
+
+
 def _list_information(space: str) -> list[MeasureColumn]:
     return [
         MeasureColumn(f"mi/{space}/infonce/value", f"{space}, InfoNCE (nats)"),
@@ -44,7 +51,12 @@ GROUPS: dict[str, list[MeasureColumn]] = {
         MeasureColumn("answers/commonest_share", "commonest answer, % of test", 100, 1),
         MeasureColumn("answers/commonest_gold_share", "commonest gold label, % of test", 100, 1),
     ],
+    "Options chosen by the sum and by the mean of their tokens' log-likelihoods": [
+        *_list_option_scores("sum"), *_list_option_scores("mean"),
+        MeasureColumn("options/gold/shortest", "gold is shortest %", 100, 1),
+    ],
     "Calibration of option scoring": _list_calibration("options"),
+    "Calibration of option scoring, by the mean log-likelihood per token": _list_calibration("options_mean"),
     "Calibration of the generated label": _list_calibration("sequence"),
     "Rationales": [
         MeasureColumn("rationale/faithful_prediction", "states the prediction %", 100, 1),

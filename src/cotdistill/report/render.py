@@ -227,7 +227,23 @@ def _name_mixed(results: pd.DataFrame) -> list[str]:
             notes.append(
                 f"MIXED DATA: in {names}, methods of one seed saw different {what}; they are no pairs."
             )
-    return notes
+    return notes + _name_mixed_machines(done)
+
+
+def _name_mixed_machines(done: pd.DataFrame) -> list[str]:
+    """Return a note where runs are of several CPU models or sets of kernels; none where that is unknown."""
+    known = done.dropna(subset=["cpu", "kernels"])
+    machines = known["cpu"] + " with kernels " + known["kernels"]
+    if machines.nunique() < 2:
+        return []
+    named = [f"{machine}: {n} runs" for machine, n in machines.value_counts(sort=False).items()]
+    sets = machines.groupby([known[axis] for axis in [*BLOCK, "seed"]], sort=False).nunique()
+    return [
+        f"MIXED MACHINES: the runs come from {machines.nunique()} sets of CPU model and kernels, which round "
+        f"differently ({'; '.join(named)}; `hardware` in environment.json says more). In "
+        f"{int((sets > 1).sum())} of {len(sets)} repetitions, methods that are compared were trained on "
+        "different ones: such pairs share seed and data, but their difference holds that of the machines too."
+    ]
 
 
 def _select_reported(comparison: pd.DataFrame) -> list[Reported]:

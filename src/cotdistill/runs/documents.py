@@ -17,6 +17,7 @@ from pydantic import (
     Field,
     StrictBool,
     StrictFloat,
+    StrictInt,
     StrictStr,
     TypeAdapter,
     ValidationError,
@@ -83,6 +84,8 @@ class Environment(Document):
 
     versions: dict[str, str]
     hardware: dict[str, Any]
+    """the machine that ended training, its `kernels`, and those of another kind that began it (`earlier`):
+    see `jobs.hardware`; folders of older versions have neither"""
     device: str
     engine: str
     """the student's engine: `packed` or `reference`"""
@@ -171,7 +174,12 @@ class Answer:
     options: list[StrictStr] = field(default_factory=list)
     """the distinct labels to choose from; empty for an open label set, and where they were not scored"""
     option_probabilities: list[StrictFloat] = field(default_factory=list)
-    """of the options, in their order, with a sum of 1"""
+    """of the options, in their order, with a sum of 1, by the score that `evaluation.option_score` names;
+    evaluating adds them"""
+    option_log_likelihoods: list[StrictFloat] = field(default_factory=list)
+    """of the options: the sum over an option's tokens, end token included, in nats"""
+    option_tokens: list[StrictInt] = field(default_factory=list)
+    """the number of these tokens, end token included: the sum over it is the mean per token"""
     rationale: StrictStr | None = None
     """generated; None where none was asked for, or the method writes none alone"""
     teacher_rationale: StrictStr | None = None

@@ -85,13 +85,14 @@ class Run:
         dataset = self.dataset.model_dump(exclude={"training", "name"})
         student = self.student.model_dump(exclude={"training", "name"})
         student["compute"] = {"threads": self.student.compute.threads}
+        only_evaluated = {"rationales", "bins", "option_score", "judge"}
         return {
             **self.axes,
             "dataset_settings": dataset,
             "student_settings": student,
             "method_settings": {"method": self.method.method, **resolve_settings(self.method)},
             "training": self.training.model_dump(exclude={"checkpoint_every", "checkpoint_minutes", "keep"}),
-            "evaluation": self.experiment.evaluation.model_dump(exclude={"rationales", "bins", "judge"}),
+            "evaluation": self.experiment.evaluation.model_dump(exclude=only_evaluated),
         }
 
     @cached_property

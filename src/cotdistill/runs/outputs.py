@@ -13,6 +13,7 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from cotdistill.common.errors import UserError
 from cotdistill.common.files import atomic, check_hash, hash_tree, link, read_json, sweep, write_json
@@ -151,11 +152,16 @@ def check(run: Run) -> None:
         check_hash(run.folder / name, expected, fault, _name_remedy(run))
 
 
-def note_start(run: Run) -> None:
-    """Keep the time of the run's first start in its state folder."""
-    if not _find_started(run).exists():
-        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        write_json(_find_started(run), {"started_at": now})
+def note_start(run: Run, hardware: dict[str, Any]) -> None:
+    """Keep the time of the run's first start, and the machines of all starts, in its state folder.
+
+    hardware: of this start, see `jobs.hardware`; one that is there already is not added again.
+    """
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    earlier = read_machines(run)
+    if read_start(run) is None or hardware not in earlier:
+        started = {"started_at": read_start(run) or now, "machines": [*earlier, hardware]}
+        write_json(_find_started(run), started)
 
 
 def read_start(run: Run) -> str | None:
@@ -164,6 +170,14 @@ def read_start(run: Run) -> str | None:
         return str(read_json(_find_started(run))["started_at"])
     except (UserError, KeyError, TypeError):
         return None
+
+
+def read_machines(run: Run) -> list[dict[str, Any]]:
+    """Return the machines that `note_start` kept, in the order of the starts; [] where none are readable."""
+    try:
+        return [dict(each) for each in read_json(_find_started(run))["machines"]]
+    except (UserError, KeyError, TypeError, ValueError):
+        return []
 
 
 def find_weights(run: Run, checkpoint: str) -> str:

@@ -214,8 +214,9 @@ def _get_scores(metrics: Metrics) -> dict[str, Any]:
 
 def _get_provenance(environment: Environment) -> dict[str, Any]:
     names = ("wall_s", "peak_memory_mb", "git_commit", "data_checksum", "device", "started_at", "finished_at")
+    found = {name: getattr(environment, name) for name in names}
     ids = {f"ids_{split}": ids for split, ids in environment.split_ids.items()}
-    return {name: getattr(environment, name) for name in names} | ids
+    return found | ids | _name_machine(environment.hardware)
 
 
 def _get_overlap(run: Run, checksum: str) -> dict[str, int | None]:
@@ -226,6 +227,23 @@ def _get_overlap(run: Run, checksum: str) -> dict[str, int | None]:
         for shared in (found.shared if found else ()) if shared.split == "test"
         for kind, count in shared.counts.items()
     }  # fmt: skip
+
+
+def _name_machine(hardware: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the CPU model and the kernels that a run was computed with; None where its folder tells none.
+
+    Of the kernels their instruction set and the digest of all that is recorded of them. A stepping of a CPU
+    is no other model: no kernel is chosen by it. A run that went on on another kind of machine has several.
+    """
+    cpus, sets = [], []
+    for each in (hardware, *hardware.get("earlier", [])):
+        about, kernels = each.get("cpu_id"), each.get("kernels")
+        if not isinstance(about, Mapping) or not isinstance(kernels, Mapping):
+            return {"cpu": None, "kernels": None}
+        model = [f"{key} {value}" for key, value in about.items() if key != "stepping"]
+        cpus.append(", ".join([str(each.get("cpu")), *model]))
+        sets.append(f"{kernels.get('aten')} {digest(dict(kernels))[:8]}")
+    return {"cpu": " after ".join(dict.fromkeys(cpus)), "kernels": " after ".join(dict.fromkeys(sets))}
 
 
 def build_history_rows(run: Run) -> list[dict[str, Any]]:

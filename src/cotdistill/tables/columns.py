@@ -60,6 +60,8 @@ RESULT_COLUMNS = {
     **{f"ids_{split}": "str" for split in ("train", "valid", "test")},
     **dict.fromkeys(OVERLAP.values(), "Int64"),
     "device": "str",
+    "cpu": "str",
+    "kernels": "str",
     "started_at": "str",
     "finished_at": "str",
     "content": "str",

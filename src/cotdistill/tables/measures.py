@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 RANGES: dict[str, tuple[float, float]] = {
-    **dict.fromkeys(("accuracy", "mean_confidence", "ece_width", "ece_mass", "rouge1", "rouge2", "rougeL",
-                     "repetition", "states_label", "faithful_prediction", "faithful_gold", "commonest_share",
-                     "commonest_gold_share"), (0, 1)),
+    **dict.fromkeys(("accuracy", "mean_confidence", "ece_width", "ece_mass", "shortest", "rouge1", "rouge2",
+                     "rougeL", "repetition", "states_label", "faithful_prediction", "faithful_gold",
+                     "commonest_share", "commonest_gold_share"), (0, 1)),
     "bleu": (0, 100),
     "brier": (0, 2),
     "nll": (0, math.inf),

@@ -23,6 +23,8 @@ LOGGED = {"mlflow.loggedArtifacts": json.dumps([{"path": SAMPLE, "type": "table"
 """the tag by which MLflow knows that an artifact is a table"""
 MAIN = ("ece_width", "brier", "nll", "bleu", "rougeL", "faithful_prediction", "faithful_gold", "value")
 """last parts of the names of the measures that descriptions show and that cells have means of"""
+MAIN_ACCURACIES = ("options/sum/accuracy", "options/mean/accuracy")
+"""further such measures: other accuracies are that of the answers, or one of these"""
 ROLES = {
     "baseline": "the baseline",
     "proposed": "the proposed method",
@@ -32,7 +34,11 @@ ROLES = {
 
 def select_main_measures(item: FinishedRun) -> dict[str, float]:
     """Return the measures of the run that its cell has means of, by name."""
-    return {name: value for name, value in item.measures.items() if name.rsplit("/", 1)[-1] in MAIN}
+    return {
+        name: value
+        for name, value in item.measures.items()
+        if name.rsplit("/", 1)[-1] in MAIN or name in MAIN_ACCURACIES
+    }
 
 
 def describe_run(item: FinishedRun, parent_link: str) -> str:

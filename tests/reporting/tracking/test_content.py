@@ -81,6 +81,21 @@ def test_measures_are_final_metrics_and_the_parent_has_their_means(
     assert collides["loss/total/final"] == 7.0 and collides["loss/total"] != 7.0
 
 
+def test_both_accuracies_of_option_scoring_are_there(
+    small: Experiment, measured: Callable[..., None]
+) -> None:
+    for run in expand(small):
+        accuracies = {"sum": {"accuracy": 0.5}, "mean": {"accuracy": 0.25}}
+        measured(run, options={**accuracies, "gold": {"shortest": None}})
+    track(small)
+    parents, children = stored(small)
+    metrics = children[expand(small)[0].id].data.metrics
+    assert (metrics["options/sum/accuracy"], metrics["options/mean/accuracy"]) == (0.5, 0.25)
+    means = parents["cqa/tiny/dss/gold/1"].data.metrics
+    assert (means["options/sum/accuracy_mean"], means["options/mean/accuracy_mean"]) == (0.5, 0.25)
+    assert "options/gold/shortest" not in metrics
+
+
 def test_a_changed_measure_updates_run_and_parent_in_place_of_the_old(
     small: Experiment, measured: Callable[..., None]
 ) -> None:

@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from cotdistill.analysis.tables import AnalysedTables
-from cotdistill.config.models import Experiment
-from cotdistill.evaluation.calibration import reliability
+from cotdistill.config.models import Experiment, OptionScore
+from cotdistill.evaluation.calibration import OPTIONS, reliability
 from cotdistill.report.figures._captions import count_seeds, describe_missing, describe_seeds
 from cotdistill.report.figures._parts import draw_headline, draw_remark, make_message, make_panels
 from cotdistill.report.figures._style import GREY, MethodStyle, choose_styles, describe_constants, list_panels
@@ -34,7 +34,8 @@ def draw(tables: AnalysedTables, experiment: Experiment) -> Figure:
     cells, styles, bins = list_panels(experiment), choose_styles(experiment), experiment.evaluation.bins
     figure, axes = make_panels(cells, 2.9 + 0.17 * (len(styles) + 1), 0.6)
     for panel, ax in zip(cells, axes, strict=True):
-        found = _choose_confidence(panel.of(tables.examples), panel.of(tables.measures))
+        score = experiment.evaluation.option_score
+        found = _choose_confidence(panel.of(tables.examples), panel.of(tables.measures), score)
         ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
         ax.set_xlabel(f"confidence ({found.kind})")
         ax.set_ylabel("accuracy")
@@ -57,24 +58,28 @@ def caption(tables: AnalysedTables, experiment: Experiment) -> str:
         f"Reliability of {experiment.experiment} on test, in {experiment.evaluation.bins} bins of equal "
         "width: the accuracy of the answers in a bin against their mean confidence, over the examples of all "
         f"seeds ({describe_seeds(count_seeds(tables.examples))} a method). Above the diagonal a student is "
-        "right more often than it is sure, below it less often. Confidence is the normalised probability "
-        "of the "
-        "likeliest option, and accuracy that option's, where the label set is closed (options); "
-        "elsewhere the probability of the generated sequence, and its accuracy. ECE is the expected "
-        f"calibration error, computed a seed and averaged. Bins with fewer than {FEW} examples are faint and "
+        "right more often than it is sure, below it less often. Confidence is the normalised probability of "
+        f"the likeliest option by the {_name_score(experiment)} of its tokens, and accuracy that option's, "
+        "where the label set is closed (options); elsewhere the probability of the generated sequence, and "
+        "its accuracy. ECE is the expected calibration error, computed a seed and averaged. Bins with fewer "
+        f"than {FEW} examples are faint and "
         f"unconnected. No interval is drawn.{describe_missing(tables.results)}"
     )
+
+
+def _name_score(experiment: Experiment) -> str:
+    return "summed log-likelihoods" if experiment.evaluation.option_score == "sum" else "mean log-likelihood"
 
 
 def _explain_absence(experiment: Experiment) -> str:
     return f"No finished run of {experiment.experiment} has test examples: no reliability to show."
 
 
-def _choose_confidence(examples: pd.DataFrame, measures: pd.DataFrame) -> _Confidences:
+def _choose_confidence(examples: pd.DataFrame, measures: pd.DataFrame, score: OptionScore) -> _Confidences:
     """Return the confidence of options where all runs of a panel scored some, else that of the sequence."""
     options = bool(len(examples)) and bool(examples["option_confidence"].notna().all())
     words, kind, correct, confidence = (
-        ("options", "options", "option_correct", "option_confidence")
+        ("options", OPTIONS[score], "option_correct", "option_confidence")
         if options
         else ("generated sequence", "sequence", "correct", "confidence")
     )
