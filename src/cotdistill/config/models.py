@@ -138,6 +138,12 @@ class Judge(Strict):
     """further tries of a request that fails (no answer, 429, 5xx), with growing pauses"""
 
 
+def _refuse_few(examples: int) -> int:
+    if 0 < examples < bounds.LEAST_MEASURED:
+        raise ValueError(f"expected 0 (do not measure) or at least {bounds.LEAST_MEASURED} examples")
+    return examples
+
+
 class Evaluation(Strict):
     """How a student is evaluated."""
 
@@ -149,8 +155,11 @@ class Evaluation(Strict):
     """also generate and measure a rationale for every test example (methods that have a rationale task)"""
     bins: int = Field(10, ge=1, le=bounds.BINS)
     """bins of the calibration errors and of reliability diagrams"""
-    mutual_information: int = Field(256, ge=0, le=bounds.MEASURED)
-    """most validation examples to estimate the tasks' mutual information on; 0: never, on test neither"""
+    mutual_information: Annotated[int, AfterValidator(_refuse_few)] = Field(256, ge=0, le=bounds.MEASURED)
+    """examples of valid, and of test, on which to measure how well the states of one task tell those of the
+    other (256 or more, the same number in all runs; a smaller split is not measured); 0: never"""
+    free_running: bool = False
+    """measure that on test also with what the student itself writes as targets, not teacher-forced"""
     judge: Judge | None = None
     """an LLM that rates generated rationales (`cotdistill judge`); null means none"""
 

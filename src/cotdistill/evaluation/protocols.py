@@ -27,16 +27,17 @@ def count_answers(
 
 
 def measure_answers(
-    run: Run, answers: Sequence[Answer], answer_kind: str, information: dict[str, Any]
+    run: Run, answers: Sequence[Answer], answer_kind: str, predictability: dict[str, Any]
 ) -> dict[str, Any]:
     """Return what is measured of the strict answers beside accuracy; what cannot be measured is absent.
 
-    information: the mutual information that was measured of the checkpoint on test.
+    predictability: what was measured of the checkpoint's states on test.
     """
     measures: dict[str, Any] = {"calibration": calibration.measure(answers, run.experiment.evaluation.bins)}
     source = adapter(run.dataset.adapter)
     rationale = rationale_quality.measure(answers, answer_kind, source.stated_label, source.reads_open_labels)
-    return measures | {name: part for name, part in (("rationale", rationale), ("mi", information)) if part}
+    parts = ("rationale", rationale), ("predictability", predictability)
+    return measures | {name: part for name, part in parts if part}
 
 
 def _count(answers: Sequence[Answer]) -> dict[str, Any]:

@@ -14,6 +14,8 @@ from cotdistill.config.models import CellFilter, DatasetEntry, Experiment, Metho
 from cotdistill.methods import resolve_settings
 from cotdistill.runs.folder import RunFiles
 
+ASKED_LATER = {"rationales", "bins", "judge", "free_running"}
+"""evaluation settings on which nothing of training depends"""
 AXES = ("dataset", "student", "method", "labels", "fraction", "seed")
 
 
@@ -91,7 +93,7 @@ class Run:
             "student_settings": student,
             "method_settings": {"method": self.method.method, **resolve_settings(self.method)},
             "training": self.training.model_dump(exclude={"checkpoint_every", "checkpoint_minutes", "keep"}),
-            "evaluation": self.experiment.evaluation.model_dump(exclude={"rationales", "bins", "judge"}),
+            "evaluation": self.experiment.evaluation.model_dump(exclude=ASKED_LATER),
         }
 
     @cached_property
