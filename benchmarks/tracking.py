@@ -32,7 +32,8 @@ from cotdistill.runs.grid import Run, expand
 
 SEEDS, TEST = 5, 200
 SERIES = ("loss/total", "loss/label", "loss/rationale", "loss/mutual_information", "valid/accuracy",
-          "valid/n", "learning_rate", "gradient_norm", "speed", "predictability/decoder/share")  # fmt: skip
+          "valid/n", "learning_rate", "gradient_norm", "speed",
+          "valid/predictability/output/share")  # fmt: skip
 MEASURES = {
     "calibration": {"sequence": {"n": TEST, "ece_width": 0.1, "ece_mass": 0.1, "brier": 0.2, "nll": 0.6}},
     "predictability": {"n": TEST, "decoder": {"share": 0.6, "retrieval": 0.7, "excess": 0.2}},

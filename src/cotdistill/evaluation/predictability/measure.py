@@ -182,10 +182,10 @@ class Meter:
         return min(len(set(zip(inputs, each, strict=True))) for each in targets)
 
     def make_history_values(self, model: torch.nn.Module) -> dict[str, float | None]:
-        """Return what a validation tells, as `predictability/<representation>/<number>`."""
+        """Return what a validation tells, as `valid/predictability/<representation>/<number>`."""
         found = self.measure(self.represent(model), self.untrained)
         return {
-            f"predictability/{name}/{key}": values[key]
+            f"valid/predictability/{name}/{key}": values[key]
             for name, values in found.items()
             for key in ("share", "retrieval", "excess")
         }

@@ -9,6 +9,9 @@ from cotdistill.config.models import Experiment
 from cotdistill.evaluation.predictability import CANDIDATES, CEILING, FREE_RUNNING, REPRESENTATIONS
 
 PREFIX = "predictability/"
+"""of the measures of a finished run, on test"""
+OVER_TRAINING = "valid/predictability/"
+"""of the numbers in a history"""
 SPACES = {
     **{name: f"{words}, teacher-forced" for name, words in REPRESENTATIONS.items()},
     **{f"{FREE_RUNNING}/{name}": f"{words}, free-running" for name, words in REPRESENTATIONS.items()},
@@ -16,10 +19,10 @@ SPACES = {
 """what may have been measured, in words"""
 
 
-def list_spaces(names: Iterable[str]) -> list[str]:
-    """Return which of SPACES there is an excess of, among names of measures or of a history."""
+def list_spaces(names: Iterable[str], prefix: str = PREFIX) -> list[str]:
+    """Return which of SPACES there is an excess of, among names of measures, or of a history."""
     found = set(names)
-    return [space for space in SPACES if f"{PREFIX}{space}/excess" in found]
+    return [space for space in SPACES if f"{prefix}{space}/excess" in found]
 
 
 def explain_numbers(spaces: Iterable[str]) -> str:

@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 
 from cotdistill.analysis.tables import AnalysedTables
 from cotdistill.config.models import Experiment
+from cotdistill.evaluation.predictability import REPRESENTATIONS
 from cotdistill.report.figures._captions import count_seeds, describe_seeds
 from cotdistill.report.figures._parts import (
     draw_curves,
@@ -15,7 +16,7 @@ from cotdistill.report.figures._parts import (
     draw_remark,
     make_facets,
 )
-from cotdistill.report.figures._predictability import PREFIX, explain_numbers, list_spaces
+from cotdistill.report.figures._predictability import OVER_TRAINING, explain_numbers, list_spaces
 from cotdistill.report.figures._style import choose_styles, describe_constants, list_panels
 
 
@@ -48,7 +49,7 @@ def caption(tables: AnalysedTables, experiment: Experiment) -> str:
         "accuracy on the validation split, over optimiser steps. Thin lines are seeds; the thick line with "
         f"markers is their mean ({describe_seeds(count_seeds(tables.history))} a method) at the steps that "
         "all of them logged, without an interval. A method has a line only for the terms it "
-        f"minimises or logs. {_explain_predictability(tables.history)}"
+        f"minimises or logs. {_explain_predictability(tables.history, experiment)}"
         "The total loss is the weighted sum of a method's own terms, and the "
         "mutual-information terms of two methods or variants are different quantities: neither is on one "
         "scale across methods."
@@ -60,30 +61,34 @@ def _list_metrics(history: pd.DataFrame) -> list[str]:
     found = list(dict.fromkeys(history["metric"]))
     losses = [metric for metric in found if metric.startswith("loss/")]
     losses.sort(key=lambda metric: metric != "loss/total")
-    excess = [f"{PREFIX}{space}/excess" for space in list_spaces(found)]
+    excess = [f"{OVER_TRAINING}{space}/excess" for space in _list_measured(history)]
     return [*losses, "valid/accuracy", *excess]
 
 
-def _explain_predictability(history: pd.DataFrame) -> str:
+def _list_measured(history: pd.DataFrame) -> list[str]:
+    return list_spaces(history["metric"][history["value"].notna()], OVER_TRAINING)
+
+
+def _explain_predictability(history: pd.DataFrame, experiment: Experiment) -> str:
     """Return a sentence on the panels of predictability, or on why there are none."""
-    spaces = list_spaces(history["metric"])
-    if spaces:
-        return f"Excess predictability is measured on validation examples. {explain_numbers(spaces)} "
+    if spaces := _list_measured(history):
+        n = experiment.evaluation.mutual_information
+        return f"Excess predictability is measured on {n} validation examples. {explain_numbers(spaces)} "
     return (
-        "Predictability over training is not shown: it takes as many validation examples as "
-        "evaluation.mutual_information says, and a method with a label and a rationale task. "
+        "Predictability over training is not shown: it takes a method with a label and a rationale task, and as "
+        "many validation examples with a rationale as evaluation.mutual_information says. "
     )
 
 
 def _name_unit(metric: str) -> str:
     if metric == "valid/accuracy":
         return "accuracy (%)"
-    return "points above the controls" if metric.startswith(PREFIX) else "loss (nats)"
+    return "points above the controls" if metric.startswith(OVER_TRAINING) else "loss (nats)"
 
 
 def _name_metric(metric: str) -> str:
     if metric == "valid/accuracy":
         return "validation accuracy"
-    if metric.startswith(PREFIX):
-        return f"excess predictability,\n{metric.split('/')[1]} states"
+    if metric.startswith(OVER_TRAINING):
+        return f"excess predictability,\n{REPRESENTATIONS[metric.split('/')[2]]}"
     return f"{metric.removeprefix('loss/').replace('_', ' ')} loss"
