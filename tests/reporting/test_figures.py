@@ -172,13 +172,13 @@ def test_predictability_over_training_is_a_learning_curve(made: Made) -> None:
     experiment = made(datasets=["cqa"])
     figure, tables = drawn("learning", experiment)
     rows = tables.history.query("metric == 'valid/predictability/decoder/excess' and method == 'mi'")
-    (ax,) = [ax for ax in figure.axes if "predictability,\ndecoder" in ax.get_title(loc="left")]
+    (ax,) = [ax for ax in figure.axes if "predictability,\nmean decoder" in ax.get_title(loc="left")]
     expected = 100 * rows.groupby("step")["value"].mean()
     np.testing.assert_allclose(
         line_of(ax, experiment, "mi").get_xydata(), [*zip(expected.index, expected, strict=True)]
     )
     caption = FIGURES.module("learning").caption(tables, experiment)
-    assert "measured on 256 validation examples" in caption
+    assert "is of 256 validation examples" in caption
 
 
 def test_learning_curves_say_why_predictability_is_not_among_them(made: Made) -> None:

@@ -73,10 +73,10 @@ def _explain_predictability(history: pd.DataFrame, experiment: Experiment) -> st
     """Return a sentence on the panels of predictability, or on why there are none."""
     if spaces := _list_measured(history):
         n = experiment.evaluation.mutual_information
-        return f"Excess predictability is measured on {n} validation examples. {explain_numbers(spaces)} "
+        return f"Excess predictability is of {n} validation examples. {explain_numbers(spaces)} "
     return (
-        "Predictability over training is not shown: it takes a method with a label and a rationale task, and as "
-        "many validation examples with a rationale as evaluation.mutual_information says. "
+        "Predictability over training is not shown: it takes a method with a label and a rationale task, and "
+        "as many validation examples with a rationale as evaluation.mutual_information says. "
     )
 
 

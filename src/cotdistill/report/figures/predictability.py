@@ -60,9 +60,9 @@ def draw(tables: AnalysedTables, experiment: Experiment) -> Figure:
             values = [_list_values(own, name, f"{PREFIX}{space}/{kind}") for name in names]
             counts = draw_seeds(ax, values, [styles[name] for name in names], -math.inf, 100)
             label_method_rows(ax, names, counts)
-            if kind == "share":
-                _draw_controls(ax, own, names, f"{PREFIX}{space}")
+            shown = _draw_controls(ax, own, names, f"{PREFIX}{space}") if kind == "share" else []
             ax.axvline(0, color=GREY, lw=0.8, ls=":")
+            _widen(ax, [0.0, *shown, *(value for cell in values for value in cell)])
             ax.set_xlabel("% of the ceiling" if kind == "share" else "points above the controls")
     draw_headline(figure, f"Predictability of one task's states: {describe_constants(experiment)}")
     _explain_marks(figure)
@@ -74,17 +74,25 @@ def _list_values(rows: pd.DataFrame, method: str, measure: str) -> list[float]:
     return list(100 * own.sort_values("seed")["value"])
 
 
-def _draw_controls(ax: Axes, rows: pd.DataFrame, names: list[str], prefix: str) -> None:
-    """Draw the mean over seeds of each control in the rows of the methods, and have the axis hold them."""
-    low, high = ax.get_xlim()
+def _draw_controls(ax: Axes, rows: pd.DataFrame, names: list[str], prefix: str) -> list[float]:
+    """Draw the mean over seeds of each control in the rows of the methods; return these means."""
+    shown = []
     for place, name in enumerate(names):
         for control, (marker, _) in CONTROLS.items():
             values = _list_values(rows, name, f"{prefix}/{control}/share")
             if values:
                 mean = sum(values) / len(values)
                 ax.plot(mean, place + 0.15, marker, color=GREY, mfc="none", ms=5.5, mew=1.1)
-                low, high = min(low, mean - 3), max(high, mean + 3)
-    ax.set_xlim(low, high)
+                shown.append(mean)
+    return shown
+
+
+def _widen(ax: Axes, values: list[float]) -> None:
+    """Have the axis hold more values, with a margin, beside what it holds."""
+    low, high = ax.get_xlim()
+    low, high = min(low, *values), max(high, *values)
+    margin = 0.05 * (high - low)
+    ax.set_xlim(low - margin, high + margin)
 
 
 def _explain_marks(figure: Figure) -> None:
