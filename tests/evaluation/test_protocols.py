@@ -227,6 +227,8 @@ def test_answers_that_are_gone_have_no_key(tiny: Any, tmp_path: Path):
     train(run)
     (run.folder / "answers" / f"{LAST}.jsonl").unlink()
     assert stored.is_key_current(run, STRICT) and not stored.is_key_current(run, LAST)
+    free = tiny.run(tmp_path, "finetune", evaluation={"free_running": True})
+    assert free.hash == run.hash and not stored.is_key_current(free, STRICT), "asked for more"
 
 
 def test_answers_of_older_code_are_made_anew(demo: Any):
