@@ -32,10 +32,11 @@ from cotdistill.runs.grid import Run, expand
 
 SEEDS, TEST = 5, 200
 SERIES = ("loss/total", "loss/label", "loss/rationale", "loss/mutual_information", "valid/accuracy",
-          "valid/n", "learning_rate", "gradient_norm", "speed", "mi/decoder/infonce")  # fmt: skip
+          "valid/n", "learning_rate", "gradient_norm", "speed",
+          "valid/predictability/output/share")  # fmt: skip
 MEASURES = {
     "calibration": {"sequence": {"n": TEST, "ece_width": 0.1, "ece_mass": 0.1, "brier": 0.2, "nll": 0.6}},
-    "mi": {"decoder": {"infonce": {"value": 1.2, "low": 1.0, "high": 1.4, "n": TEST, "ceiling": 4.1}}},
+    "predictability": {"n": TEST, "decoder": {"share": 0.6, "retrieval": 0.7, "excess": 0.2}},
 }
 FINAL = 26
 """metrics of a run beside its series: the columns of its row and its measures"""

@@ -39,7 +39,7 @@ def small(**changes: Any) -> dict[str, Any]:
         "methods": ["dss", "mi"],
         "seeds": [0],
         "training": training(),
-        "evaluation": {"max_new_tokens": 4, "batch_size": 210},
+        "evaluation": {"max_new_tokens": 4, "batch_size": 259},
         **changes,
     }  # fmt: skip
 

@@ -59,14 +59,14 @@ def _parts(row: Row) -> tuple[str, str]:
 
 
 def test_demo_is_the_same_everywhere(demo: dict[str, list[Row]]) -> None:
-    assert compute_checksum(load("demo", "nowhere")) == "71c998b38cd072bb"
-    assert {split: len(demo[split]) for split in SPLITS} == {"train": 150, "valid": 60, "test": 210}
+    assert compute_checksum(load("demo", "nowhere")) == "d048c80c987538e0"
+    assert {split: len(demo[split]) for split in SPLITS} == {"train": 175, "valid": 56, "test": 259}
 
 
 def test_demo_has_each_question_once(demo: dict[str, list[Row]]) -> None:
     questions = [_parts(row) for rows in demo.values() for row in rows]
-    assert len(set(questions)) == len(questions) == 420
-    assert len({creature for _, creature in questions}) == 60
+    assert len(set(questions)) == len(questions) == 490
+    assert len({creature for _, creature in questions}) == 70
     assert all(re.fullmatch(r"([b-df-hj-np-tv-z][aeiou]){2}", creature) for _, creature in questions)
     options = {tuple(row["options"]) for rows in demo.values() for row in rows}
     assert len(options) == 7 and all(len(set(values)) == 7 for values in options)
@@ -80,7 +80,7 @@ def test_demo_can_be_answered_from_train(demo: dict[str, list[Row]]) -> None:
         assert found and found[2] == row["label"]
         assert kinds.setdefault(creature, found[1]) == found[1]
         assert values.setdefault((found[1], prop), row["label"]) == row["label"]
-    assert len(kinds) == 60 and len(values) == 49
+    assert len(kinds) == 70 and len(values) == 49
     for row in demo["valid"] + demo["test"]:
         prop, creature = _parts(row)
         assert values[kinds[creature], prop] == row["label"]
@@ -88,7 +88,7 @@ def test_demo_can_be_answered_from_train(demo: dict[str, list[Row]]) -> None:
 
 def test_demo_teacher_is_wrong_now_and_then(demo: dict[str, list[Row]]) -> None:
     wrong = {split: sum(row["teacher_label"] != row["label"] for row in rows) for split, rows in demo.items()}
-    assert wrong == {"train": 12, "valid": 5, "test": 17}
+    assert wrong == {"train": 14, "valid": 4, "test": 21}
     for rows in demo.values():
         for row in rows:
             assert row["teacher_label"] in row["options"] and row["rationale"].endswith(f" {row['label']}.")

@@ -157,20 +157,21 @@ def _measures(run: Run, correct: int) -> dict[str, Any]:
     if run.dataset.name == "cqa":
         found["calibration"]["options"] = calibration()
     if len(TERMS.get(run.method.method, ())) > 1:
-        gain = 0.4 if run.method.method == "mi" else 0.0
+        gain = 0.1 if run.method.method == "mi" else 0.0
         found["rationale"] = {
             "n": N_TEST, "bleu": draw.uniform(10, 30), "bleu_signature": "nrefs:1", "words": 9.5,
             "words_teacher": 11.0, "repetition": draw.uniform(0, 0.2), "states_label": 0.9,
             "faithful_prediction": draw.uniform(0.5, 0.9), "faithful_gold": draw.uniform(0.3, 0.6),
             **{name: draw.uniform(0.2, 0.5) for name in ("rouge1", "rouge2", "rougeL")},
         }  # fmt: skip
-        found["mi"] = {
-            space: {
-                name: {"value": value, "low": value - 0.2, "high": value + 0.2, "n": N_TEST, "ceiling": 4.16}
-                for name, value in (("infonce", draw.uniform(1, 1.3) + gain), ("gaussian", 2 + gain))
-            }
-            for space in ("decoder", "output")
-        }
+        found["predictability"] = {"n": 256, "candidates": 64, "moved": 1.0}
+        for space in ("decoder", "output"):
+            share = draw.uniform(0.4, 0.6) + gain
+            controls = {"untrained": 0.3, "same_label": 0.35, "shuffled": 0.0}
+            found["predictability"][space] = {
+                "share": share, "retrieval": 0.5, "excess": share - 0.35, "excess_retrieval": 0.2,
+                **{name: {"share": value, "retrieval": 0.3} for name, value in controls.items()},
+            }  # fmt: skip
     return found
 
 
@@ -186,9 +187,9 @@ def _history(objective: str, draw: random.Random, steps: int, accuracy: float) -
             value = accuracy * (1 - fall) + 0.02 * draw.random()
             found = {"valid/accuracy": value, "valid/n": 80}
             if len(TERMS.get(objective, ("label",))) > 1:
-                kinds = ("decoder/infonce", "decoder/gaussian", "output/infonce", "output/gaussian")
-                names = [f"mi/{kind}" for kind in kinds]
-                found |= {name: (1 - fall) * (1 + k) + 0.1 * draw.random() for k, name in enumerate(names)}
+                names = [f"valid/predictability/{space}/{key}" for space in ("decoder", "output")
+                         for key in ("share", "retrieval", "excess")]  # fmt: skip
+                found |= {name: (1 - fall) * (1 + k) / 9 + draw.random() / 10 for k, name in enumerate(names)}
             lines.append({"step": step, "epoch": step / 50, **found})
     return lines
 

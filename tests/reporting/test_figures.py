@@ -20,10 +20,9 @@ from scipy.stats import spearmanr, t
 from cotdistill.analysis.tables import AnalysedTables
 from cotdistill.common.errors import UserError
 from cotdistill.config.models import Experiment
-from cotdistill.evaluation.information.estimators import ESTIMATORS
 from cotdistill.report.figures import FIGURES, draw_all
 from cotdistill.report.figures._parts import draw_seeds
-from cotdistill.report.figures._style import MethodStyle, choose_styles, use_style, wrap_text
+from cotdistill.report.figures._style import GREY, MethodStyle, choose_styles, use_style, wrap_text
 from cotdistill.tables.collect import collect
 
 Made = Callable[..., Experiment]
@@ -69,8 +68,8 @@ ONE_FRACTION, ONE_STUDENT = "data_efficiency", "student_size"
         ),
         (
             {"methods": ["finetune"], "baseline": "finetune", "datasets": ["svamp"]},
-            {ONE_FRACTION, ONE_STUDENT, "difference", "rationales", "mutual_information",
-             "accuracy_against_mi"},
+            {ONE_FRACTION, ONE_STUDENT, "difference", "rationales", "predictability",
+             "accuracy_against_predictability"},
         ),
     ],
     ids=["one seed", "a cell missing", "baseline alone", "many panels", "students", "no rationale task"],
@@ -95,7 +94,7 @@ def test_figures_draw_and_say_their_n(made: Made, settings: dict[str, Any], sent
             assert not ax.axison or ax.lines or ax.texts, f"{name}: an empty panel"
         if settings.get("skip"):
             missing = f"Runs missing: {len(settings['skip'])}."
-            assert missing in caption or name in ("difference", "learning", "mutual_information"), name
+            assert missing in caption or name in ("difference", "learning"), name
 
 
 def test_points_are_the_seeds(made: Made) -> None:
@@ -147,37 +146,64 @@ def test_reliability_of_an_open_label_set(made: Made) -> None:
     assert figure.axes[0].get_xlabel() == "confidence (generated sequence)"
 
 
-def test_mutual_information_is_the_mean_of_the_history(made: Made) -> None:
+def test_predictability_stands_beside_its_controls(made: Made) -> None:
     experiment = made(datasets=["cqa"])
-    figure, tables = drawn("mutual_information", experiment)
-    rows = tables.history.query("metric == 'mi/decoder/infonce' and method == 'mi'")
-    (ax,) = [
-        ax
-        for ax in figure.axes
-        if "decoder" in ax.get_title(loc="left") and "infonce" in ax.get_title(loc="left")
-    ]
-    expected = rows.groupby("step")["value"].mean()
+    figure, tables = drawn("predictability", experiment)
+    share, excess = figure.axes[0], figure.axes[1]
+    assert "decoder" in share.get_title(loc="left") and "excess" in excess.get_title(loc="left")
+    for ax, measure in ((share, "share"), (excess, "excess")):
+        wanted = tables.measures[tables.measures["measure"] == f"predictability/decoder/{measure}"]
+        colours = {look.color for look in choose_styles(experiment).values()}
+        hollow = [line for line in ax.lines if line.get_markerfacecolor() == "none"]
+        seeds = [line.get_xdata()[0] for line in hollow if line.get_color() in colours or line.get_alpha()]
+        np.testing.assert_allclose(sorted(seeds), sorted(100 * wanted["value"]))
+    controls = [line for line in share.lines if line.get_color() == GREY and line.get_marker() in "vdx"]
+    marks = {(line.get_marker(), round(line.get_xdata()[0], 6)) for line in controls}
+    assert marks == {("v", 30), ("d", 35), ("x", 0)}
+    low, high = share.get_xlim()
+    assert low < 0 and high > 35, "the controls are within the axis"
+    caption = FIGURES.module("predictability").caption(tables, experiment)
+    for words in ("n = 256 test examples", "n = 3 seeds", "lower bound", "untrained", "4.16 nats"):
+        assert words in caption
+    assert "Free-running" not in caption
+
+
+def test_predictability_over_training_is_a_learning_curve(made: Made) -> None:
+    experiment = made(datasets=["cqa"])
+    figure, tables = drawn("learning", experiment)
+    rows = tables.history.query("metric == 'valid/predictability/decoder/excess' and method == 'mi'")
+    (ax,) = [ax for ax in figure.axes if "predictability,\nmean decoder" in ax.get_title(loc="left")]
+    expected = 100 * rows.groupby("step")["value"].mean()
     np.testing.assert_allclose(
         line_of(ax, experiment, "mi").get_xydata(), [*zip(expected.index, expected, strict=True)]
     )
-    caption = FIGURES.module("mutual_information").caption(tables, experiment)
-    assert "lower bound" in caption and ESTIMATORS["infonce"].ceiling in caption and "n = 3 seeds" in caption
+    caption = FIGURES.module("learning").caption(tables, experiment)
+    assert "is of 256 validation examples" in caption
+
+
+def test_learning_curves_say_why_predictability_is_not_among_them(made: Made) -> None:
+    experiment = made(datasets=["cqa"], methods=["finetune"], baseline="finetune")
+    figure, tables = drawn("learning", experiment)
+    assert not [ax for ax in figure.axes if "predictability" in ax.get_title(loc="left")]
+    caption = FIGURES.module("learning").caption(tables, experiment)
+    assert "Predictability over training is not shown: it takes a method with" in caption
 
 
 def test_correlation_is_stated_from_five_runs_on(made: Made) -> None:
-    few, _ = drawn("accuracy_against_mi", made(datasets=["cqa"], methods=["dss", "mi"], seeds=[0, 1]))
+    name = "accuracy_against_predictability"
+    few, _ = drawn(name, made(datasets=["cqa"], methods=["dss", "mi"], seeds=[0, 1]))
     assert {ax.texts[0].get_text() for ax in few.axes} == {"n = 4 runs"}
     figure, tables = drawn(
-        "accuracy_against_mi", made(datasets=["cqa"], methods=["dss", "mi"], seeds=[0, 1, 2])
+        "accuracy_against_predictability", made(datasets=["cqa"], methods=["dss", "mi"], seeds=[0, 1, 2])
     )
-    measure = "mi/output/infonce/value"
+    measure = "predictability/output/excess"
     rows = tables.measures[tables.measures["measure"] == measure].merge(
         tables.results[["run", "accuracy"]], on="run"
     )
     rho = spearmanr(rows["value"], rows["accuracy"]).statistic
     assert figure.axes[-1].texts[0].get_text() == f"Spearman {rho:+.2f}, n = 6 runs"
     points = [tuple(xy) for line in figure.axes[-1].lines for xy in line.get_xydata()]
-    assert sorted(points) == sorted(zip(rows["value"], 100 * rows["accuracy"], strict=True))
+    assert sorted(points) == sorted(zip(100 * rows["value"], 100 * rows["accuracy"], strict=True))
 
 
 @pytest.mark.parametrize(

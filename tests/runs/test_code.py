@@ -56,7 +56,7 @@ def every(*names: str) -> set[str]:
 CASES: dict[str, tuple[str, set[str]]] = {
     "option scoring": ("students/packed/scoring.py", every("answer", "evaluate")),
     "what options are": ("inference/options.py", every("answer", "evaluate")),
-    "an estimator": ("evaluation/information/infonce_bound.py", every("answer", "evaluate")),
+    "a critic": ("evaluation/predictability/critic.py", every("answer", "evaluate")),
     "what the scores choose": ("evaluation/option_scores.py", every("evaluate")),
     # the figure of reliability puts confidences in the same bins
     "calibration": ("evaluation/calibration.py", {*every("evaluate"), "figures"}),

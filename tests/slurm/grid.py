@@ -35,7 +35,7 @@ SETTINGS: dict[str, Any] = {
     "seeds": [0],
     "training": {"steps": 600, "batch_size": 8, "eval_every": 300, "log_every": 100, "checkpoint_every": 5,
                  "learning_rate": 0.003, "device": "cpu"},
-    "evaluation": {"max_new_tokens": 4, "batch_size": 210},
+    "evaluation": {"max_new_tokens": 4, "batch_size": 259},
 }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Mutual information measured in training, and methods with modules of their own: exact after a stop."""
+"""Predictability measured in training, and methods with modules of their own: exact after a stop."""
 
 from __future__ import annotations
 
@@ -14,20 +14,27 @@ import pytest
 import torch
 from safetensors import safe_open
 
+from cotdistill import methods
 from cotdistill.common import stopping
-from cotdistill.evaluation.information.measure import Meter
+from cotdistill.data.prepared import Prepared
+from cotdistill.evaluation.predictability.measure import Meter
 from cotdistill.jobs.prepare import prepare
 from cotdistill.jobs.train import train
 from cotdistill.runs.grid import Run
 from cotdistill.training.trainer import Trainer
 
 Read = Callable[..., Any]
-KEYS = {f"mi/{name}/{each}" for name in ("decoder", "output") for each in ("infonce", "gaussian")}
+KEYS = {
+    f"valid/predictability/{name}/{each}"
+    for name in ("decoder", "output")
+    for each in ("share", "retrieval", "excess")
+}
+QUICK: dict[str, Any] = {"batch_size": 32, "evaluation": {"batch_size": 256, "rationales": False}}
 
 
 @pytest.fixture(scope="module")
 def wide(tiny: Any, once: Any) -> Any:
-    """The tiny experiment with 48 examples to validate, enough to estimate from."""
+    """The tiny experiment with 48 examples to validate."""
     conftest = sys.modules[type(tiny).__module__]
 
     def build(folder: Path) -> None:
@@ -43,17 +50,30 @@ def wide(tiny: Any, once: Any) -> Any:
     return type(tiny)(folder / "data", folder / "prepared")
 
 
-def measured(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What validations tell of mutual information."""
-    return [
-        {key: value for key, value in line.items() if key.startswith("mi/")}
-        for line in lines
-        if "valid/accuracy" in line
-    ]
+@pytest.fixture(scope="module")
+def many(tiny: Any, once: Any) -> Any:
+    """The tiny experiment with 260 examples to validate, enough to measure predictability on."""
+    conftest = sys.modules[type(tiny).__module__]
+
+    def build(folder: Path) -> None:
+        made = conftest.rows()
+        more = [
+            {**row, "id": f"{row['id']}-{n}", "input": f"{row['input']} {n}?"}
+            for n in range(7)
+            for row in made
+        ]
+        parts = {"train": made[:26], "valid": more[:260], "test": made[26:]}
+        for split, lines in parts.items():
+            conftest.write_lines(folder / "data" / f"{split}.jsonl", lines)
+        run = type(tiny)(folder / "data").run(folder)
+        prepare(run.experiment, run.dataset, run.student, folder / "prepared")
+
+    folder = once("many-to-validate", build)
+    return type(tiny)(folder / "data", folder / "prepared")
 
 
 @pytest.fixture(scope="module")
-def whole(wide: Any, once: Any) -> Callable[[str], Run]:
+def unstopped(wide: Any, once: Any) -> Callable[[str], Run]:
     """The run of a method, never stopped."""
 
     def of(method: str) -> Run:
@@ -62,37 +82,66 @@ def whole(wide: Any, once: Any) -> Callable[[str], Run]:
     return of
 
 
-def test_every_validation_tells_the_estimates(whole: Callable[[str], Run], history: Read):
-    for method in ("dss", "infonce"):
-        found = measured(history(whole(method)))
-        assert len(found) == 3
-        for values in found:
-            assert set(values) == KEYS and all(isinstance(value, float) for value in values.values())
-        assert found[0] != found[-1]
+def measured(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What validations tell of predictability."""
+    return [
+        {key: value for key, value in line.items() if "predictability" in key}
+        for line in lines
+        if "valid/accuracy" in line
+    ]
+
+
+@pytest.fixture(scope="module")
+def whole(many: Any, once: Any) -> Run:
+    """A run that was measured in training, never stopped."""
+    return many.run(once("many-dss", lambda folder: train(many.run(folder, "dss", **QUICK))), "dss", **QUICK)
+
+
+def test_every_validation_tells_the_predictability(whole: Run, history: Read):
+    found = measured(history(whole))
+    assert len(found) == 3
+    for values in found:
+        assert set(values) == KEYS and all(isinstance(value, float) for value in values.values())
+    assert found[0] != found[-1]
 
 
 def test_measuring_changes_nothing_of_the_training(
-    wide: Any, whole: Callable[[str], Run], tmp_path: Path, weights: Read, history: Read
+    many: Any, whole: Run, tmp_path: Path, weights: Read, history: Read
 ):
-    off = wide.run(tmp_path, "dss", evaluation={"mutual_information": 0})
-    assert off.hash != whole("dss").hash
+    none = {**QUICK["evaluation"], "mutual_information": 0}
+    off = many.run(tmp_path, "dss", **{**QUICK, "evaluation": none})
+    assert off.hash != whole.hash
     train(off)
-    assert weights(off) == weights(whole("dss"))
-    lines = [{k: v for k, v in line.items() if k not in KEYS} for line in history(whole("dss"))]
+    assert weights(off) == weights(whole)
+    lines = [{k: v for k, v in line.items() if k not in KEYS} for line in history(whole)]
     assert history(off) == lines
 
 
-def test_a_method_without_both_tasks_tells_none_and_too_few_examples_tell_null(
+def test_a_method_without_both_tasks_and_too_few_examples_tell_nothing(
     trained: Callable[[str], Run], history: Read
 ):
     assert measured(history(trained("finetune"))) == [{}] * 3
-    assert measured(history(trained("dss"))) == [dict.fromkeys(KEYS)] * 3
+    assert measured(history(trained("dss"))) == [{}] * 3
+
+
+def test_the_untrained_student_is_measured_before_the_first_step_though_asked_to_stop(
+    many: Any, whole: Run, monkeypatch: Any
+):
+    """In a group of processes, one that left here would have the others wait for it."""
+    run = whole
+    prepared, method = Prepared(many.prepared), methods.build("dss")
+    meter = Meter(run, prepared, method, "valid", "packed")
+    monkeypatch.setattr(stopping, "_asked", signal.SIGTERM)
+    meter.measure_untrained(torch.device("cpu"))
+    assert meter.untrained is not None and set(meter.untrained) == {"decoder", "output"}
+    with pytest.raises(stopping.Preempted):
+        meter.represent(meter.load_untrained(torch.device("cpu")))
 
 
 def test_a_stop_while_measuring_does_the_validation_again(
-    wide: Any, whole: Callable[[str], Run], tmp_path: Path, monkeypatch: Any, weights: Read, history: Read
+    many: Any, whole: Run, tmp_path: Path, monkeypatch: Any, weights: Read, history: Read
 ):
-    run, calls, original = wide.run(tmp_path, "dss"), [], Meter.make_history_values
+    run, calls, original = many.run(tmp_path, "dss", **QUICK), [], Meter.make_history_values
 
     def line(self: Meter, model: Any) -> dict[str, Any]:
         calls.append(1)
@@ -106,9 +155,9 @@ def test_a_stop_while_measuring_does_the_validation_again(
         train(run)
     train(run)
     assert len(calls) == 4, "of step 8 twice"
-    assert history(run) == history(whole("dss"))
+    assert history(run) == history(whole)
     for which in ("model", "model_last"):
-        assert weights(run, which) == weights(whole("dss"), which)
+        assert weights(run, which) == weights(whole, which)
 
 
 class Stopped(Exception):
@@ -117,8 +166,8 @@ class Stopped(Exception):
 
 @pytest.mark.parametrize("method", ["infonce", "gaussian"])
 def test_what_a_method_learns_is_saved_restored_and_thrown_away(
-    wide: Any, whole: Callable[[str], Run], tmp_path: Path, monkeypatch: Any, weights: Read, history: Read,
-    method: str,
+    wide: Any, unstopped: Callable[[str], Run], tmp_path: Path, monkeypatch: Any, weights: Read,
+    history: Read, method: str,
 ):  # fmt: skip
     run, original = wide.run(tmp_path, method), Trainer.take_step
 
@@ -141,9 +190,9 @@ def test_what_a_method_learns_is_saved_restored_and_thrown_away(
                 saved = {name: file.get_tensor(f"method.{name}") for name in initial}
     assert any(not torch.equal(saved[name], initial[name]) for name in initial), "it has learned"
     train(run)
-    assert history(run) == history(whole(method))
+    assert history(run) == history(unstopped(method))
     for which in ("model", "model_last"):
-        assert weights(run, which) == weights(whole(method), which)
+        assert weights(run, which) == weights(unstopped(method), which)
         with safe_open(run.folder / which / "model.safetensors", "pt") as file:
             assert not [key for key in file.keys() if "method" in key or "student" in key]  # noqa: SIM118
 

@@ -39,7 +39,7 @@ def tiny() -> dict[str, Any]:
         "seeds": [0, 1],
         "training": {"steps": 4, "batch_size": 8, "eval_every": 4, "log_every": 2, "checkpoint_every": 2,
                      "learning_rate": 0.003, "device": "cpu"},
-        "evaluation": {"max_new_tokens": 4, "batch_size": 210},
+        "evaluation": {"max_new_tokens": 4, "batch_size": 259},
     }  # fmt: skip
 
 

@@ -43,6 +43,7 @@ rule evaluate:
         expect=by_job(grid.hash_run),
         code=by_job(grid.fingerprint_evaluation),
         rationales=grid.experiment.evaluation.rationales,
+        free_running=grid.experiment.evaluation.free_running,
         bins=grid.experiment.evaluation.bins,
         option_score=grid.experiment.evaluation.option_score,
         keep=by_job(grid.find_kept),

@@ -26,8 +26,9 @@ MEGABYTES = 100_000_000
 """memory of one job: more than a machine has, and three attempts' multiples still fit Slurm's field"""
 BINS = 10_000
 """of confidences: about the examples of the largest test set, so that further ones are empty"""
-MEASURED = 100_000
-"""examples that mutual information is estimated on: their representations are held in memory"""
+LEAST_MEASURED, MEASURED = 256, 100_000
+"""examples that the predictability of states is measured on: with fewer, what a critic finds tells how many
+there were; the representations of all are held in memory"""
 REQUESTS = 1_000_000
 """that a judge is sent, or examples that it rates"""
 ANSWER_TOKENS = 1_000_000

@@ -141,6 +141,12 @@ class Judge(Strict):
 OptionScore = Literal["sum", "mean"]
 
 
+def _refuse_few(examples: int) -> int:
+    if 0 < examples < bounds.LEAST_MEASURED:
+        raise ValueError(f"expected 0 (do not measure) or at least {bounds.LEAST_MEASURED} examples")
+    return examples
+
+
 class Evaluation(Strict):
     """How a student is evaluated."""
 
@@ -154,8 +160,11 @@ class Evaluation(Strict):
     """bins of the calibration errors and of reliability diagrams"""
     option_score: OptionScore = "sum"
     """what options' calibration is of: log-likelihood (a probability; few tokens gain) or its mean a token"""
-    mutual_information: int = Field(256, ge=0, le=bounds.MEASURED)
-    """most validation examples to estimate the tasks' mutual information on; 0: never, on test neither"""
+    mutual_information: Annotated[int, AfterValidator(_refuse_few)] = Field(256, ge=0, le=bounds.MEASURED)
+    """examples of valid, and of test, on which to measure how well the states of one task tell those of the
+    other (256 or more, the same number in all runs; a smaller split is not measured); 0: never"""
+    free_running: bool = False
+    """measure that on test also with what the student itself writes as targets, not teacher-forced"""
     judge: Judge | None = None
     """an LLM that rates generated rationales (`cotdistill judge`); null means none"""
 

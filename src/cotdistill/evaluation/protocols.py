@@ -28,12 +28,12 @@ def count_answers(
 
 
 def measure_answers(
-    run: Run, answers: Sequence[Answer], answer_kind: str, information: dict[str, Any]
+    run: Run, answers: Sequence[Answer], answer_kind: str, predictability: dict[str, Any]
 ) -> dict[str, Any]:
     """Return what is measured of the strict answers beside accuracy; what cannot be measured is absent.
 
-    answers: with probabilities of their options, where they have some.
-    information: the mutual information that was measured of the checkpoint on test.
+    answers: with probabilities of their options, where they have some. predictability: what was measured of
+    the checkpoint's states on test.
     """
     settings = run.experiment.evaluation
     measures: dict[str, Any] = {
@@ -42,7 +42,9 @@ def measure_answers(
     }
     source = adapter(run.dataset.adapter)
     rationale = rationale_quality.measure(answers, answer_kind, source.stated_label, source.reads_open_labels)
-    parts = {"options": option_scores.measure(answers), "rationale": rationale, "mi": information}
+    parts = {
+        "options": option_scores.measure(answers), "rationale": rationale, "predictability": predictability,
+    }  # fmt: skip
     return measures | {name: part for name, part in parts.items() if part}
 
 

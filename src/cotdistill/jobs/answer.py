@@ -10,7 +10,7 @@ import torch
 
 from cotdistill import methods, students
 from cotdistill.data.prepared import Prepared
-from cotdistill.evaluation.information.measure import measure_test
+from cotdistill.evaluation.predictability.measure import measure_test
 from cotdistill.inference.generate import Generator
 from cotdistill.inference.options import OptionScorer
 from cotdistill.runs import answers as stored
@@ -46,7 +46,7 @@ def answer_with(run: Run, generator: Generator, device: torch.device) -> None:
         if stored.are_current(run, checkpoint):
             continue
         started = time.perf_counter()
-        information = {}
+        predictability = {}
         if checkpoint == LAST and same:
             answers = stored.load(run, STRICT)
         else:
@@ -55,9 +55,11 @@ def answer_with(run: Run, generator: Generator, device: torch.device) -> None:
             model = students.load_saved(folder).to(device)
             answers = _answer(run, generator, model, checkpoint)
             if checkpoint == STRICT:
-                information = measure_test(model, run, generator.prepared, generator.method, generator.engine)
+                predictability = measure_test(
+                    model, run, generator.prepared, generator.method, generator.engine
+                )
             del model
-        stored.store(run, checkpoint, answers, information, time.perf_counter() - started)
+        stored.store(run, checkpoint, answers, predictability, time.perf_counter() - started)
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 

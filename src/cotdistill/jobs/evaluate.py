@@ -38,7 +38,7 @@ def evaluate(run: Run) -> Metrics:
     manifest = Prepared(run.prepared).manifest
     sizes = manifest["sizes"]
     chosen, published = protocols.count_answers(trained, strict, last)
-    information = answers.load_information(run, STRICT)
+    predictability = answers.load_predictability(run, STRICT)
     own_rows = choose_subset(sizes["train"], run.fraction, run.seed, run.dataset.name)
     write_answers(run.files.predictions, strict)
     kept = (run.files.config, run.files.history, run.files.environment)
@@ -47,7 +47,7 @@ def evaluate(run: Run) -> Metrics:
         hash=run.hash,
         strict=chosen,
         published=published,
-        measures=protocols.measure_answers(run, strict, manifest["answer"], information),
+        measures=protocols.measure_answers(run, strict, manifest["answer"], predictability),
         teacher=manifest["teacher"],
         sizes={**sizes, "train": len(own_rows)},
         evaluation_wall_s=answers.sum_seconds(run),

@@ -12,7 +12,7 @@ from cotdistill import methods, students
 from cotdistill.common import stopping
 from cotdistill.common.files import hash_tree, link
 from cotdistill.data.prepared import CHECKED, Prepared, check_joins
-from cotdistill.evaluation.information.measure import Meter, is_measured
+from cotdistill.evaluation.predictability.measure import Meter, is_measured
 from cotdistill.evaluation.scores import score
 from cotdistill.inference.generate import Generator
 from cotdistill.jobs import environment
@@ -31,6 +31,7 @@ from cotdistill.training import devices
 from cotdistill.training.trainer import Trainer, Validate
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedModel
 
 
@@ -65,10 +66,12 @@ def train(run: Run) -> None:
         _check_literals(prepared, method)
         generator = Generator(run, prepared, method, engine)
         if not devices.broadcast(written, device):
+            # before there is a trainer: only one student is in memory at a time
+            validate = make_validation(run, generator, method, engine, device)
             trainer = Trainer(run, device, engine, origin, guard=lease.check, tell=lease.tell)
             if leader:
                 outputs.note_start(run, describe_hardware(kind, run.training.gpus))
-            trainer.fit(make_validation(run, generator, method, engine))
+            trainer.fit(validate)
             if leader:
                 lease.check()
                 _write_outputs(run, trainer, prepared, engine, origin)
@@ -101,17 +104,25 @@ def _check_literals(prepared: Prepared, method: Method) -> None:
         check_joins(inputs, prepared.tokenizer(), own)
 
 
-def make_validation(run: Run, generator: Generator, method: Method, engine: str) -> Validate:
-    """Return the function that validates a student: accuracy, and mutual information if asked for."""
+def make_validation(
+    run: Run, generator: Generator, method: Method, engine: str, device: torch.device
+) -> Validate:
+    """Return the function that validates a student: accuracy, and predictability of states if asked for.
+
+    The untrained student, with which that is compared, is measured at once.
+    """
     meter = None
     if devices.rank() == 0 and is_measured(run, method):
-        most = run.experiment.evaluation.mutual_information
-        meter = Meter(run, generator.prepared, method, "valid", most, engine)
+        meter = Meter(run, generator.prepared, method, "valid", engine)
+        if meter.absence:
+            meter = None
+        else:
+            meter.measure_untrained(device)
 
     def validate(model: PreTrainedModel) -> dict[str, float | None]:
         result = score(generator.answer(model, "valid"))
-        information = meter.make_history_values(model) if meter else {}
-        return {"valid/accuracy": result["accuracy"], "valid/n": result["n"], **information}
+        predictability = meter.make_history_values(model) if meter else {}
+        return {"valid/accuracy": result["accuracy"], "valid/n": result["n"], **predictability}
 
     return validate
 

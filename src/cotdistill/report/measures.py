@@ -7,6 +7,14 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from cotdistill.evaluation.predictability import (
+    CANDIDATES,
+    CEILING,
+    CONTROLS,
+    EXCESS,
+    FREE_RUNNING,
+    REPRESENTATIONS,
+)
 from cotdistill.tables.columns import CELL
 
 
@@ -38,11 +46,23 @@ def _list_option_scores(score: str) -> list[MeasureColumn]:
     ]
 
 
-def _list_information(space: str) -> list[MeasureColumn]:
+def _list_predictability(space: str) -> list[MeasureColumn]:
+    name = f"predictability/{space}"
     return [
-        MeasureColumn(f"mi/{space}/infonce/value", f"{space}, InfoNCE (nats)"),
-        MeasureColumn(f"mi/{space}/gaussian/value", f"{space}, Gaussian (nats)"),
-    ]
+        MeasureColumn(f"{name}/excess", "excess (points)", 100, 1),
+        MeasureColumn(f"{name}/share", "share %", 100, 1),
+        *(MeasureColumn(f"{name}/{control}/share", f"{control.replace('_', ' ')} %", 100, 1)
+          for control in CONTROLS),
+        MeasureColumn(f"{name}/retrieval", f"found of {CANDIDATES} %", 100, 1),
+        MeasureColumn(f"{name}/excess_retrieval", "found, excess (points)", 100, 1),
+    ]  # fmt: skip
+
+
+def _name_predictability(words: str, targets: str) -> str:
+    return f"{PREDICTABILITY} ({words}, {targets})"
+
+
+PREDICTABILITY = "Predictability of the label task's states from the rationale task's, on test"
 
 
 GROUPS: dict[str, list[MeasureColumn]] = {
@@ -70,12 +90,21 @@ GROUPS: dict[str, list[MeasureColumn]] = {
         MeasureColumn("rationale/repetition", "repetition %", 100, 1),
         MeasureColumn("rationale/judge_mean", "judge (1 to 5)"),
     ],
-    "Mutual information between the two tasks, on test": [
-        *_list_information("decoder"), *_list_information("output"),
-    ],
+    **{_name_predictability(words, "teacher-forced"): _list_predictability(space)
+       for space, words in REPRESENTATIONS.items()},
+    **{_name_predictability(words, "free-running"): _list_predictability(f"{FREE_RUNNING}/{space}")
+       for space, words in REPRESENTATIONS.items()},
 }  # fmt: skip
 """columns of each table of measures by its heading, in the order of the tables"""
 
+PREDICTABILITY_MEANS = (
+    f"predictability: share is InfoNCE among {CANDIDATES} examples, by critics that were fitted on others, "
+    f"as a share of its ceiling of {CEILING:.2f} nats, and found how often the partner scores highest (by "
+    f"chance {1 / CANDIDATES:.1%}), on evaluation.mutual_information test examples in every run; a lower "
+    "bound on the mutual information of the states, not that information. Controls, measured alike: "
+    f"{'; '.join(f'{name.replace(chr(95), chr(32))}: {words}' for name, words in CONTROLS.items())}. "
+    f"excess: {EXCESS} (where there is one); likewise of found."
+)
 NOT_MEASURED = "n/a"
 NOT_MEASURED_MEANS = "n/a: not measured; `reasons` in the `metrics.json` of the cell's runs say why"
 

@@ -16,7 +16,14 @@ from cotdistill.analysis.words import describe_test, format_count, format_percen
 from cotdistill.common.errors import list_some
 from cotdistill.common.text_tables import markdown_table, plain_table
 from cotdistill.evaluation.variety import COLLAPSED
-from cotdistill.report.measures import GROUPS, NOT_MEASURED, NOT_MEASURED_MEANS, tabulate_group
+from cotdistill.report.measures import (
+    GROUPS,
+    NOT_MEASURED,
+    NOT_MEASURED_MEANS,
+    PREDICTABILITY,
+    PREDICTABILITY_MEANS,
+    tabulate_group,
+)
 from cotdistill.tables.columns import BLOCK
 
 SEEDS_ALONE = "95% over seeds"
@@ -125,9 +132,12 @@ def build_measure_tables(comparison: pd.DataFrame, measures: pd.DataFrame) -> li
 
 
 def list_measure_notes(tables: Iterable[tuple[str, Section]]) -> list[str]:
-    """Return the note on cells of the tables of measures that were not measured; none without such cells."""
-    shown = any(NOT_MEASURED in row for _, table in tables for row in table.rows)
-    return [f"{NOT_MEASURED_MEANS}."] if shown else []
+    """Return the notes that the tables of measures need: on predictability, and on what was not measured."""
+    shown = list(tables)
+    notes = [PREDICTABILITY_MEANS] if any(group.startswith(PREDICTABILITY) for group, _ in shown) else []
+    if any(NOT_MEASURED in row for _, table in shown for row in table.rows):
+        notes.append(f"{NOT_MEASURED_MEANS}.")
+    return notes
 
 
 def _find_varying(comparison: pd.DataFrame) -> list[str]:

@@ -25,7 +25,8 @@ def compute_key(run: Run, checkpoint: str) -> str:
     """Return the digest of all that the answers of a checkpoint depend on."""
     weights = outputs.find_weights(run, checkpoint)
     code = compute_code("answer", run)
-    return digest([run.hash, code, weights, run.experiment.evaluation.rationales])
+    evaluation = run.experiment.evaluation
+    return digest([run.hash, code, weights, evaluation.rationales, evaluation.free_running])
 
 
 def are_complete(run: Run) -> bool:
@@ -92,14 +93,14 @@ def _read_current(run: Run, checkpoint: str) -> dict[str, Any] | None:
 
 
 def store(
-    run: Run, checkpoint: str, answers: list[Answer], information: dict[str, Any], seconds: float
+    run: Run, checkpoint: str, answers: list[Answer], predictability: dict[str, Any], seconds: float
 ) -> None:
-    """Keep the answers of a checkpoint, and its mutual information; the key is written last."""
+    """Keep the answers of a checkpoint, and its predictability; the key is written last."""
     path = _find_rows(run, checkpoint)
     write_answers(path, answers)
     write_json(_find_about(run, checkpoint), seal({
         "key": compute_key(run, checkpoint), "seconds": round(seconds, 3), "sha256": hash_file(path),
-        "mutual_information": information,
+        "predictability": predictability,
     }))  # fmt: skip
     for part in path.parent.glob(f"{checkpoint}.*.partial"):
         part.unlink()
@@ -115,9 +116,9 @@ def load(run: Run, checkpoint: str) -> list[Answer]:
     return read_answers(_find_rows(run, checkpoint))
 
 
-def load_information(run: Run, checkpoint: str) -> dict[str, Any]:
-    """Return the mutual information that was measured of a checkpoint on test; {} where none was measured."""
-    return dict(read_json(_find_about(run, checkpoint))["mutual_information"])
+def load_predictability(run: Run, checkpoint: str) -> dict[str, Any]:
+    """Return the predictability that was measured of a checkpoint on test; {} where none was asked for."""
+    return dict(read_json(_find_about(run, checkpoint))["predictability"])
 
 
 def sum_seconds(run: Run) -> float:

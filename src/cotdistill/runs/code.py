@@ -35,7 +35,7 @@ def list_modules(stage: Stage, run: Run, engines: tuple[str, ...] | None = None)
         # validation generates answers, which choose the checkpoint
         return ("training.trainer", "runs.state", "inference.generate", *learning, *writing, method)
     if stage == "answer":
-        measured = ("evaluation.information.measure", *learning)
+        measured = ("evaluation.predictability.measure", *learning)
         return ("inference.generate", "inference.options", *measured, *writing, *scoring, method)
     adapter = f"data.adapters.{run.dataset.adapter}"  # reads the label that a rationale states
     return ("evaluation.protocols", adapter, *list_modules("answer", run, engines))

@@ -148,8 +148,8 @@ class Metrics(Document):
     strict: StrictScore
     published: Score
     measures: dict[str, Any]
-    """calibration, rationale quality and mutual information; what was not measured is absent or None, and
-    `reasons` of a part says why"""
+    """calibration, rationale quality and predictability of states; what was not measured is absent or None,
+    and `reasons` of a part says why"""
     teacher: dict[str, TeacherScore]
     sizes: dict[str, int]
     """examples by split; `train` counts the run's own subset"""

@@ -14,6 +14,8 @@ from cotdistill.config.models import CellFilter, DatasetEntry, Experiment, Metho
 from cotdistill.methods import resolve_settings
 from cotdistill.runs.folder import RunFiles
 
+ASKED_LATER = {"rationales", "bins", "option_score", "judge", "free_running"}
+"""evaluation settings on which nothing of training depends"""
 AXES = ("dataset", "student", "method", "labels", "fraction", "seed")
 
 
@@ -85,14 +87,13 @@ class Run:
         dataset = self.dataset.model_dump(exclude={"training", "name"})
         student = self.student.model_dump(exclude={"training", "name"})
         student["compute"] = {"threads": self.student.compute.threads}
-        only_evaluated = {"rationales", "bins", "option_score", "judge"}
         return {
             **self.axes,
             "dataset_settings": dataset,
             "student_settings": student,
             "method_settings": {"method": self.method.method, **resolve_settings(self.method)},
             "training": self.training.model_dump(exclude={"checkpoint_every", "checkpoint_minutes", "keep"}),
-            "evaluation": self.experiment.evaluation.model_dump(exclude=only_evaluated),
+            "evaluation": self.experiment.evaluation.model_dump(exclude=ASKED_LATER),
         }
 
     @cached_property

@@ -9,13 +9,14 @@ from typing import Any
 RANGES: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("accuracy", "mean_confidence", "ece_width", "ece_mass", "shortest", "rouge1", "rouge2",
                      "rougeL", "repetition", "states_label", "faithful_prediction", "faithful_gold",
-                     "commonest_share", "commonest_gold_share"), (0, 1)),
+                     "commonest_share", "commonest_gold_share", "retrieval"), (0, 1)),
     "bleu": (0, 100),
+    "share": (-math.inf, 1),
     "brier": (0, 2),
     "nll": (0, math.inf),
     "judge_mean": (1, 5),
 }  # fmt: skip
-"""what a measure can be, by the last part of its name; estimates of mutual information may fall below 0"""
+"""what a measure can be, by the last part of its name; a share of predictability may fall below 0"""
 
 
 def find_range(name: str) -> tuple[float, float]:

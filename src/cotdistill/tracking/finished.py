@@ -37,7 +37,7 @@ from cotdistill.tables.store import Tables, to_frame
 LAYOUT = 5
 
 # Metric names have their group before the last slash: MLflow's charts make a section of each group.
-# Where a column of the table of results goes; the history keeps its own names (loss/..., valid/..., mi/...)
+# Where a column of the table of results goes; the history keeps its own names (loss/..., valid/..., ...)
 FINAL = {
     "accuracy": "test/accuracy",
     "correct": "test/correct",

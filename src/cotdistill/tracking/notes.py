@@ -21,7 +21,7 @@ SAMPLE = "predictions_sample.json"
 SAMPLE_ROWS = 20
 LOGGED = {"mlflow.loggedArtifacts": json.dumps([{"path": SAMPLE, "type": "table"}])}
 """the tag by which MLflow knows that an artifact is a table"""
-MAIN = ("ece_width", "brier", "nll", "bleu", "rougeL", "faithful_prediction", "faithful_gold", "value")
+MAIN = ("ece_width", "brier", "nll", "bleu", "rougeL", "faithful_prediction", "faithful_gold", "excess")
 """last parts of the names of the measures that descriptions show and that cells have means of"""
 MAIN_ACCURACIES = ("options/sum/accuracy", "options/mean/accuracy")
 """further such measures: other accuracies are that of the answers, or one of these"""

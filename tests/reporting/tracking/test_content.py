@@ -44,6 +44,9 @@ def measured(change: Change) -> Callable[..., None]:
     return write
 
 
+SERIES = "valid/predictability/decoder/share"
+
+
 def description(stored_run: Any) -> str:
     return str(stored_run.data.tags["mlflow.note.content"])
 
@@ -53,28 +56,28 @@ def test_measures_are_final_metrics_and_the_parent_has_their_means(
 ) -> None:
     first, second = expand(small)[:2]
     for run, value in ((first, 0.1), (second, 0.3)):
-        series = [{"step": 10, "mi/pooled/infonce": 0.7}, {"step": 40, "mi/pooled/infonce": 0.9}]
+        series = [{"step": 10, SERIES: 0.7}, {"step": 40, SERIES: 0.9}]
         write_jsonl(run.folder / "history.jsonl", [*read_jsonl(run.folder / "history.jsonl"), *series])
         seal(run)
-        bound = {"value": 1 + value, "low": 0.5, "n": 50, "ceiling": 3.9}
+        about = {"n": 256, "decoder": {"share": 0.4 + value, "excess": value}}
         measured(
             run,
             calibration={"sequence": {"ece_width": value, "bins": [1, 2]}},
-            mi={"pooled": {"infonce": bound}},
+            predictability=about,
         )
     measured(expand(small)[2], loss={"total": 7.0})  # the name of a series
     track(small)
     parents, children = stored(small)
     metrics = children[first.id].data.metrics
-    assert metrics["calibration/sequence/ece_width"] == 0.1 and metrics["mi/pooled/infonce/ceiling"] == 3.9
-    assert metrics["mi/pooled/infonce"] == 0.9 and metrics["mi/pooled/infonce/value"] == 1.1
+    assert metrics["calibration/sequence/ece_width"] == 0.1 and metrics["predictability/n"] == 256
+    assert metrics[SERIES] == 0.9 and metrics["predictability/decoder/share"] == 0.5
     client = MlflowClient(get_uri(small))
-    history = client.get_metric_history(children[first.id].info.run_id, "mi/pooled/infonce")
+    history = client.get_metric_history(children[first.id].info.run_id, SERIES)
     assert [point.value for point in history] == [0.7, 0.9]
     means = parents["cqa/tiny/dss/gold/1"].data.metrics
     assert means["calibration/sequence/ece_width_mean"] == pytest.approx(0.2)
-    assert means["mi/pooled/infonce/value_n"] == 2 and "mi/pooled/infonce/ceiling_mean" not in means
-    assert means["mi/pooled/infonce/value_mean"] == pytest.approx(1.2)
+    assert means["predictability/decoder/excess_n"] == 2 and "predictability/n_mean" not in means
+    assert means["predictability/decoder/excess_mean"] == pytest.approx(0.2)
     assert not [name for name in means if name.endswith(("_low", "_high"))], "two seeds have no interval"
     assert "too few seeds" in description(parents["cqa/tiny/dss/gold/1"])
     collides = children[expand(small)[2].id].data.metrics

@@ -1,15 +1,15 @@
 """A generated dataset on which rationales help: invented creatures inherit from their kind.
 
-60 creatures belong to 7 kinds; a kind fixes 7 properties. Each of the 420 questions "home of a bako?" takes
+70 creatures belong to 7 kinds; a kind fixes 7 properties. Each of the 490 questions "home of a bako?" takes
 two facts: a bako is a bird (stated by training rationales only, or to be inferred from another answer) and
 the home of a bird is a nest. The rationale says the first: "a bako is a bird, so nest."
 
 The split makes every question answerable from the training rows. Within a kind the properties, in a
 shuffled circle, are dealt to its creatures one after the other: the next 2 or 3 to train. So each creature
-has 2 or 3 training rows, and each pair of kind and property has at least one, because a kind deals at least
-16 training rows over a circle of 7. The rest is shuffled and cut, so that valid is drawn as test is:
-150 train, 60 valid and 210 test. The teacher's rationale is always right; its label is wrong
-on about 8% of the rows of each split.
+has 2 or 3 training rows, and each pair of kind and property has at least 3, because a kind deals 25 training
+rows over a circle of 7. The rest is shuffled and cut, so that valid is drawn as test is: 175 train, 56 valid
+and 259 test (of 256 and more, the predictability of a student's two tasks can be measured). The teacher's
+rationale is always right; its label is wrong on about 8% of the rows of each split.
 """
 
 from __future__ import annotations
@@ -32,8 +32,9 @@ VALUES = {  # property: its value for each kind, in the order of KINDS
     "group": ["flock", "school", "clan", "sloth", "swarm", "chorus", "knot"],
     "move": ["glide", "drift", "pounce", "trudge", "hover", "leap", "slide"],
 }
-CREATURES = 60
-VALID = 60
+CREATURES = 70
+"""as many as there are first syllables"""
+VALID = 56
 WRONG = 0.08
 
 
@@ -84,7 +85,7 @@ class Demo(Adapter):
             Random(derive("demo", part="circle", kind=kind)).shuffle(circle)
             dealt = 0
             for number in range(kind, CREATURES, len(KINDS)):
-                # 2 and 3 in turn along a kind; creatures number in all, so the turns even out to 150
+                # 2 and 3 in turn along a kind of 10 creatures
                 train = 2 + (number // len(KINDS) + kind) % 2
                 order = circle[dealt % len(circle) :] + circle[: dealt % len(circle)]
                 rows = [_make_row(names[number], kind, prop) for prop in order]

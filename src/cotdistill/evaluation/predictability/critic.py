@@ -1,16 +1,18 @@
-"""InfoNCE: a lower bound on mutual information, from how well a critic finds each sample's partner."""
+"""A critic that scores how well two states fit each other, and what it finds in other examples."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 
-from cotdistill.evaluation.information.components import fit_canonical, fit_principal
-from cotdistill.evaluation.information.estimate import Estimate
+from cotdistill.evaluation.predictability import CANDIDATES, CEILING
+from cotdistill.evaluation.predictability.components import fit_canonical, fit_principal
+from cotdistill.evaluation.predictability.controls import Halves
 
 BATCH = 128
-"""most samples a batch: the bound cannot exceed its logarithm"""
+"""most samples a batch of fitting"""
 COMPONENTS = 16
 PER_COMPONENT = 8
 """samples to fit for each principal component of a side"""
@@ -20,29 +22,42 @@ STEPS, PATIENCE, RATE = 200, 20, 0.25
 """of the descent, over all rows at once"""
 
 
-def estimate_infonce(z: torch.Tensor, v: torch.Tensor, seed: int) -> Estimate:
-    """Return the mean of f(z_i, v_i) - log mean_j exp f(z_i, v_j) over rows of z: (n, d), v: (n, e), float64.
+@dataclass(frozen=True)
+class Found:
+    """What critics found in examples that they were not fitted to.
 
-    van den Oord et al. 2018, equations 4 and 5: a lower bound on I(Z;V) whatever the critic f, as long as it
-    was fitted on other rows, and at most the logarithm of the batch. The rows are cut in two halves, drawn
-    with `seed`; f is fitted on one and evaluated on the other, and the other way round. A weak critic makes
-    the bound loose; it may fall below 0 by chance. The interval is that of a mean over rows, and takes the
-    critics as given; one that lies below 0, where no information can be, is extended to it.
+    share: InfoNCE, a lower bound on I(Z;V) in expectation, over CEILING; it may fall below 0 by chance.
+    retrieval: the part of examples whose partner scores highest among CANDIDATES; equal scores share it.
     """
-    order = torch.randperm(len(z), generator=torch.Generator().manual_seed(seed))
-    halves = order[: len(z) // 2], order[len(z) // 2 :]
-    gains, ceilings = [], []
+
+    share: float
+    retrieval: float
+
+
+def find_partners(z: torch.Tensor, v: torch.Tensor, halves: Halves, seed: int) -> Found:
+    """Return how well partners are found in rows of z: (n, d), v: (n, e), with critics of the other half.
+
+    A critic is fitted on one half and read on the other, and the other way round. A half is read in batches
+    of CANDIDATES in an order drawn with `seed`; its last batch also has rows of the one before, so that all
+    are of one size. Computed in float64 on the CPU; the global random state is not touched. Raises ValueError
+    for a half of fewer rows.
+    """
+    z, v = z.double().cpu(), v.double().cpu()
+    gains, hits = [], []
     for fit, read in (halves, halves[::-1]):
-        critic = _Critic(z[fit], v[fit])
-        found = critic.compute_gains(_cut_into_batches(z[read]), _cut_into_batches(v[read]))
-        gains.append(found.flatten())
-        ceilings.append(math.log(found.shape[1]))
-    gain = torch.cat(gains)
-    value, margin = float(gain.mean()), 1.96 * float(gain.std()) / len(gain) ** 0.5
-    return Estimate(value, value - margin, max(value + margin, 0.0), len(gain), max(ceilings))
+        if len(read) < CANDIDATES:
+            raise ValueError(f"a half of {len(read)} rows: expected at least {CANDIDATES}")
+        critic = Critic(z[fit], v[fit])
+        mixed = read[torch.randperm(len(read), generator=torch.Generator().manual_seed(seed))]
+        starts = [*range(0, len(read) - CANDIDATES, CANDIDATES), len(read) - CANDIDATES]
+        batches = torch.stack([mixed[start : start + CANDIDATES] for start in starts])
+        scores = critic.score(z[batches], v[batches])
+        gains.append(_compute_gains(scores))
+        hits.append(_find_hits(scores))
+    return Found(float(torch.cat(gains).mean()) / CEILING, float(torch.cat(hits).mean()))
 
 
-class _Critic:
+class Critic:
     """A critic f(z, v), linear in a few products of Hermite polynomials of canonical variates.
 
     The polynomials are the first and the second. Products are taken within a pair of variates (and of v
@@ -62,10 +77,13 @@ class _Critic:
             *self._compute_features(_cut_into_batches(z[edge:]), _cut_into_batches(v[edge:])),
         )
 
-    def compute_gains(self, z: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-        """Return what each row of z: (batches, size, d) and v adds to the bound: (batches, size)."""
+    def score(self, z: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        """Return the scores of all pairs within each batch, (batches, size, size).
+
+        z: (batches, size, d), v: (batches, size, e).
+        """
         p, q = self._compute_features(z, v)
-        return _compute_gains((p * self.weights) @ q.mT)
+        return (p * self.weights) @ q.mT
 
     def _compute_features(self, z: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the two factors of each product, (batches, size, products) each."""
@@ -99,6 +117,12 @@ def _compute_polynomials(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 def _compute_gains(scores: torch.Tensor) -> torch.Tensor:
     """Return each row's part of the bound (batches, size), from scores of all pairs (batches, size, size)."""
     return scores.log_softmax(2).diagonal(dim1=1, dim2=2) + math.log(scores.shape[2])
+
+
+def _find_hits(scores: torch.Tensor) -> torch.Tensor:
+    """Return each row's part in the highest score, (batches, size): 1 where its partner alone has it."""
+    highest = scores >= scores.amax(2, keepdim=True) - 1e-9
+    return highest.diagonal(dim1=1, dim2=2).double() / highest.sum(2)
 
 
 def _cut_into_batches(rows: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Test accuracy against the estimated mutual information of the same run: does more come with better?"""
+"""Test accuracy against the excess predictability of the same run: does more come with better?"""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ from matplotlib.figure import Figure
 from cotdistill.analysis.tables import AnalysedTables
 from cotdistill.config.models import Experiment
 from cotdistill.report.figures._captions import describe_missing
-from cotdistill.report.figures._estimates import (
-    explain_absence,
-    explain_estimators,
-    list_estimates,
-    title_column,
-)
 from cotdistill.report.figures._parts import (
     draw_headline,
     draw_method_legend,
     draw_remark,
     make_facets,
     make_message,
+)
+from cotdistill.report.figures._predictability import (
+    PREFIX,
+    SPACES,
+    explain_absence,
+    explain_numbers,
+    list_spaces,
 )
 from cotdistill.report.figures._style import MethodStyle, choose_styles, describe_constants, list_panels
 
@@ -31,20 +32,20 @@ LEAST = 5
 
 
 def draw(tables: AnalysedTables, experiment: Experiment) -> Figure:
-    """Draw one row per dataset, student, labels and fraction; one column per representation and estimator."""
+    """Draw one row per dataset, student, labels and fraction; one column per representation."""
     rows = _select_runs(tables)
-    columns = list_estimates(rows["measure"])
-    if not columns:
+    spaces = list_spaces(rows["measure"])
+    if not spaces:
         return make_message(explain_absence(experiment))
     cells, styles = list_panels(experiment), choose_styles(experiment)
-    figure, grid = make_facets(cells, [title_column(*column) for column in columns], 2.3)
+    figure, grid = make_facets(cells, [SPACES[space].replace(", ", "\n") for space in spaces], 2.3)
     for panel, axes in zip(cells, grid, strict=True):
         inside = panel.of(rows)
-        for (space, estimator), ax in zip(columns, axes, strict=True):
-            _draw_points(ax, inside[inside["measure"] == f"mi/{space}/{estimator}/value"], styles)
-            ax.set_xlabel("estimate on test (nats)")
+        for space, ax in zip(spaces, axes, strict=True):
+            _draw_points(ax, inside[inside["measure"] == f"{PREFIX}{space}/excess"], styles)
+            ax.set_xlabel("excess predictability (points)")
             ax.set_ylabel("test accuracy (%)")
-    draw_headline(figure, f"Accuracy against mutual information: {describe_constants(experiment)}")
+    draw_headline(figure, f"Accuracy against predictability: {describe_constants(experiment)}")
     seen = {name: look for name, look in styles.items() if name in set(rows["method"])}
     draw_method_legend(figure, seen, "a point: one seed's run", lines=False)
     return figure
@@ -55,24 +56,21 @@ def caption(tables: AnalysedTables, experiment: Experiment) -> str:
     rows = _select_runs(tables)
     if rows.empty:
         return explain_absence(experiment)
-    explained = explain_estimators(name for _, name in list_estimates(rows["measure"]))
     return (
-        "Test accuracy against the estimated mutual information between the label task's and the rationale "
-        "task's representations, in nats, of the checkpoint chosen on validation in "
+        "Test accuracy against the excess predictability of the label task's states from the rationale "
+        "task's, on test, at the checkpoint chosen on validation in "
         f"{experiment.experiment}: a point a run, n = {rows['run'].nunique()} runs. Spearman's rank "
         f"correlation over a panel's runs stands in it where there are at least {LEAST}; it mixes methods "
         "and seeds, so it is a description, "
-        f"not a test, and no interval is given. {explained} "
-        "Estimates depend on the number of examples: these, on test, are not on the scale of those on "
-        "validation during training."
+        f"not a test, and no interval is given. {explain_numbers(list_spaces(rows['measure']))}"
         f"{describe_missing(tables.results)}"
     )
 
 
 def _select_runs(tables: AnalysedTables) -> pd.DataFrame:
-    """Return the final estimates, each with the accuracy of its run."""
+    """Return the excess of each run and representation, with the run's accuracy."""
     measures = tables.measures
-    finals = measures[measures["measure"].str.fullmatch(r"mi/[^/]+/[^/]+/value")]
+    finals = measures[measures["measure"].isin([f"{PREFIX}{space}/excess" for space in SPACES])]
     return finals.merge(tables.results[["run", "accuracy"]], on="run")
 
 
@@ -82,7 +80,8 @@ def _draw_points(ax: Axes, rows: pd.DataFrame, styles: dict[str, MethodStyle]) -
         return
     for name, look in styles.items():
         own = rows[rows["method"] == name]
-        ax.plot(own["value"], 100 * own["accuracy"], look.marker, mfc="none", mec=look.color, ms=6, mew=1.2)
+        points = 100 * own["value"], 100 * own["accuracy"]
+        ax.plot(*points, look.marker, mfc="none", mec=look.color, ms=6, mew=1.2)
     rho = rows["value"].corr(rows["accuracy"], method="spearman") if len(rows) >= LEAST else math.nan
     # numbers that are all the same have no rank correlation
     text = f"n = {len(rows)} runs" if math.isnan(rho) else f"Spearman {rho:+.2f}, n = {len(rows)} runs"

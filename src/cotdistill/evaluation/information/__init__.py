@@ -1,1 +1,0 @@
-"""Mutual information between the two tasks of a student, estimated from samples."""
