@@ -167,9 +167,10 @@ def _make_contrast(
     pairs = pair_runs(block, method, baseline, answers)
     interval = components = None
     if pairs.seeds and pairs.n_groups > 1:
-        units = pairs.units
-        interval = crossed.paired_bootstrap(units, make_rng("bootstrap", key, method, baseline))
-        components = crossed.compute_components(units)
+        sums, sizes = pairs.units
+        rng = make_rng("bootstrap", key, method, baseline)
+        interval = crossed.paired_bootstrap(sums, rng, sizes=sizes)
+        components = crossed.compute_components(sums, sizes)
     return _Contrast(key, method, run["objective"], proposed, baseline, pairs, interval, components)
 
 
