@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict
-from types import ModuleType
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -253,19 +252,43 @@ def in_band(share: float, repetitions: int, low: float, high: float) -> bool:
 
 @pytest.mark.parametrize("world", ["no effect", "no effect, seeds differ", "4 points"])
 @pytest.mark.parametrize(("n", "m"), [(3, 100), (5, 200)])
-def test_coverage_and_false_positives(simulator: ModuleType, world: str, n: int, m: int) -> None:
+def test_coverage_and_false_positives(world: str, n: int, m: int) -> None:
+    from benchmarks.simulated import intervals
+
     repetitions = 300
     rng = np.random.default_rng([n, m])
-    found = simulator.simulate(simulator.WORLDS[world], n, m, repetitions, rng)
-    assert in_band(found["covers"], repetitions, 0.93, 0.97)
+    found = intervals.simulate(intervals.WORLDS[world], n, m, repetitions, rng)
+    assert in_band(found.share("covers"), repetitions, 0.93, 0.97)
     if world.startswith("no effect"):
-        assert in_band(found["p < 0.05"], repetitions, 0.0, 0.06)
+        assert in_band(found.share("p < 0.05"), repetitions, 0.0, 0.06)
 
 
-def test_the_check_of_coverage_can_fail(simulator: ModuleType) -> None:
-    world = simulator.WORLDS["no effect, seeds differ"]
-    found = simulator.simulate(world, 3, 1000, 300, np.random.default_rng(0))
-    assert in_band(found["covers"], 300, 0.93, 0.97)
+def test_the_check_of_coverage_can_fail() -> None:
+    from benchmarks.simulated import intervals
+
+    world = intervals.WORLDS["no effect, seeds differ"]
+    found = intervals.simulate(world, 3, 1000, 300, np.random.default_rng(0))
+    assert in_band(found.share("covers"), 300, 0.93, 0.97)
     # the plain percentile interval is too narrow for 3 seeds; McNemar's on one seed is no test of methods
-    assert not in_band(found["percentile"], 300, 0.93, 0.97)
-    assert not in_band(found["McNemar"], 300, 0.0, 0.06)
+    assert not in_band(found.share("percentile"), 300, 0.93, 0.97)
+    assert not in_band(found.share("McNemar"), 300, 0.0, 0.06)
+
+
+@pytest.mark.parametrize(
+    ("shape", "least", "most"),
+    [
+        ("50 of 4", 0.93, 0.97),
+        ("117 of 1 to 7 (SVAMP)", 0.93, 0.98),
+        # few groups of which one is large: cautious
+        ("one of 66, 134 of 1", 0.93, 1.0),
+        ("40 of 60/1, 60/2, 60/3, ...", 0.93, 1.0),
+    ],
+)
+def test_groups_as_units_cover(shape: str, least: float, most: float) -> None:
+    from benchmarks.simulated import clusters
+
+    world = replace(clusters.WORLD, sizes=clusters.SHAPES[shape])
+    found = clusters.simulate(world, 5, 300, np.random.default_rng(0))
+    assert in_band(found.share("covers"), 300, least, most)
+    assert in_band(found.share("p < 0.05"), 300, 0.0, 0.06)
+    assert not in_band(found.share("p < 0.05, examples as units"), 300, 0.0, 0.06)

@@ -85,9 +85,7 @@ def gather(
 
     differences: seeds x examples. groups: a name for each example. Groups are in sorted order.
     """
-    names, places, sizes = np.unique(
-        np.asarray(groups).astype(str), return_inverse=True, return_counts=True
-    )
+    names, places, sizes = np.unique(np.asarray(groups).astype(str), return_inverse=True, return_counts=True)
     sums = np.zeros((len(differences), len(names)))
     np.add.at(sums.T, places, differences.T)
     return sums, sizes
@@ -274,10 +272,10 @@ def paired_bootstrap(
 def average(datasets: Sequence[Components], confidence: float = 0.95) -> Estimate:
     """Return the mean of the mean differences of several datasets, with its interval and p.
 
-    datasets: what was found on each, with at least 2 seeds; they weigh the same and are independent. Student's
-    t, with the pooled degrees of freedom of all parts of the variance (Satterthwaite 1946): averaging bootstrap
-    deviations that are widened a dataset each, as `resample_deviations` makes them, would cover 97 to 99% with
-    3 to 5 seeds. Raises ValueError for one seed.
+    datasets: what was found on each, with at least 2 seeds; they weigh the same and are independent.
+    Student's t, with the pooled degrees of freedom of all parts of the variance (Satterthwaite 1946):
+    averaging bootstrap deviations that are widened a dataset each, as `resample_deviations` makes them, would
+    cover 97 to 99% with 3 to 5 seeds. Raises ValueError for one seed.
     """
     mean = math.fsum(each.mean for each in datasets) / len(datasets)
     parts = [part for each in datasets for part in _list_parts(each)]
