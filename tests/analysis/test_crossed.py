@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from types import ModuleType
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -16,6 +16,7 @@ from cotdistill.analysis.crossed import (
     Estimate,
     average,
     compute_components,
+    count_freedom,
     estimate,
     gather,
     paired_bootstrap,
@@ -40,7 +41,7 @@ def test_mean_squares_are_those_of_statsmodels() -> None:
     frame = pd.DataFrame(rows, columns=["value", "seed", "example"])
     table = anova_lm(ols("value ~ C(seed) + C(example)", frame).fit())
     ours = compute_components(matrix)
-    found = [ours.seed_square, ours.example_square, ours.noise_square]
+    found = [ours.seed_square, ours.unit_square, ours.noise_square]
     assert found == pytest.approx(list(table["mean_sq"]))
 
 
@@ -51,7 +52,7 @@ def test_variance_components_are_unbiased() -> None:
         seeds, examples = 0.3 * rng.normal(size=(6, 1)), 0.5 * rng.normal(size=40)
         ours = compute_components(seeds + examples + rng.normal(size=(6, 40)))
         # not cut at 0, which would be a bias
-        own = (ours.seed_square - ours.noise_square) / 40, (ours.example_square - ours.noise_square) / 6
+        own = (ours.seed_square - ours.noise_square) / 40, (ours.unit_square - ours.noise_square) / 6
         found.append((*own, ours.noise))
     error = np.std(found, axis=0) / math.sqrt(300)
     assert np.all(np.abs(np.mean(found, axis=0) - [0.09, 0.25, 1.0]) < 4 * error)
@@ -114,7 +115,7 @@ def test_the_deviations_have_the_variance_of_the_mean() -> None:
     rng = np.random.default_rng(4)
     matrix = 0.2 * rng.normal(size=(40, 1)) + rng.normal(size=60) + rng.normal(size=(40, 60))
     ours = compute_components(matrix)
-    expected = 39 / 37 * ours.seed_square / 2400 + 59 / 57 * ours.examples / 60
+    expected = 39 / 37 * ours.seed_square / 2400 + 59 / 57 * ours.units / 60
     found = resample_deviations(matrix, np.random.default_rng(0), 40_000).var()
     assert found == pytest.approx(expected, rel=0.04)
 
@@ -127,31 +128,78 @@ def test_the_p_value_counts_deviations() -> None:
     assert estimate(0, spread).p == 1
 
 
-def test_groups_keep_every_seeds_mean_and_count_as_they_are_large() -> None:
+def test_groups_add_up_what_their_examples_say() -> None:
     rng = np.random.default_rng(1)
     matrix = rng.integers(-1, 2, size=(4, 9)).astype(float)
-    groups = ["b", "a", "b", "c", "c", "c", "a", "d", "b"]
-    found = gather(matrix, groups)
-    assert found.shape == (4, 4) and found.mean() == pytest.approx(matrix.mean())
-    assert found.mean(axis=1) == pytest.approx(matrix.mean(axis=1))
-    own = matrix.mean() + 4 / 9 * (matrix[:, 3:6] - matrix.mean()).sum(axis=1)
-    assert found[:, 2] == pytest.approx(own)  # c, the third name
-    alone = gather(matrix, [f"{9 - place}" for place in range(9)])
-    assert np.array_equal(alone, matrix[:, ::-1])
+    sums, sizes = gather(matrix, ["b", "a", "b", "c", "c", "c", "a", "d", "b"])
+    assert sizes.tolist() == [2, 3, 3, 1]
+    assert np.array_equal(sums[:, 2], matrix[:, 3:6].sum(axis=1))  # c, the third name
+    assert sums.sum(axis=1) == pytest.approx(matrix.sum(axis=1))
+    alone, ones = gather(matrix, [f"{9 - place}" for place in range(9)])
+    assert np.array_equal(alone, matrix[:, ::-1]) and set(ones) == {1}
 
 
 def test_copied_examples_are_no_more_evidence() -> None:
     rng = np.random.default_rng(2)
     matrix = rng.integers(-1, 2, size=(5, 40)).astype(float)
-    copied = np.repeat(matrix, 4, axis=1)
-    found = gather(copied, np.repeat(np.arange(40).astype(str), 4))
-    once = gather(matrix, np.arange(40).astype(str))
-    assert found == pytest.approx(once)
+    copied, sizes = gather(np.repeat(matrix, 4, axis=1), np.repeat(np.arange(40).astype(str), 4))
+    once, twice = compute_components(matrix), compute_components(copied, sizes)
+    assert asdict(twice) == pytest.approx(asdict(once))
+
+
+def _weighted_form(weights: np.ndarray) -> np.ndarray:
+    """The matrix of the estimated variance of a weighted mean, as a quadratic form in the units' means."""
+    k = len(weights)
+    residuals = np.eye(k) - np.outer(np.ones(k), weights)
+    corrections = (residuals**2).sum(axis=1)  # expected squared residuals where all units vary alike
+    return np.asarray(residuals.T @ np.diag(weights**2 / corrections) @ residuals)
+
+
+@given(st.lists(st.integers(1, 50), min_size=2, max_size=12))
+@settings(max_examples=50, deadline=None)
+def test_degrees_of_freedom_of_unequal_groups_against_the_whole_matrix(sizes: list[int]) -> None:
+    form = _weighted_form(np.array(sizes) / sum(sizes))
+    expected = np.trace(form) ** 2 / np.trace(form @ form)
+    assert count_freedom(sizes) == pytest.approx(expected, rel=1e-6)
+    assert count_freedom([3] * len(sizes)) == pytest.approx(len(sizes) - 1)
+
+
+@given(st.lists(st.integers(1, 30), min_size=2, max_size=8), st.integers(1, 4), st.integers(0, 99))
+@settings(max_examples=50, deadline=None)
+def test_the_parts_of_unequal_groups_against_plain_sums(sizes: list[int], n: int, seed: int) -> None:
+    means = np.random.default_rng(seed).normal(size=(n, len(sizes)))
+    found = compute_components(means * sizes, sizes)
+    weights = np.array(sizes) / sum(sizes)
+    form, by_seed = _weighted_form(weights), means @ weights
+    assert found.mean == pytest.approx(by_seed.mean())
+    units = means.mean(axis=0)
+    assert found.unit_square / (n * len(sizes)) == pytest.approx(units @ form @ units, abs=1e-12)
+    if n > 1:
+        assert found.seed_square / (n * len(sizes)) == pytest.approx(by_seed.var(ddof=1) / n)
+        rest = sum(row @ form @ row for row in means - units) / (n - 1)
+        assert found.noise_square / len(sizes) == pytest.approx(rest, abs=1e-12)
+
+
+def test_the_deviations_of_unequal_groups_have_the_variance_of_the_mean() -> None:
+    rng = np.random.default_rng(4)
+    sizes = rng.integers(1, 20, size=60)
+    sums = sizes * (0.2 * rng.normal(size=(40, 1)) + rng.normal(size=60) + rng.normal(size=(40, 60)))
+    ours = compute_components(sums, sizes)
+    freedom = ours.freedom
+    expected = 39 / 37 * ours.seed_square / 2400 + freedom / (freedom - 2) * ours.units / 60
+    found = resample_deviations(sums, np.random.default_rng(0), 40_000, sizes).var()
+    assert found == pytest.approx(expected, rel=0.04)
+
+
+@pytest.mark.parametrize("sizes", [[1, 2], [1, 0, 2], [1, math.nan, 1]])
+def test_sizes_that_do_not_fit_are_refused(sizes: list[float]) -> None:
+    with pytest.raises(ValueError, match="expected a size of 1 or more for each of 3 units"):
+        compute_components(np.zeros((2, 3)), sizes)
 
 
 def test_an_average_of_one_dataset_is_students_t_where_seeds_are_all_that_varies() -> None:
     means = np.array([0.1, 0.3, -0.1, 0.2, 0.2])
-    found = average([np.repeat(means[:, None], 40, axis=1)])
+    found = average([compute_components(np.repeat(means[:, None], 40, axis=1))])
     reference = stats.ttest_1samp(means, 0)
     bounds = reference.confidence_interval(0.95)
     assert (found.mean, found.low, found.high) == pytest.approx((means.mean(), *bounds), rel=1e-9)
@@ -164,7 +212,10 @@ def test_an_average_of_two_datasets_is_welchs_interval(shapes: list[tuple[int, i
     # seeds alone vary: the difference of two means by Welch, with one side's sign turned, is twice the mean
     rng = np.random.default_rng(seed)
     sides = [rng.normal(size=n) for n, _ in shapes]
-    found = average([np.repeat(side[:, None], m, axis=1) for side, (_, m) in zip(sides, shapes, strict=True)])
+    found = average([
+        compute_components(np.repeat(side[:, None], m, axis=1))
+        for side, (_, m) in zip(sides, shapes, strict=True)
+    ])  # fmt: skip
     welch = stats.ttest_ind(sides[0], -sides[1], equal_var=False)
     bounds = welch.confidence_interval(0.95)
     assert (2 * found.low, 2 * found.high) == pytest.approx((bounds.low, bounds.high), rel=1e-6)
@@ -174,15 +225,16 @@ def test_an_average_of_two_datasets_is_welchs_interval(shapes: list[tuple[int, i
 def test_an_average_feels_every_dataset() -> None:
     rng = np.random.default_rng(4)
     parts = [rng.integers(-1, 2, size=(5, 50)).astype(float) for _ in range(4)]
-    before = average(parts).mean
-    assert average([*parts[:3], parts[3] - 0.2]).mean == pytest.approx(before - 0.05)
+    before = average([compute_components(part) for part in parts]).mean
+    after = average([compute_components(part) for part in (*parts[:3], parts[3] - 0.2)]).mean
+    assert after == pytest.approx(before - 0.05)
 
 
 def test_an_average_of_answers_that_are_all_alike() -> None:
-    found = average([np.zeros((3, 10)), np.zeros((3, 10))])
+    found = average([compute_components(np.zeros((3, 10)))] * 2)
     assert (found.mean, found.low, found.high, found.p) == (0, 0, 0, 1)
     with pytest.raises(ValueError, match="at least 2 seeds"):
-        average([np.zeros((1, 10))])
+        average([compute_components(np.zeros((1, 10)))])
 
 
 @pytest.mark.parametrize("matrix", [np.zeros(4), np.zeros((2, 1)), np.zeros((0, 4)), [[0, math.nan]]])
@@ -200,19 +252,43 @@ def in_band(share: float, repetitions: int, low: float, high: float) -> bool:
 
 @pytest.mark.parametrize("world", ["no effect", "no effect, seeds differ", "4 points"])
 @pytest.mark.parametrize(("n", "m"), [(3, 100), (5, 200)])
-def test_coverage_and_false_positives(simulator: ModuleType, world: str, n: int, m: int) -> None:
+def test_coverage_and_false_positives(world: str, n: int, m: int) -> None:
+    from benchmarks.simulated import intervals
+
     repetitions = 300
     rng = np.random.default_rng([n, m])
-    found = simulator.simulate(simulator.WORLDS[world], n, m, repetitions, rng)
-    assert in_band(found["covers"], repetitions, 0.93, 0.97)
+    found = intervals.simulate(intervals.WORLDS[world], n, m, repetitions, rng)
+    assert in_band(found.share("covers"), repetitions, 0.93, 0.97)
     if world.startswith("no effect"):
-        assert in_band(found["p < 0.05"], repetitions, 0.0, 0.06)
+        assert in_band(found.share("p < 0.05"), repetitions, 0.0, 0.06)
 
 
-def test_the_check_of_coverage_can_fail(simulator: ModuleType) -> None:
-    world = simulator.WORLDS["no effect, seeds differ"]
-    found = simulator.simulate(world, 3, 1000, 300, np.random.default_rng(0))
-    assert in_band(found["covers"], 300, 0.93, 0.97)
+def test_the_check_of_coverage_can_fail() -> None:
+    from benchmarks.simulated import intervals
+
+    world = intervals.WORLDS["no effect, seeds differ"]
+    found = intervals.simulate(world, 3, 1000, 300, np.random.default_rng(0))
+    assert in_band(found.share("covers"), 300, 0.93, 0.97)
     # the plain percentile interval is too narrow for 3 seeds; McNemar's on one seed is no test of methods
-    assert not in_band(found["percentile"], 300, 0.93, 0.97)
-    assert not in_band(found["McNemar"], 300, 0.0, 0.06)
+    assert not in_band(found.share("percentile"), 300, 0.93, 0.97)
+    assert not in_band(found.share("McNemar"), 300, 0.0, 0.06)
+
+
+@pytest.mark.parametrize(
+    ("shape", "least", "most"),
+    [
+        ("50 of 4", 0.93, 0.97),
+        ("117 of 1 to 7 (SVAMP)", 0.93, 0.98),
+        # few groups of which one is large: cautious
+        ("one of 66, 134 of 1", 0.93, 1.0),
+        ("40 of 60/1, 60/2, 60/3, ...", 0.93, 1.0),
+    ],
+)
+def test_groups_as_units_cover(shape: str, least: float, most: float) -> None:
+    from benchmarks.simulated import clusters
+
+    world = replace(clusters.WORLD, sizes=clusters.SHAPES[shape])
+    found = clusters.simulate(world, 5, 300, np.random.default_rng(0))
+    assert in_band(found.share("covers"), 300, least, most)
+    assert in_band(found.share("p < 0.05"), 300, 0.0, 0.06)
+    assert not in_band(found.share("p < 0.05, examples as units"), 300, 0.0, 0.06)

@@ -13,7 +13,7 @@ from cotdistill.analysis.power import bound_variances, count_seeds_needed, detec
 
 def design(n: int, m: int, seeds: float, examples: float, noise: float, mean: float = 0.0) -> Components:
     """Components with these variances."""
-    return Components(n, m, mean, noise + m * seeds, noise + n * examples, noise)
+    return Components(n, m, mean, noise + m * seeds, noise + n * examples, noise, m - 1)
 
 
 @pytest.mark.parametrize("alpha", [0.05, 0.0125])

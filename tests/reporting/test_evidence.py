@@ -94,6 +94,18 @@ def test_mcnemar_by_seed_is_a_binomial_test() -> None:
         assert p == pytest.approx(stats.binomtest(wins, wins + losses).pvalue)
 
 
+def test_a_group_that_holds_a_third_of_the_examples_weighs_as_few() -> None:
+    examples, runs = tables({"dss": 0, "mi-paper": 0.2})
+    numbers = examples["example"].astype(int)
+    even = examples.assign(group=(numbers // 5).astype(str))
+    uneven = examples.assign(group=np.where(numbers < 50, "one", ""))
+    fine, few = (one(compute_evidence(each, runs, "dss"), "mi-paper") for each in (even, uneven))
+    assert (fine["n_groups"], few["n_groups"]) == (30, 101)
+    assert fine["effective_groups"] == pytest.approx(30) and few["effective_groups"] < 3
+    assert fine["detectable_low"] > 0 and np.isnan(few["detectable_low"]) and pd.isna(few["seeds_needed_low"])
+    assert few["difference"] == pytest.approx(fine["difference"])
+
+
 def test_the_order_of_rows_does_not_matter() -> None:
     gains = {"dss": 0, "finetune": -0.3, "mi-paper": 0.3}
     examples, runs = tables(gains, ("a", "b"), range(3), n_test=60)

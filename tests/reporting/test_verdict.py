@@ -22,6 +22,7 @@ def row(decision: str = "no evidence", difference: float = 0.01, **changes: Any)
             "unpaired": [],
             "n_test": 200,
             "n_groups": 200,
+            "effective_groups": 200.0,
             "accuracy": 0.7,
             "accuracy_baseline": 0.69,
         },
@@ -162,6 +163,30 @@ def test_limits_of_the_design() -> None:
     assert "2 seeds and 40 test examples" in limits
     assert "cannot be below 0.5 with 2 seeds" in limits
     assert "No overall result" in limits
+
+
+def test_few_groups_of_test_examples_are_said_and_their_power_is_not() -> None:
+    few = row(n_groups=135, effective_groups=2.1, detectable_low=math.nan, detectable_high=math.nan)
+    found = made(few | {"seeds_needed_low": pd.NA, "seeds_needed_high": pd.NA})
+    assert "This design finds" not in found.paragraphs[0] and "as often takes" not in found.paragraphs[0]
+    assert any("fewer than 20 groups of one size (2 on demo)" in limit for limit in found.limits)
+    assert not any("groups of one size" in limit for limit in made(row()).limits)
+
+
+def test_seeds_of_one_kind_are_an_assumption_of_few_seeds() -> None:
+    said = "take a method's seeds for of one kind"
+    assert any(said in limit and "5 seeds may show one kind alone" in limit for limit in made(row()).limits)
+    assert not any(said in limit for limit in made(row(n_seeds=20)).limits)
+
+
+def test_a_mean_over_datasets_of_few_seeds_is_not_sure() -> None:
+    overall = {"method": "mi-paper", "datasets": ["a", "b"], "left_out": [], "differences": [0.1, 0.1]}
+    overall |= {"difference": 0.1, "low": 0.0, "high": 0.2, "p": 0.04, "baseline": "dss"}
+    overall |= {"probability_of_improvement": 0.8, "improvement_low": 0.6, "improvement_high": 1.0}
+    for n, told in ((3, True), (5, False)):
+        limits = made(row(n_seeds=n), row(dataset="b", n_seeds=n), overall=[overall]).limits
+        assert any("interval of the mean over datasets" in limit for limit in limits) == told
+    assert not any("interval of the mean over datasets" in limit for limit in made(row(n_seeds=3)).limits)
 
 
 def test_settings_are_named_where_they_vary() -> None:

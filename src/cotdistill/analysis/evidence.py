@@ -24,6 +24,9 @@ from cotdistill.analysis.pairs import Answers, Pairs, group_answers, make_rng, p
 from cotdistill.tables.columns import get_role
 
 ALPHA = 0.05
+LEAST_GROUPS = 20
+"""effective groups of test examples from which simulations hold the intervals' coverage at 93 to 97%; with
+fewer they cover more (docs/statistics.md)"""
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,8 @@ class Evidence:
     n_test: int | None
     n_groups: int | None
     """of the test examples: those of a group share a text, and are resampled as one"""
+    effective_groups: float
+    """how many groups of one size tell as much: degrees of freedom (`crossed.count_freedom`) and 1"""
     accuracy: float
     accuracy_baseline: float
     difference: float
@@ -69,7 +74,8 @@ class Evidence:
     p_mcnemar: list[float]
     """by seed, with groups as units"""
     detectable_low: float
-    """true difference found with 80% power at 0.05 / n_comparisons, the strictest step of Holm's: a range"""
+    """true difference found with 80% power at 0.05 / n_comparisons, the strictest step of Holm's: a range.
+    NaN with fewer than LEAST_GROUPS effective groups: `power` takes the variance between groups for known"""
     detectable_high: float
     relevant: float
     """difference that the config asks about"""
@@ -170,9 +176,10 @@ def _make_contrast(
     pairs = pair_runs(block, method, baseline, answers)
     interval = components = None
     if pairs.seeds and pairs.n_groups > 1:
-        units = pairs.units
-        interval = crossed.paired_bootstrap(units, make_rng("bootstrap", key, method, baseline))
-        components = crossed.compute_components(units)
+        sums, sizes = pairs.units
+        rng = make_rng("bootstrap", key, method, baseline)
+        interval = crossed.paired_bootstrap(sums, rng, sizes=sizes)
+        components = crossed.compute_components(sums, sizes)
     collapsed = [words for name in (method, baseline) if (words := _count_collapsed(block, name))]
     return _Contrast(
         key, method, run["objective"], proposed, baseline, pairs, interval, components, collapsed
@@ -196,7 +203,8 @@ def _decide(contrast: _Contrast, p_holm: float, n_comparisons: int, relevant: fl
     difference = float(pairs.differences.mean()) if some else math.nan
     detectable = math.nan, math.nan
     needed: tuple[int | None, int | None] = None, None
-    if components is not None:
+    effective = math.nan if components is None else components.freedom + 1
+    if components is not None and effective >= LEAST_GROUPS:
         alpha = ALPHA / max(n_comparisons, 1)
         detectable = power.detectable_range(components, alpha)
         needed = power.count_seeds_needed(components, relevant, alpha)
@@ -219,6 +227,7 @@ def _decide(contrast: _Contrast, p_holm: float, n_comparisons: int, relevant: fl
         unpaired=pairs.unpaired,
         n_test=pairs.n_examples if n else None,
         n_groups=pairs.n_groups if n else None,
+        effective_groups=effective,
         accuracy=float(pairs.proposed.mean()) if some else math.nan,
         accuracy_baseline=float(pairs.baseline.mean()) if some else math.nan,
         difference=difference,

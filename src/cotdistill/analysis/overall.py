@@ -91,7 +91,7 @@ def _sum_up(
         return None
     ours = [pairs.proposed.mean(axis=1) for pairs in used.values()]
     theirs = [pairs.baseline.mean(axis=1) for pairs in used.values()]
-    mean = crossed.average([pairs.units for pairs in used.values()])
+    mean = crossed.average([crossed.compute_components(*pairs.units) for pairs in used.values()])
     rng = make_rng("improvement", key, method, baseline)
     chance_low, chance_high = across.improvement_interval(ours, theirs, rng)
     shown = restrict(Interval(len(used), mean.mean, math.nan, mean.low, mean.high), -1, 1, least_seeds=1)

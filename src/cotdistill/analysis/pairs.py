@@ -37,8 +37,8 @@ class Pairs:
         return self.proposed.astype(np.float64) - self.baseline
 
     @property
-    def units(self) -> NDArray[np.float64]:
-        """Seeds x groups: what the differences are where groups are the units, see `crossed.gather`."""
+    def units(self) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """Sums of the differences, seeds x groups, and the groups' sizes, see `crossed.gather`."""
         return crossed.gather(self.differences, self.groups)
 
     @property

@@ -41,12 +41,12 @@ def detectable(
     """
     n = found.n_seeds if n_seeds is None else n_seeds
     between = 0.0 if math.isnan(found.seeds) else found.seeds
-    seeds = between / n + found.noise / (n * found.n_examples)
-    examples = found.examples / found.n_examples
-    if seeds + examples == 0:
+    seeds = between / n + found.noise / (n * found.n_units)
+    units = found.units / found.n_units
+    if seeds + units == 0:
         return math.nan
-    share = seeds / (seeds + examples)
-    return math.sqrt(seeds + examples) * _shift(share, min(max(n - 1, 1), MANY), alpha, power)
+    share = seeds / (seeds + units)
+    return math.sqrt(seeds + units) * _shift(share, min(max(n - 1, 1), MANY), alpha, power)
 
 
 def _shift(share: float, freedom: int, alpha: float, power: float) -> float:
@@ -139,4 +139,4 @@ def _count_seeds(found: Components, size: float, alpha: float, power: float) -> 
 
 def _limit(found: Components, alpha: float, power: float) -> float:
     """Return what endlessly many seeds could detect on these test examples."""
-    return math.sqrt(found.examples / found.n_examples) * _shift(0.0, MANY, alpha, power)
+    return math.sqrt(found.units / found.n_units) * _shift(0.0, MANY, alpha, power)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from cotdistill.analysis.coverage import list_limits
 from cotdistill.analysis.evidence import ALPHA, Evidence, read_evidence
 from cotdistill.analysis.intervals import LEAST_SEEDS, is_cut
 from cotdistill.analysis.overall import Overall, read_overall
@@ -81,7 +82,7 @@ def reach_verdict(
         experiment_name,
         _write_headline(asked, varying, baseline),
         paragraphs,
-        [*about_data, *_list_limits(rows, asked, bool(together))],
+        [*about_data, *_list_limits(rows, asked, bool(together)), *list_limits(asked, bool(together))],
         RULE,
     )
 
@@ -276,6 +277,8 @@ def _describe_power(row: Evidence) -> str:
 
 
 def _describe_seeds_needed(row: Evidence) -> str:
+    if pd.isna(row.detectable_low):
+        return ""
     size = f"To find a true difference of {format_percent(row.relevant)} points as often takes"
     low, high = row.seeds_needed_low, row.seeds_needed_high
     if low is None:
@@ -289,8 +292,8 @@ def _describe_two_groups(row: Evidence) -> str:
     if not row.two_groups:
         return ""
     return (
-        f"The seeds fall into two groups: {join_names(row.two_groups)}. Such an interval covers the true "
-        "difference less often than 95%: look at the seeds, not at their mean alone."
+        f"The seeds fall into two groups: {join_names(row.two_groups)}. The mean depends on how many fall "
+        "into each, which another experiment may see otherwise: look at the seeds, not at their mean alone."
     )
 
 
