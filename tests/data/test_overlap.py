@@ -1,4 +1,4 @@
-"""What the splits of a dataset share: against brute force, on the published data, and beside a prepared pair."""
+"""What splits share: against brute force, on the published data, and beside a prepared pair."""
 
 from __future__ import annotations
 
@@ -39,7 +39,9 @@ SPLIT = st.lists(st.tuples(TEXTS, st.sampled_from(["", "g", "h"])), min_size=1, 
 
 def make_inputs(rows: list[tuple[str, str]], split: str) -> Inputs:
     return Inputs(
-        [f"{split}-{row}" for row in range(len(rows))], [text for text, _ in rows], [group for _, group in rows]
+        [f"{split}-{row}" for row in range(len(rows))],
+        [text for text, _ in rows],
+        [group for _, group in rows],
     )
 
 
@@ -206,7 +208,8 @@ def test_other_rows_are_measured_anew(pair: Any, tiny: Any) -> None:
 
 def test_the_command_tells_it_a_line_a_split(tiny: Any, tmp_path: Path, capsys: Any) -> None:
     config, run = type(tiny)(tiny.data).config_file(tmp_path)
-    assert main(["prepare", "--config", str(config), "--dataset", "colours", "--student", "small"]) in (0, None)
+    command = ["prepare", "--config", str(config), "--dataset", "colours", "--student", "small"]
+    assert main(command) in (0, None)
     out = capsys.readouterr().out.splitlines()
     assert [line.split(": ")[0] for line in out[1:5]] == ["train", "valid", "test", "ids"]
     assert out[1] == "train: 26 inputs, all different"
@@ -259,7 +262,7 @@ for name, disjoint in (("demo", False), ("demo", True), ("cqa", False), ("svamp"
 """
 
 
-def test_processes_with_other_hashes_and_locales_read_the_same_splits(made_root: Path, tmp_path: Path) -> None:
+def test_other_hashes_and_locales_read_the_same_splits(made_root: Path, tmp_path: Path) -> None:
     answers = set()
     for seed, locale, encoding in (("0", "C", "0"), ("1", "C.UTF-8", "1"), ("4242", "POSIX", "0")):
         environment = {**os.environ, "PYTHONHASHSEED": seed, "LC_ALL": locale, "LANG": locale,
