@@ -183,7 +183,7 @@ def test_a_row_of_asdiv_that_tells_a_held_out_story_is_left_out(made_root: Path,
     names = [f"Ann{letter}" for letter in "abcdefghijklmnopqrst"]
     for split, count in {"train": 24, "test": 4}.items():
         lines(made_root / f"svamp/svamp_{split}.json", [
-            {"input": f"{names[i % 20]} has {i} pears and buys 2.\nHow many now?", "label": f"( {i}.0 + 2.0 )"}
+            {"input": f"{names[i % 20]} has {i} pears and buys 2.\nHow many?", "label": f"( {i}.0 + 2.0 )"}
             for i in range(count)
         ])  # fmt: skip
     lines(made_root / "asdiv/asdiv_train.json", [
@@ -197,6 +197,8 @@ def test_a_row_of_asdiv_that_tells_a_held_out_story_is_left_out(made_root: Path,
     splits = load("asdiv", made_root, disjoint=True)
     held_out = set(splits["test"]["group"]) | set(splits["valid"]["group"])
     assert held_out and not held_out & set(splits["train"]["group"])
+    kept = [identity for identity in splits["train"]["id"] if identity.startswith("asdiv")]
+    assert len(kept) == len(names) - len(held_out)
     assert not any(i.startswith("asdiv") for i in [*splits["test"]["id"], *splits["valid"]["id"]])
 
 
@@ -241,3 +243,15 @@ def test_the_teachers_outputs_move_with_their_rows(dss_root: Path) -> None:
     published, disjoint = load("svamp", dss_root), load("svamp", dss_root, disjoint=True)
     rows = [{row["id"]: row for split in SPLITS for row in splits[split]} for splits in (published, disjoint)]
     assert rows[0] == rows[1]
+
+
+@pytest.mark.parametrize("name", ["svamp", "anli1", "esnli", "demo", "cqa"])
+def test_the_documented_groups_are_those_of_the_data(name: str, dss_root: Path) -> None:
+    text = Path(__file__).parents[2].joinpath("docs/data.md").read_text(encoding="utf-8")
+    table = text.split("## Groups of examples")[1].split("## ")[0]
+    (cells,) = re.findall(rf"^\| `{name}`.*?\|.*?\|(.*)\|$", table, re.MULTILINE)[:1]
+    groups = load(name, dss_root)["test"]["group"][:]
+    largest = max(Counter(group or number for number, group in enumerate(groups)).values())
+    assert [int(cell.replace(",", "")) for cell in cells.split("|")] == [
+        len(groups), count_groups(groups), largest,
+    ]  # fmt: skip

@@ -115,6 +115,8 @@ def test_the_published_splits_share_what_was_counted_independently(dss_root: Pat
     in_train = svamp.shared[1]
     assert (in_train.same, in_train.masked, in_train.body, in_train.near) == (0, 0, 113, 153)
     assert anli.shared[2].grouped == 315 and anli.groups["test"] == 846
+    apart = measure_splits(load("svamp", dss_root, disjoint=True)).shared[1]
+    assert (apart.body, apart.near, apart.grouped) == (0, 51, 0)
 
 
 @pytest.mark.parametrize("name", ["svamp", "cqa", "anli1", "demo"])

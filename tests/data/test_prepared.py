@@ -136,3 +136,21 @@ def test_options_are_tokenised_with_the_data(pair: Any):
         assert row["options_ids"] == [
             tokenizer(text, add_special_tokens=False)["input_ids"] for text in row["options"]
         ]
+
+
+def test_another_split_of_the_same_rows_is_prepared(pair: Any):
+    for path in pair.data.glob("*.jsonl"):
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        # 42 rows in 21 groups, many of which are in two splits
+        path.write_text("".join(json.dumps({**row, "group": int(row["id"][4:]) % 21}) + "\n" for row in rows))
+    dataset = {"name": "colours", "adapter": "custom", "path": str(pair.data)}
+    assert pair(dataset=dataset) and not pair(dataset={**dataset, "split": "published"})
+    published = Prepared(pair.folder).manifest
+    assert published["split"] == "published" and published["groups"] == {"train": 21, "valid": 8, "test": 8}
+    disjoint = {**dataset, "split": "group-disjoint"}
+    assert pair(dataset=disjoint) and not pair(dataset=disjoint)
+    made = Prepared(pair.folder)
+    assert made.manifest["split"] == "group-disjoint" and made.manifest["checksum"] != published["checksum"]
+    groups = [set(made.table(split).column("group").to_pylist()) for split in ("train", "valid", "test")]
+    assert sum(map(len, groups)) == len(set.union(*groups)) == 21
+    assert made.manifest["sizes"] == published["sizes"]

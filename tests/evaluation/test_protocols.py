@@ -222,6 +222,17 @@ def test_another_number_of_bins_measures_anew_and_answers_nothing_anew(demo: Any
     assert judged.hash == run.hash
 
 
+def test_groups_of_the_data_reach_answers_and_counts(demo: Any):
+    run = demo(rationales=False)
+    train(run)
+    metrics = evaluate(run)
+    groups = [line["group"] for line in read_jsonl(run.folder / "predictions.jsonl")]
+    assert groups == Prepared(run.prepared).table("test").column("group").to_pylist()
+    count = len(set(groups))
+    assert 1 < count < metrics.strict.test_n and "" not in groups
+    assert metrics.strict.test_groups == metrics.published.test_groups == count
+
+
 def test_answers_that_are_gone_have_no_key(tiny: Any, tmp_path: Path):
     run = tiny.run(tmp_path, "finetune")
     train(run)
