@@ -197,6 +197,18 @@ def test_it_is_measured_once_for_all_students_and_no_run_depends_on_it(pair: Any
         assert read(folder) == first and Prepared(folder).digest == before
 
 
+def test_other_code_measures_anew_and_what_older_code_wrote_is_read(pair: Any, monkeypatch: Any) -> None:
+    folder = pair()
+    first = read(folder)
+    monkeypatch.setattr(overlap_report, "fingerprint", lambda *_: "other code")
+    assert read(folder) == first
+    empty = {"train": 0, "valid": 0, "test": 0}
+    made = Overlap(empty, empty, empty, ())
+    monkeypatch.setattr(overlap_report, "measure_overlap", lambda _: made)
+    pair()
+    assert read(folder) == made
+
+
 def test_other_rows_are_measured_anew(pair: Any, tiny: Any) -> None:
     assert not [line for line in read_warnings(pair()) if "of which in train" in line]
     train = json.loads((tiny.data / "train.jsonl").read_text().splitlines()[0])
