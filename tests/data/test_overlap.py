@@ -1,4 +1,4 @@
-"""What the splits of a dataset share: against brute force, on the published data, and beside a prepared pair."""
+"""What splits share: against brute force, on the published data, and beside a prepared pair."""
 
 from __future__ import annotations
 
@@ -39,7 +39,9 @@ SPLIT = st.lists(st.tuples(TEXTS, st.sampled_from(["", "g", "h"])), min_size=1, 
 
 def make_inputs(rows: list[tuple[str, str]], split: str) -> Inputs:
     return Inputs(
-        [f"{split}-{row}" for row in range(len(rows))], [text for text, _ in rows], [group for _, group in rows]
+        [f"{split}-{row}" for row in range(len(rows))],
+        [text for text, _ in rows],
+        [group for _, group in rows],
     )
 
 
@@ -113,6 +115,8 @@ def test_the_published_splits_share_what_was_counted_independently(dss_root: Pat
     in_train = svamp.shared[1]
     assert (in_train.same, in_train.masked, in_train.body, in_train.near) == (0, 0, 113, 153)
     assert anli.shared[2].grouped == 315 and anli.groups["test"] == 846
+    apart = measure_splits(load("svamp", dss_root, disjoint=True)).shared[1]
+    assert (apart.body, apart.near, apart.grouped) == (0, 51, 0)
 
 
 @pytest.mark.parametrize("name", ["svamp", "cqa", "anli1", "demo"])
@@ -193,6 +197,18 @@ def test_it_is_measured_once_for_all_students_and_no_run_depends_on_it(pair: Any
         assert read(folder) == first and Prepared(folder).digest == before
 
 
+def test_other_code_measures_anew_and_what_older_code_wrote_is_read(pair: Any, monkeypatch: Any) -> None:
+    folder = pair()
+    first = read(folder)
+    monkeypatch.setattr(overlap_report, "fingerprint", lambda *_: "other code")
+    assert read(folder) == first
+    empty = {"train": 0, "valid": 0, "test": 0}
+    made = Overlap(empty, empty, empty, ())
+    monkeypatch.setattr(overlap_report, "measure_overlap", lambda _: made)
+    pair()
+    assert read(folder) == made
+
+
 def test_other_rows_are_measured_anew(pair: Any, tiny: Any) -> None:
     assert not [line for line in read_warnings(pair()) if "of which in train" in line]
     train = json.loads((tiny.data / "train.jsonl").read_text().splitlines()[0])
@@ -206,7 +222,8 @@ def test_other_rows_are_measured_anew(pair: Any, tiny: Any) -> None:
 
 def test_the_command_tells_it_a_line_a_split(tiny: Any, tmp_path: Path, capsys: Any) -> None:
     config, run = type(tiny)(tiny.data).config_file(tmp_path)
-    assert main(["prepare", "--config", str(config), "--dataset", "colours", "--student", "small"]) in (0, None)
+    command = ["prepare", "--config", str(config), "--dataset", "colours", "--student", "small"]
+    assert main(command) in (0, None)
     out = capsys.readouterr().out.splitlines()
     assert [line.split(": ")[0] for line in out[1:5]] == ["train", "valid", "test", "ids"]
     assert out[1] == "train: 26 inputs, all different"
@@ -259,7 +276,7 @@ for name, disjoint in (("demo", False), ("demo", True), ("cqa", False), ("svamp"
 """
 
 
-def test_processes_with_other_hashes_and_locales_read_the_same_splits(made_root: Path, tmp_path: Path) -> None:
+def test_other_hashes_and_locales_read_the_same_splits(made_root: Path, tmp_path: Path) -> None:
     answers = set()
     for seed, locale, encoding in (("0", "C", "0"), ("1", "C.UTF-8", "1"), ("4242", "POSIX", "0")):
         environment = {**os.environ, "PYTHONHASHSEED": seed, "LC_ALL": locale, "LANG": locale,

@@ -154,7 +154,8 @@ def test_the_command_and_reproduce_print_them(tiny: Any, tmp_path: Path, capsys:
         assert main(command) in (0, None)
         out = capsys.readouterr().out.splitlines()
         warnings = [line for line in out if line.startswith("warning: ")]
-        assert said in out[0] and warnings[0].startswith("warning: colours, small: gold labels that cannot be")
+        assert said in out[0]
+        assert warnings[0].startswith("warning: colours, small: gold labels that cannot be")
     other = run.prepared.with_name("twin")
     other.mkdir()
     (other / "warnings.txt").write_bytes((run.prepared / "warnings.txt").read_bytes())

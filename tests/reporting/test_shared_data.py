@@ -1,4 +1,4 @@
-"""What test shares with train and valid goes from the prepared pairs into the tables, the verdict and the notes."""
+"""What test shares with train and valid: from the prepared pairs to tables, verdict and notes."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from cotdistill.tables.store import Tables
 def make_overlap(test: dict[str, int | None], valid: dict[str, int | None]) -> Overlap:
     sizes = {"train": 720, "valid": 80, "test": 200}
     zero: dict[str, Any] = {"same": 0, "masked": 0, "body": 0, "near": 0, "grouped": None}
+    pairs = [("valid", "train", {}), ("test", "train", test), ("test", "valid", valid)]
     shared = tuple(
-        Shared(split, other, rows=sizes[split], **{**zero, **counts})
-        for split, other, counts in (("valid", "train", {}), ("test", "train", test), ("test", "valid", valid))
+        Shared(split, other, rows=sizes[split], **{**zero, **counts}) for split, other, counts in pairs
     )
     return Overlap(sizes, dict.fromkeys(sizes, 0), dict.fromkeys(sizes, 0), shared)
 
@@ -57,8 +57,8 @@ def test_verdict_and_pages_say_what_accuracy_says_little_about(svamp_prepared: A
     tables = svamp_prepared.folder / "tables"
     verdict = " ".join((tables / "verdict.md").read_text().split())
     assert (
-        "- svamp: 200 test inputs, of which in train: 113 but for the last sentence, 153 nearly, 168 by group; "
-        "accuracy says little about inputs unlike those of training."
+        "- svamp: 200 test inputs, of which in train: 113 but for the last sentence, 153 nearly, 168 by "
+        "group; accuracy says little about inputs unlike those of training."
     ) in verdict
     assert "svamp: 200 test inputs, of which in valid: 19 but for the last sentence" in verdict
     assert "cqa: 200 test inputs" not in verdict

@@ -40,7 +40,7 @@ def find_overlap(folder: Path, splits: DatasetDict, checksum: str) -> Overlap:
     folder: of the prepared pair, which need not exist. checksum: of the splits.
     """
     for other in sorted(folder.parent.glob(f"*/{OVERLAP}")):
-        if found := read_overlap(other.parent, checksum):
+        if found := read_overlap(other.parent, checksum, fingerprint("data.overlap")):
             return found
     return measure_splits(splits)
 
@@ -55,21 +55,22 @@ def measure_splits(splits: DatasetDict) -> Overlap:
 
 def write_overlap(folder: Path, overlap: Overlap, checksum: str) -> None:
     """Write what the splits with this checksum share into their prepared folder."""
-    write_json(folder / OVERLAP, seal({**asdict(overlap), **_describe_origin(checksum)}))
+    origin = {"checksum": checksum, "code": fingerprint("data.overlap")}
+    write_json(folder / OVERLAP, seal({**asdict(overlap), **origin}))
 
 
-def read_overlap(folder: Path, checksum: str) -> Overlap | None:
-    """Return what the splits with this checksum share, as the code of now measures it.
+def read_overlap(folder: Path, checksum: str, code: str | None = None) -> Overlap | None:
+    """Return what the splits with this checksum share, measured by this code where one is given.
 
     None where the prepared folder does not tell: it was prepared before this was measured, or was damaged.
     """
     try:
         content = read_sealed(folder / OVERLAP, "prepare again")
-        origin = {name: content.pop(name, None) for name in _describe_origin(checksum)}
+        origin = content.pop("checksum"), content.pop("code")
         found = TypeAdapter(Overlap).validate_python(content)
-    except (UserError, OSError, ValidationError):
+    except (UserError, OSError, KeyError, ValidationError):
         return None
-    return found if origin == _describe_origin(checksum) else None
+    return found if origin == (checksum, code or origin[1]) else None
 
 
 def describe_overlap(overlap: Overlap) -> list[str]:
@@ -114,7 +115,3 @@ def _list_warnings(where: str, overlap: Overlap) -> Iterator[str]:
 def format_counts(counts: Mapping[str, int | None]) -> str:
     """Return the counts of inputs that stand in another split, by kind, as words; 'none' where all are 0."""
     return ", ".join(f"{counts[kind]} {words}" for kind, words in IN_WORDS.items() if counts[kind]) or "none"
-
-
-def _describe_origin(checksum: str) -> dict[str, str]:
-    return {"checksum": checksum, "code": fingerprint("data.overlap")}
