@@ -82,7 +82,22 @@ def test_the_range_holds_what_the_true_variances_can_detect(n: int) -> None:
         found = compute_components(effects + math.sqrt(noise) * rng.normal(size=(n, m)))
         low, high = detectable_range(found)
         inside += low <= truth <= high
-    assert 0.82 < inside / 200 < 0.97
+    assert inside / 200 > 0.85
+
+
+def test_the_range_of_seeds_holds_the_number_near_what_the_test_set_allows() -> None:
+    rng = np.random.default_rng(0)
+    n, m, seeds, examples, noise = 5, 1000, 0.02**2, 0.05, 0.2
+    known = design(n, m, seeds, examples, noise)
+    truth = next(number for number in range(2, 1001) if detectable(known, n_seeds=number) <= 0.02)
+    assert truth > 100
+    inside = 0
+    for _ in range(60):
+        effects = math.sqrt(seeds) * rng.normal(size=(n, 1)) + math.sqrt(examples) * rng.normal(size=m)
+        found = compute_components(effects + math.sqrt(noise) * rng.normal(size=(n, m)))
+        low, high = count_seeds_needed(found, 0.02)
+        inside += (low or math.inf) <= truth <= (high or math.inf)
+    assert inside / 60 > 0.75
 
 
 def test_few_seeds_and_nothing_that_varies() -> None:

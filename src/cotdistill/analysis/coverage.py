@@ -12,7 +12,7 @@ from cotdistill.analysis.modes import SURE
 from cotdistill.analysis.words import join_names
 
 SURE_DATASETS = 5
-"""seeds from which the interval of a mean over datasets covers 93% and more, however unequal they are"""
+"""seeds from which a mean over datasets has at most 6% false positives, however unequal the datasets are"""
 
 
 def list_limits(rows: Sequence[Evidence], together: bool) -> list[str]:
@@ -51,6 +51,6 @@ def _tell_datasets(rows: Sequence[Evidence]) -> str:
     if not any(1 < row.n_seeds < SURE_DATASETS for row in rows):
         return ""
     return (
-        f"With fewer than {SURE_DATASETS} seeds the interval of the mean over datasets covers the true mean "
-        "in 92% of experiments, not 95%, where seeds differ much more on one of the datasets."
+        f"With fewer than {SURE_DATASETS} seeds the interval of the mean over datasets leaves out the true "
+        "mean in 7% of experiments, not 5%, where seeds differ much more on one of the datasets."
     )

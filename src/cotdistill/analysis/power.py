@@ -1,6 +1,6 @@
 """What a design of so many seeds and test examples can detect, and how many seeds a difference needs.
 
-Both are ranges, as a few seeds tell their own variance badly. Of each end they take the variances for the
+Both are ranges, as a few seeds tell their own variance badly. At each end they take the variances for the
 true ones, and the test in use in `cotdistill.analysis.crossed` for its limit: normal effects, and the
 examples' variance known, as there are many more examples than seeds. The power is then an integral over the
 one thing left to chance, the estimate of the seeds' variance.
@@ -89,24 +89,34 @@ def _spread(freedom: float | NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def bound_variances(found: Components, level: float = 0.9) -> tuple[Components, Components]:
-    """Return the same design with the seeds' variance at the lower and upper end of its interval.
+    """Return the same design with both variances at the lower and upper ends of their intervals.
 
     A few seeds tell a variance badly: five leave its root uncertain by a factor of 3.6 (chi-square interval
-    with n - 1 degrees of freedom). Examples are many, so their variance counts as known. With one seed both
-    are `found`.
+    with n - 1 degrees of freedom). Test examples are many, but what they leave uncertain decides how many
+    seeds it takes where hardly any number is enough. With one seed only the examples' variance has an
+    interval.
     """
-    if found.n_seeds == 1:
-        return found, found
-    freedom = found.n_seeds - 1
     tails = (1 - level) / 2, (1 + level) / 2  # chdtri takes the upper tail
-    low, high = (found.seed_square * freedom / float(chdtri(freedom, tail)) for tail in tails)
-    return replace(found, seed_square=low), replace(found, seed_square=high)
+    low, high = (
+        replace(
+            found,
+            seed_square=found.seed_square * _stretch(found.n_seeds - 1, tail),
+            unit_square=found.unit_square * _stretch(found.freedom, tail),
+        )
+        for tail in tails
+    )
+    return low, high
+
+
+def _stretch(freedom: float, tail: float) -> float:
+    """Return the end of a variance's interval, as a multiple of its estimate; 1 without any freedom."""
+    return freedom / float(chdtri(freedom, tail)) if freedom else 1.0
 
 
 def detectable_range(found: Components, alpha: float = 0.05, power: float = POWER) -> tuple[float, float]:
-    """Return between which numbers `detectable` lies, by the interval of the seeds' variance.
+    """Return between which numbers `detectable` lies, by the intervals of the variances.
 
-    With one seed, or where nothing varied, both are what `detectable` returns.
+    Both are NaN where nothing varied.
     """
     low, high = (detectable(each, alpha, power) for each in bound_variances(found))
     return low, high
