@@ -53,7 +53,7 @@ def simulate(world: World, n: int, m: int, repetitions: int, rng: np.random.Gene
         if repetition < COMPARED:
             low, high = np.quantile(((seed_counts @ matrix) * example_counts).sum(axis=1), [0.025, 0.975])
             tally.add("percentile", low <= world.difference <= high)
-            tally.add("McNemar", mcnemar_p(ours[0], theirs[0]) < ALPHA)
+            tally.add("McNemar", mcnemar_p(ours[0], theirs[0], range(m)) < ALPHA)
     return tally
 
 
