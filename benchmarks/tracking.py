@@ -143,7 +143,10 @@ def write(run: Run, points: int) -> None:
         "finished_at": "2026-01-02T03:05:05+00:00",
     }  # fmt: skip
     write_plain(run.folder / "environment.json", json.dumps(seal(environment)))
-    share = {"test_accuracy": 0.5, "test_correct": TEST // 2, "test_n": TEST, "mean_confidence": 0.8}
+    share = {
+        "test_accuracy": 0.5, "test_correct": TEST // 2, "test_n": TEST, "test_groups": TEST,
+        "mean_confidence": 0.8,
+    }  # fmt: skip
     split = {"accuracy": 0.75, "correct": 3 * TEST // 4, "n": TEST, "unparsed": 0}
     teacher = dict.fromkeys(("train", "valid", "test"), split)
     metrics = {
@@ -173,11 +176,18 @@ Call = tuple[str, str, dict[str, Any]]
 class Recorder:
     """An MLflow client without a store: it keeps the runs that are made, their batches and their ends."""
 
+    tracking_uri = ""
+
     def __init__(self) -> None:
         self.calls: list[Call] = []
 
     def __getattr__(self, name: str) -> Callable[..., None]:
         return lambda *arguments, **options: None
+
+    def search_runs(self, experiment_ids: list[str], **options: Any) -> Any:
+        from mlflow.store.entities import PagedList
+
+        return PagedList([], None)
 
     def create_run(self, experiment_id: str, **options: Any) -> Any:
         from mlflow.entities import Run as StoredRun
