@@ -156,8 +156,7 @@ class Evaluation(Strict):
     bins: int = Field(10, ge=1, le=bounds.BINS)
     """bins of the calibration errors and of reliability diagrams"""
     mutual_information: Annotated[int, AfterValidator(_refuse_few)] = Field(256, ge=0, le=bounds.MEASURED)
-    """examples of valid, and of test, on which to measure how well the states of one task tell those of the
-    other (256 or more, the same number in all runs; a smaller split is not measured); 0: never"""
+    """examples of a split to measure how well one task's states tell the other's: 256 or more; 0: never"""
     free_running: bool = False
     """measure that on test also with what the student itself writes as targets, not teacher-forced"""
     judge: Judge | None = None
