@@ -161,8 +161,7 @@ class Evaluation(Strict):
     option_score: OptionScore = "sum"
     """what options' calibration is of: log-likelihood (a probability; few tokens gain) or its mean a token"""
     mutual_information: Annotated[int, AfterValidator(_refuse_few)] = Field(256, ge=0, le=bounds.MEASURED)
-    """examples of valid, and of test, on which to measure how well the states of one task tell those of the
-    other (256 or more, the same number in all runs; a smaller split is not measured); 0: never"""
+    """examples of a split to measure how well one task's states tell the other's: 256 or more; 0: never"""
     free_running: bool = False
     """measure that on test also with what the student itself writes as targets, not teacher-forced"""
     judge: Judge | None = None

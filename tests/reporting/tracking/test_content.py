@@ -44,7 +44,7 @@ def measured(change: Change) -> Callable[..., None]:
     return write
 
 
-SERIES = "valid/predictability/decoder/share"
+SERIES = "valid/predictability/pooled/share"
 
 
 def description(stored_run: Any) -> str:
@@ -59,7 +59,7 @@ def test_measures_are_final_metrics_and_the_parent_has_their_means(
         series = [{"step": 10, SERIES: 0.7}, {"step": 40, SERIES: 0.9}]
         write_jsonl(run.folder / "history.jsonl", [*read_jsonl(run.folder / "history.jsonl"), *series])
         seal(run)
-        about = {"n": 256, "decoder": {"share": 0.4 + value, "excess": value}}
+        about = {"n": 256, "pooled": {"share": 0.4 + value, "excess": value}}
         measured(
             run,
             calibration={"sequence": {"ece_width": value, "bins": [1, 2]}},
@@ -70,14 +70,14 @@ def test_measures_are_final_metrics_and_the_parent_has_their_means(
     parents, children = stored(small)
     metrics = children[first.id].data.metrics
     assert metrics["calibration/sequence/ece_width"] == 0.1 and metrics["predictability/n"] == 256
-    assert metrics[SERIES] == 0.9 and metrics["predictability/decoder/share"] == 0.5
+    assert metrics[SERIES] == 0.9 and metrics["predictability/pooled/share"] == 0.5
     client = MlflowClient(get_uri(small))
     history = client.get_metric_history(children[first.id].info.run_id, SERIES)
     assert [point.value for point in history] == [0.7, 0.9]
     means = parents["cqa/tiny/dss/gold/1"].data.metrics
     assert means["calibration/sequence/ece_width_mean"] == pytest.approx(0.2)
-    assert means["predictability/decoder/excess_n"] == 2 and "predictability/n_mean" not in means
-    assert means["predictability/decoder/excess_mean"] == pytest.approx(0.2)
+    assert means["predictability/pooled/excess_n"] == 2 and "predictability/n_mean" not in means
+    assert means["predictability/pooled/excess_mean"] == pytest.approx(0.2)
     assert not [name for name in means if name.endswith(("_low", "_high"))], "two seeds have no interval"
     assert "too few seeds" in description(parents["cqa/tiny/dss/gold/1"])
     collides = children[expand(small)[2].id].data.metrics
