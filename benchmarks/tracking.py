@@ -142,7 +142,10 @@ def write(run: Run, points: int) -> None:
         "finished_at": "2026-01-02T03:05:05+00:00",
     }  # fmt: skip
     write_plain(run.folder / "environment.json", json.dumps(seal(environment)))
-    share = {"test_accuracy": 0.5, "test_correct": TEST // 2, "test_n": TEST, "mean_confidence": 0.8}
+    share = {
+        "test_accuracy": 0.5, "test_correct": TEST // 2, "test_n": TEST, "test_groups": TEST,
+        "mean_confidence": 0.8,
+    }  # fmt: skip
     split = {"accuracy": 0.75, "correct": 3 * TEST // 4, "n": TEST, "unparsed": 0}
     teacher = dict.fromkeys(("train", "valid", "test"), split)
     metrics = {

@@ -34,7 +34,8 @@ def test_example_adapter_loads(extended: dict[str, str], tmp_path: Path) -> None
     folder = tmp_path / "mine"
     folder.mkdir()
     for split, rows in (("train", 20), ("test", 3)):
-        lines = [{"question": f"{i}?", "answer": str(i), "why": f"it is {i}"} for i in range(rows)]
+        lines = [{"question": f"{i}?", "answer": str(i), "why": f"it is {i}", "story": f"s{i}"}
+                 for i in range(rows)]  # fmt: skip
         (folder / f"{split}.json").write_text("\n".join(map(json.dumps, lines)))
     code = f"from cotdistill.data import load; splits = load('mine', {str(tmp_path)!r})"
     code += "; print({name: len(split) for name, split in splits.items()})"

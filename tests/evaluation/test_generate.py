@@ -202,4 +202,4 @@ def test_scores():
     answers = [Answer(str(n), "x", "a", "a", n < 3, n / 10) for n in range(1, 5)]
     expected = {"accuracy": 0.5, "correct": 2, "n": 4, "groups": 4, "mean_confidence": pytest.approx(0.25)}
     assert score(answers) == expected
-    assert score([]) == {"accuracy": None, "correct": 0, "n": 0, "mean_confidence": None}
+    assert score([]) == {"accuracy": None, "correct": 0, "n": 0, "groups": 0, "mean_confidence": None}
