@@ -15,6 +15,7 @@ from cotdistill import students
 from cotdistill.common.errors import UserError
 from cotdistill.common.files import digest, read_json, read_jsonl
 from cotdistill.data.prepared import Prepared
+from cotdistill.data.rows import SPLITS
 from cotdistill.jobs.evaluate import evaluate
 from cotdistill.jobs.train import train
 from cotdistill.methods import METHODS, build
@@ -85,7 +86,9 @@ def test_metrics_and_environment(trained: Callable[[str], Run], method: str):
     assert metrics["teacher"]["train"]["n"] == 26 and metrics["teacher"]["train"]["correct"] < 26
     assert {"torch", "transformers", "python", "cotdistill"} <= set(environment["versions"])
     assert environment["device"] == "cpu" and environment["hardware"]["processes"] == 1
-    assert environment["data_checksum"] == read_json(run.prepared / "manifest.json")["checksum"]
+    manifest = read_json(run.prepared / "manifest.json")
+    assert environment["data_checksum"] == manifest["checksum"]
+    assert environment["split_ids"] == manifest["split_ids"] and set(manifest["split_ids"]) == set(SPLITS)
     assert environment["wall_s"] > 0 and environment["peak_memory_mb"] > 0
     assert environment["started_at"] <= environment["finished_at"]
 
