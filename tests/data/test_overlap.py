@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cotdistill.cli import main
+from cotdistill.common.errors import UserError
 from cotdistill.data import adapter, found, load, overlap, overlap_report
 from cotdistill.data.overlap import Inputs, Overlap, Shared, is_near, list_masked_words, measure_overlap
 from cotdistill.data.overlap_report import list_overlap_warnings, measure_splits, read_overlap
@@ -189,10 +190,13 @@ def test_it_is_measured_once_for_all_students_and_no_run_depends_on_it(pair: Any
     with monkeypatch.context() as patch:
         patch.setattr(overlap_report, "measure_overlap", lambda _: pytest.fail("measured again"))
         assert pair() == folder and read(pair("twin")) == first
-    for harm in ("{", '{"rows": 3}', ""):
+    whole = (folder / "overlap.json").read_text()
+    for harm in ("{", whole.replace('"rows": 8', '"rows": 9'), ""):
         for path in folder.parent.glob("*/overlap.json"):
             path.write_text(harm)
-        assert read(folder) is None
+        remedy = r"overlap\.json.*; prepare again, or remove \S+ to collect again$"
+        with pytest.raises(UserError, match=remedy):
+            read(folder)
         pair()
         assert read(folder) == first and Prepared(folder).digest == before
 

@@ -114,7 +114,7 @@ def test_a_folder_of_an_older_version_is_named(pair: Any):
 
     pair()
     path = pair.folder / "manifest.json"
-    old = {name: value for name, value in Prepared(pair.folder).manifest.items() if name != "student"}
+    old = {name: value for name, value in Prepared(pair.folder).manifest.items() if name != "split_ids"}
     write_json(path, seal(old))
     with pytest.raises(UserError, match="prepared by an older version of this package; remove"):
         Prepared(pair.folder)

@@ -126,8 +126,8 @@ FILES = [
         "tokenizer_config.json",
     )),
     *(f"{PREPARED}/{name}" for name in (
-        "manifest.json", "key.txt", "train.arrow", "valid.arrow", "test.arrow", "tokenizer/tokenizer.json",
-        "tokenizer/tokenizer_config.json",
+        "manifest.json", "key.txt", "overlap.json", "train.arrow", "valid.arrow", "test.arrow",
+        "tokenizer/tokenizer.json", "tokenizer/tokenizer_config.json",
     )),
     *TABLES,
 ]  # fmt: skip

@@ -15,6 +15,7 @@ from cotdistill import students
 from cotdistill.common.errors import UserError
 from cotdistill.common.files import digest, read_json, read_jsonl
 from cotdistill.data.prepared import Prepared
+from cotdistill.data.rows import SPLITS
 from cotdistill.jobs.evaluate import evaluate
 from cotdistill.jobs.hardware import describe_kernels
 from cotdistill.jobs.train import train
@@ -89,7 +90,9 @@ def test_metrics_and_environment(trained: Callable[[str], Run], method: str):
     assert "earlier" not in hardware
     assert hardware["kernels"]["aten"] == torch.backends.cpu.get_cpu_capability()
     assert (hardware["threads"], hardware["interop_threads"]) == (1, torch.get_num_interop_threads())
-    assert environment["data_checksum"] == read_json(run.prepared / "manifest.json")["checksum"]
+    manifest = read_json(run.prepared / "manifest.json")
+    assert environment["data_checksum"] == manifest["checksum"]
+    assert environment["split_ids"] == manifest["split_ids"] and set(manifest["split_ids"]) == set(SPLITS)
     assert environment["wall_s"] > 0 and environment["peak_memory_mb"] > 0
     assert environment["started_at"] <= environment["finished_at"]
 

@@ -7,6 +7,7 @@ same one: it is measured once and copied.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,8 +41,9 @@ def find_overlap(folder: Path, splits: DatasetDict, checksum: str) -> Overlap:
     folder: of the prepared pair, which need not exist. checksum: of the splits.
     """
     for other in sorted(folder.parent.glob(f"*/{OVERLAP}")):
-        if found := read_overlap(other.parent, checksum, fingerprint("data.overlap")):
-            return found
+        with suppress(UserError):  # what is corrupt is measured again
+            if found := read_overlap(other.parent, checksum, fingerprint("data.overlap")):
+                return found
     return measure_splits(splits)
 
 
@@ -62,15 +64,20 @@ def write_overlap(folder: Path, overlap: Overlap, checksum: str) -> None:
 def read_overlap(folder: Path, checksum: str, code: str | None = None) -> Overlap | None:
     """Return what the splits with this checksum share, measured by this code where one is given.
 
-    None where the prepared folder does not tell: it was prepared before this was measured, or was damaged.
+    None where the prepared folder does not tell: it is of other rows, or older than this measure. Raises
+    UserError where the file is corrupt.
     """
-    try:
-        content = read_sealed(folder / OVERLAP, "prepare again")
-        origin = content.pop("checksum"), content.pop("code")
-        found = TypeAdapter(Overlap).validate_python(content)
-    except (UserError, OSError, KeyError, ValidationError):
+    path = folder / OVERLAP
+    if not path.exists():
         return None
-    return found if origin == (checksum, code or origin[1]) else None
+    content = read_sealed(path, f"prepare again, or remove {path} to collect again")
+    origin = content.pop("checksum", None), content.pop("code", None)
+    if origin != (checksum, code or origin[1]):
+        return None
+    try:
+        return TypeAdapter(Overlap).validate_python(content)
+    except ValidationError:
+        return None
 
 
 def describe_overlap(overlap: Overlap) -> list[str]:

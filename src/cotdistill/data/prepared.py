@@ -203,7 +203,7 @@ class Prepared:
         self.folder = Path(folder)
         remedy = f"remove {self.folder} to prepare again"
         self.manifest: dict[str, Any] = read_sealed(self.folder / "manifest.json", remedy)
-        if "student" not in self.manifest:
+        if "split_ids" not in self.manifest:
             raise UserError(f"{self.folder}: prepared by an older version of this package; {remedy}")
         self._sound: set[str] = set()
 
