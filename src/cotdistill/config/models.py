@@ -153,7 +153,7 @@ class Evaluation(Strict):
     bins: int = Field(10, ge=1, le=bounds.BINS)
     """bins of the calibration errors and of reliability diagrams"""
     option_score: OptionScore = "sum"
-    """what options' calibration is of: log-likelihood (a probability; few tokens gain) or its mean a token"""
+    """option score to calibrate: sum of log-likelihoods (only that is a probability), or mean per token"""
     mutual_information: int = Field(256, ge=0, le=bounds.MEASURED)
     """most validation examples to estimate the tasks' mutual information on; 0: never, on test neither"""
     judge: Judge | None = None
