@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from cotdistill.common.files import read_json
 from cotdistill.jobs import hardware
@@ -120,3 +121,16 @@ def test_a_start_noted_by_an_older_version_keeps_its_time(tiny: Any, tmp_path: P
     outputs.note_start(run, {"cpu": "Xeon"})
     assert outputs.read_start(run) == "2026-01-02T03:04:05+00:00"
     assert outputs.read_machines(run) == [{"cpu": "Xeon"}]
+
+
+def test_a_gpu_is_told_with_what_its_products_are_rounded_by(monkeypatch: pytest.MonkeyPatch):
+    """No GPU is at hand: its name and capability are given, the settings are torch's own."""
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "NVIDIA H100")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
+    found = hardware.describe_hardware("cuda", 1)
+    assert found["gpu"] == found["kernels"]["cuda"]["name"] == "NVIDIA H100"
+    assert found["kernels"]["cuda"]["capability"] == [9, 0]
+    settings = found["kernels"]["cuda"]
+    assert {type(settings[name]) for name in ("cudnn_benchmark", "cudnn_tf32", "products_tf32")} == {bool}
+    assert {"cuda", "cudnn"} <= set(settings)
+    json.dumps(found)

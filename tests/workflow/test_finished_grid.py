@@ -109,6 +109,10 @@ CHANGES = {
             "d_model": 16, "d_ff": 16, "d_kv": 8, "heads": 2, "layers": 1, "vocabulary": 128}}]},
         {},
     ),
+    "the score that options are calibrated by": (
+        {"evaluation": {"max_new_tokens": 4, "batch_size": 210, "option_score": "mean"}},
+        {"evaluate": 4, **AFTER_RUNS},
+    ),
     "the tracking store": ({"tracking": {"uri": "sqlite:///elsewhere.db"}}, {"track": 1}),
     "the baseline": ({"baseline": "mi"}, {"compare": 1, "figures": 1, "track": 1}),
     "the order of methods": ({"methods": [{"name": "mi", "beta": 0.1}, "dss"]}, AFTER_RUNS),

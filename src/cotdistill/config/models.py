@@ -159,7 +159,7 @@ class Evaluation(Strict):
     bins: int = Field(10, ge=1, le=bounds.BINS)
     """bins of the calibration errors and of reliability diagrams"""
     option_score: OptionScore = "sum"
-    """what options' calibration is of: log-likelihood (a probability; few tokens gain) or its mean a token"""
+    """option score to calibrate: sum of log-likelihoods (only that is a probability), or mean per token"""
     mutual_information: Annotated[int, AfterValidator(_refuse_few)] = Field(256, ge=0, le=bounds.MEASURED)
     """examples of a split to measure how well one task's states tell the other's: 256 or more; 0: never"""
     free_running: bool = False
