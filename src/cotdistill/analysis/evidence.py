@@ -25,8 +25,8 @@ from cotdistill.tables.columns import get_role
 
 ALPHA = 0.05
 LEAST_GROUPS = 20
-"""effective groups of test examples from which simulations hold the intervals' coverage at 93 to 97%; with
-fewer they cover more (docs/statistics.md)"""
+"""effective groups of test examples below which one group holds so much that intervals cover 98% and more,
+and below which the variance between groups is no number that power can be told from (docs/statistics.md)"""
 
 
 @dataclass(frozen=True)
