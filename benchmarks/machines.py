@@ -105,7 +105,7 @@ def train(folder: Path, machine: str, method: str, seed: int, steps: int) -> Tra
     config["methods"] = [list_methods()[method]]
     more = {"steps": steps, "log_every": 1, "warmup_steps": steps // 10, "eval_every": max(1, steps // 5)}
     config["training"] |= more
-    config["evaluation"] = {"mutual_information": 0, "rationales": False}
+    config["evaluation"] = {"predictability": 0, "rationales": False}
     path = here / "config.yaml"
     path.write_text(yaml.safe_dump(config), encoding="utf-8")
     run = f"demo/tiny/{method}/gold/1/{seed}"

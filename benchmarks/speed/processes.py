@@ -154,7 +154,7 @@ def _tiny(results: Path, data: str) -> dict[str, Any]:
         "students": [{"name": "tiny", "scratch": {"vocabulary": 400}}],
         "labels": ["gold"], "fractions": [1.0], "seeds": [0],
         "training": {"steps": 1, "batch_size": 4, "device": "cpu"},
-        "evaluation": {"max_new_tokens": 1, "mutual_information": 0, "rationales": False},
+        "evaluation": {"max_new_tokens": 1, "predictability": 0, "rationales": False},
     }  # fmt: skip
 
 

@@ -74,7 +74,7 @@ def test_unknown_key_names_the_near_one(
         ({"training": {"weight_decay": float("inf")}}, "training.weight_decay", "finite number", "found inf"),
         ({"training": {"device": "gpu"}}, "training.device", "'auto', 'cpu' or 'cuda'", "found 'gpu'"),
         ({"evaluation": {"rationales": "yes"}}, "evaluation.rationales", "boolean", "found 'yes'"),
-        ({"evaluation": {"mutual_information": 9}}, "evaluation.mutual_information", "least 256", "found 9"),
+        ({"evaluation": {"predictability": 9}}, "evaluation.predictability", "least 256", "found 9"),
         ({"methods": [{"name": "mi", "beta": "much"}]}, "beta", "number", "found 'much'"),
         ({"fractions": [0.5, 0]}, "fractions[1]", "greater than 0", "found 0"),
         ({"fractions": [1.01]}, "fractions[0]", "less than or equal to 1", "found 1.01"),

@@ -71,7 +71,7 @@ def test_every_number_has_bounds(config: Config, value: Any) -> None:
         ("scratch", "layers", 10**6), ("evaluation", "bins", 10**9), ("training", "steps", 10**9),
         ("training", "gpus", 10**9), ("compute", "mem_mb", 10**9), ("training", "batch_size", 10**9),
         ("scratch", "heads", 10**9), ("scratch", "d_ff", 10**9), ("compute", "runtime", 10**9),
-        ("evaluation", "mutual_information", 10**9), ("evaluation", "batch_size", 10**9),
+        ("evaluation", "predictability", 10**9), ("evaluation", "batch_size", 10**9),
         ("training", "accumulation", 10**9), ("training", "log_every", 10**9),
         ("training", "max_target_tokens", 10**9), ("evaluation.judge", "retries", 2000),
         ("evaluation.judge", "timeout_s", 1e12), ("training", "learning_rate", 5e-324),

@@ -162,7 +162,7 @@ def test_functions_of_few_inputs_never_tell_more_than_there_are_inputs(distinct:
 def test_an_estimate_above_what_can_be_stops_with_a_line():
     check_ceiling(Found(1.0, 1.0), CANDIDATES, "run: test")
     said = r"^run: test, states: predictability of 4\.16 nats, expected at most log\(40\) = 3\.69 of 40 "
-    with pytest.raises(UserError, match=f"{said}distinct examples; .*evaluation\\.mutual_information"):
+    with pytest.raises(UserError, match=f"{said}distinct examples; .*evaluation\\.predictability"):
         check_ceiling(Found(1.0, 1.0), 40, "run: test, states")
 
 

@@ -27,7 +27,7 @@ from cotdistill.students.packed.learning import Learner
 ROWS = [0, 3, 5, 8, 11, 14, 17]
 DSS = methods.build("dss")
 QUICK: dict[str, Any] = {"batch_size": 64, "max_target_tokens": 12}
-FEW = "8 examples of {} have a rationale, fewer than the 256 of evaluation.mutual_information"
+FEW = "8 examples of {} have a rationale, fewer than the 256 of evaluation.predictability"
 
 
 def alone(model: Any, collator: Collator, task: Any, row: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -208,7 +208,7 @@ def test_a_split_that_is_too_small_tells_why(model: Any, tiny: Any, tmp_path: Pa
     prepared = Prepared(tiny.prepared)
     found = measure_test(model, tiny.run(tmp_path, "dss"), prepared, DSS, "packed")
     assert found == {"reasons": {"test": FEW.format("test"), "over training": FEW.format("valid")}}
-    off = tiny.run(tmp_path, "dss", evaluation={"mutual_information": 0})
+    off = tiny.run(tmp_path, "dss", evaluation={"predictability": 0})
     assert measure_test(model, off, prepared, DSS, "packed") == {}
 
 

@@ -160,7 +160,7 @@ class Evaluation(Strict):
     """bins of the calibration errors and of reliability diagrams"""
     option_score: OptionScore = "sum"
     """option score to calibrate: sum of log-likelihoods (only that is a probability), or mean per token"""
-    mutual_information: Annotated[int, AfterValidator(_refuse_few)] = Field(256, ge=0, le=bounds.MEASURED)
+    predictability: Annotated[int, AfterValidator(_refuse_few)] = Field(256, ge=0, le=bounds.MEASURED)
     """examples of a split to measure how well one task's states tell the other's: 256 or more; 0: never"""
     free_running: bool = False
     """measure that on test also with what the student itself writes as targets, not teacher-forced"""

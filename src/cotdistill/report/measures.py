@@ -100,7 +100,7 @@ GROUPS: dict[str, list[MeasureColumn]] = {
 PREDICTABILITY_MEANS = (
     f"predictability: share is InfoNCE among {CANDIDATES} examples, by critics that were fitted on others, "
     f"as a share of its ceiling of {CEILING:.2f} nats, and found how often the partner scores highest (by "
-    f"chance {1 / CANDIDATES:.1%}), on evaluation.mutual_information test examples in every run; a lower "
+    f"chance {1 / CANDIDATES:.1%}), on evaluation.predictability test examples in every run; a lower "
     "bound on the mutual information of the states, not that information. Controls, measured alike: "
     f"{'; '.join(f'{name.replace(chr(95), chr(32))}: {words}' for name, words in CONTROLS.items())}. "
     f"excess: {EXCESS} (where there is one); likewise of found."

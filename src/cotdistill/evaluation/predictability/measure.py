@@ -44,7 +44,7 @@ ROUNDING = 0.05
 
 def is_measured(run: Run, method: Method) -> bool:
     """Whether the method has a label and a rationale task, and the measurement is on."""
-    return run.experiment.evaluation.mutual_information > 0 and find_tasks(method) is not None
+    return run.experiment.evaluation.predictability > 0 and find_tasks(method) is not None
 
 
 class Meter:
@@ -64,11 +64,11 @@ class Meter:
         # as many examples as training passes at once: those fit in memory, even with gradients
         self.batch_size = max(1, training.batch_size // (training.accumulation * training.gpus))
         self.seed = derive("mutual information", dataset=run.dataset.name, split=split)
-        self.rows = self._draw_rows(run.experiment.evaluation.mutual_information)
+        self.rows = self._draw_rows(run.experiment.evaluation.predictability)
         inputs, groups = self._read_column("input"), self._read_column("group")
         self.units = join_units(inputs, *([groups] if groups else []))
         self.halves = cut_into_halves(self.units, self.seed)
-        self.absence = self._explain_absence(run.experiment.evaluation.mutual_information)
+        self.absence = self._explain_absence(run.experiment.evaluation.predictability)
         self.untrained: dict[str, Found] | None = None
 
     def _draw_rows(self, most: int) -> list[int]:
@@ -87,7 +87,7 @@ class Meter:
         if len(self.rows) < wanted:
             return (
                 f"{len(self.rows)} examples of {self.split} have a rationale, fewer than the {wanted} of "
-                "evaluation.mutual_information"
+                "evaluation.predictability"
             )
         if min(map(len, self.halves)) < CANDIDATES:
             return (
@@ -198,7 +198,7 @@ def check_ceiling(found: Found, distinct: int, where: str) -> None:
         raise UserError(
             f"{where}: predictability of {nats:.2f} nats, expected at most log({distinct}) = "
             f"{math.log(distinct):.2f} of {distinct} distinct examples; this is a fault of the measurement: "
-            "please report it, and set evaluation.mutual_information to 0 to go on without it"
+            "please report it, and set evaluation.predictability to 0 to go on without it"
         )
 
 
@@ -208,7 +208,7 @@ def measure_test(
     """Return the predictability on test: numbers of each representation and control, n, and `reasons`.
 
     `reasons` says why what is absent (or None) was not measured. Empty where the method has not both tasks,
-    or `evaluation.mutual_information` is 0. Raises Preempted when asked to stop; UserError for an estimate
+    or `evaluation.predictability` is 0. Raises Preempted when asked to stop; UserError for an estimate
     that cannot be.
     """
     if not is_measured(run, method):

@@ -48,9 +48,9 @@ def explain_numbers(spaces: Iterable[str]) -> str:
 
 def explain_absence(experiment: Experiment) -> str:
     """Return the sentence in place of the figure."""
-    least = experiment.evaluation.mutual_information or LEAST_MEASURED
+    least = experiment.evaluation.predictability or LEAST_MEASURED
     return (
         f"No run of {experiment.experiment} has a measured predictability: that takes a method with a label "
-        f"and a rationale task, and {least} test examples with a rationale (evaluation.mutual_information, "
+        f"and a rationale task, and {least} test examples with a rationale (evaluation.predictability, "
         "where 0 means never); `reasons` in metrics.json say more."
     )

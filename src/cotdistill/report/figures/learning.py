@@ -72,11 +72,11 @@ def _list_measured(history: pd.DataFrame) -> list[str]:
 def _explain_predictability(history: pd.DataFrame, experiment: Experiment) -> str:
     """Return a sentence on the panels of predictability, or on why there are none."""
     if spaces := _list_measured(history):
-        n = experiment.evaluation.mutual_information
+        n = experiment.evaluation.predictability
         return f"Excess predictability is of {n} validation examples. {explain_numbers(spaces)} "
     return (
         "Predictability over training is not shown: it takes a method with a label and a rationale task, and "
-        "as many validation examples with a rationale as evaluation.mutual_information says. "
+        "as many validation examples with a rationale as evaluation.predictability says. "
     )
 
 
