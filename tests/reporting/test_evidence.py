@@ -47,6 +47,7 @@ def tables(
                 status = "missing" if run in missing else "done"
                 row = {"run": run, "dataset": dataset, "student": "tiny", "method": method, "labels": "gold"}
                 row |= {"fraction": 1.0, "seed": seed, "status": status, "objective": method.split("-")[0]}
+                row |= {"adapter": dataset, "split": "published"}
                 entry = MethodEntry(name=method, method=str(row["objective"]), **SETTINGS[method])
                 runs.append(row | {"proposed": is_proposed(entry)})
                 if status == "done":
@@ -229,3 +230,14 @@ def test_overall_needs_two_datasets_and_names_those_left_out() -> None:
     together = compute_overall(*tables(gains, ("a", "b", "c"), range(3), missing=gone), "dss")
     row = one(together, "mi-paper")
     assert row["datasets"] == ["a", "c"] and row["left_out"] == ["b"]
+
+
+def test_overall_does_not_take_two_cuts_of_one_dataset_for_two() -> None:
+    examples, runs = tables({"dss": 0, "mi-paper": 0.5}, ("a", "a_again", "b"), range(3))
+    again = runs["dataset"] == "a_again"
+    runs.loc[again, ["adapter", "split"]] = ["a", "group-disjoint"]
+    row = one(compute_overall(examples, runs, "dss"), "mi-paper")
+    assert row["datasets"] == ["a", "b"] and row["left_out"] == ["a_again"]
+    alone = runs["dataset"] != "a"
+    row = one(compute_overall(examples, runs[alone], "dss"), "mi-paper")
+    assert row["datasets"] == ["a_again", "b"]

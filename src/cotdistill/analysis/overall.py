@@ -56,8 +56,9 @@ def compute_overall(examples: pd.DataFrame, runs: pd.DataFrame, baseline: str) -
     """Return a row (see Overall) per setting of the grid and method but the baseline, over its datasets.
 
     A dataset counts for a method when it has at least two pairs of runs with the baseline; `left_out` names
-    the others. The datasets themselves are not resampled, so it speaks of these datasets alone. No row where
-    fewer than two datasets can be used. Raises UserError as `compute_evidence`.
+    the others, and those that hold the rows of another one, cut anew. The datasets themselves are not
+    resampled, so it speaks of these datasets alone. No row where fewer than two datasets can be used.
+    runs: as for `compute_evidence`, with `adapter` and `split`. Raises UserError as that does.
     """
     answers = group_answers(examples)
     blocks = split_blocks(runs, baseline)
@@ -81,9 +82,10 @@ def _sum_up(
     """Return the row of one method in one setting; None where fewer than two datasets can be used."""
     used: dict[str, Pairs] = {}
     left_out = []
+    twice = _list_twice(blocks)
     for where, block in blocks:
         pairs = pair_runs(block, method, baseline, answers)
-        if len(pairs.seeds) > 1 and pairs.n_groups > 1:
+        if len(pairs.seeds) > 1 and pairs.n_groups > 1 and where["dataset"] not in twice:
             used[where["dataset"]] = pairs
         else:
             left_out.append(where["dataset"])
@@ -112,6 +114,16 @@ def _sum_up(
         improvement_low=chance_low,
         improvement_high=chance_high,
     )
+
+
+def _list_twice(blocks: list[tuple[dict[str, Any], pd.DataFrame]]) -> list[str]:
+    """Return the datasets that are cut anew from one that stands beside them, whose rows they share."""
+    published = {block["adapter"].iloc[0] for _, block in blocks if block["split"].iloc[0] == "published"}
+    return [
+        key["dataset"]
+        for key, block in blocks
+        if block["split"].iloc[0] != "published" and block["adapter"].iloc[0] in published
+    ]
 
 
 def read_overall(frame: pd.DataFrame) -> list[Overall]:
