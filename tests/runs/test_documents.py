@@ -137,7 +137,7 @@ def test_a_document_that_is_not_there_is_named(tmp_path: Path):
 
 
 @documents
-@pytest.mark.parametrize("version", [1, SCHEMA_VERSION + 1, "two", None])
+@pytest.mark.parametrize("version", [1, SCHEMA_VERSION - 1, SCHEMA_VERSION + 1, "two", None])
 @pytest.mark.parametrize("sealed", [True, False])
 def test_another_layout_is_refused_with_both_numbers(name: str, version: Any, sealed: bool, refused: Any):
     message = refused(name, sealed, schema_version=version)
