@@ -23,13 +23,18 @@ def list_data_limits(results: pd.DataFrame) -> list[str]:
     """Return a sentence for each dataset and split that share so much that accuracy on test says less.
 
     results: the table of results. Near duplicates and groups count from TOLD of the test inputs on, the same
-    input and one with other numbers always.
+    input and one with other numbers always. Of valid nothing is said where train has as many of each kind.
     """
-    return [
-        f"{dataset}: {_describe(n_test, other, counts)}; {_conclude(other, part)}."
-        for dataset, n_test, other, counts in _list_counts(results)
-        if (part := _measure_part(counts, n_test)) is not None
-    ]
+    lines = []
+    in_train: dict[str, dict[str, int | None]] = {}
+    for dataset, n_test, other, counts in _list_counts(results):
+        if other == "train":
+            in_train[dataset] = counts
+        elif all((count or 0) <= (in_train[dataset][kind] or 0) for kind, count in counts.items()):
+            continue
+        if conclusion := _conclude(other, counts, n_test):
+            lines.append(f"{dataset}: {_describe(n_test, other, counts)}; {conclusion}.")
+    return lines
 
 
 def list_data_notes(results: pd.DataFrame) -> list[str]:
@@ -67,15 +72,17 @@ def _describe(n_test: int, other: str, counts: dict[str, int | None]) -> str:
     return f"{n_test} test inputs, of which in {other}: {format_counts(counts)}"
 
 
-def _measure_part(counts: dict[str, int | None], n_test: int) -> float | None:
-    """Return the share of test inputs that have their like; None where it is too small to be told."""
-    part = max(count or 0 for count in counts.values()) / n_test
-    return part if part >= TOLD or counts["masked"] else None
-
-
-def _conclude(other: str, part: float) -> str:
+def _conclude(other: str, counts: dict[str, int | None], n_test: int) -> str:
+    """Return what follows of the counts for accuracy on test; an empty string where they are too small."""
+    alike = max((counts[kind] or 0) / n_test for kind in ("body", "near"))
+    grouped = (counts["grouped"] or 0) / n_test
+    if max(alike, grouped) < TOLD and not counts["masked"]:
+        return ""
+    like = "inputs much like them" if alike >= TOLD or counts["masked"] else "inputs of the same groups"
     if other == "valid":
-        return "the tested checkpoint was chosen on inputs much like them"
-    if part >= MOSTLY:
+        return f"the tested checkpoint was chosen on {like}"
+    if alike >= MOSTLY:
         return "accuracy says little about inputs unlike those of training"
-    return "accuracy is in part on inputs much like those of training"
+    if grouped >= MOSTLY:
+        return "accuracy says little about groups that training does not have"
+    return f"training had {like}"
