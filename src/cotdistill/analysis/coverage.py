@@ -15,7 +15,7 @@ SURE_DATASETS = 5
 """seeds from which a mean over datasets has at most 6% false positives, however unequal the datasets are"""
 IMPROVEMENT = (
     "The interval of the probability that a run beats another keeps the test examples fixed: over other test "
-    "examples too, it leaves out the true one in up to 13% of experiments."
+    "examples too, it leaves out the true one in up to 1 of 4 experiments."
 )
 
 
