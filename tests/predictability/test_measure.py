@@ -232,7 +232,7 @@ def test_without_its_initial_weights_a_student_has_no_excess(many: Any, tmp_path
     found = measure_test(model, run, prepared, DSS, "packed")
     assert found["reasons"]["untrained"] == "the checkpoint is gone"
     assert found["decoder"]["excess"] is None and found["decoder"]["untrained"] is None
-    assert found["decoder"]["share"] > 0
+    assert found["decoder"]["share"] is not None, "what needs no initial weights is there"
 
 
 def test_examples_of_one_input_or_group_are_in_one_half(many: Any, tmp_path: Path, monkeypatch: Any):
