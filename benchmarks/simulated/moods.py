@@ -21,7 +21,7 @@ M = 200
 NAMES = ("covers", "p < 0.05", "said", "covers, said", "covers, not said")
 COLUMNS = ("experiment", "seeds", *NAMES)
 WORLDS = {
-    f"{share:.0%} of seeds {drop:.0%} lower": World(0.6, 0.0, low_share=share, low_drop=drop)
+    f"{share:.0%} of seeds {100 * drop:.0f} points lower": World(0.6, 0.0, low_share=share, low_drop=drop)
     for share, drop in ((0.5, 0.24), (0.3, 0.24), (0.2, 0.24), (0.5, 0.12))
 } | {
     "one kind, SD 5 points": World(0.6, 0.0, seed_method=0.25),
