@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from cotdistill.analysis.coverage import list_limits
 from cotdistill.analysis.evidence import ALPHA, Evidence, read_evidence
 from cotdistill.analysis.intervals import LEAST_SEEDS, is_cut
+from cotdistill.analysis.limits import list_limits
 from cotdistill.analysis.overall import Overall, read_overall
 from cotdistill.analysis.power import MOST_SEEDS
 from cotdistill.analysis.words import (
@@ -22,18 +22,16 @@ from cotdistill.analysis.words import (
     format_points,
     join_names,
 )
-from cotdistill.common.errors import list_some
 from cotdistill.tables.columns import SETTING
 
-LEAST_EXAMPLES = 100
-"""test examples from which, and from LEAST_SEEDS, simulations hold the intervals' coverage"""
 HEADLINE_SEEDS = 5
 """pairs of runs from which a difference stands in the headline"""
 
 RULE = (
     f"Rule: two methods differ where the corrected p is below {ALPHA}, with at least {LEAST_SEEDS} seeds; "
     f"the headline speaks of comparisons of at least {HEADLINE_SEEDS}. The p-value and the 95% interval come "
-    "from one bootstrap over seeds and test examples; p is then corrected for all comparisons of the "
+    "from one bootstrap over seeds and test examples, of which those that share a text count as one group; "
+    "p is then corrected for all comparisons of the "
     "proposed methods, over methods, datasets and settings (Holm; the others, for orientation, among "
     "themselves). Points are percentage points of test accuracy."
 )
@@ -82,7 +80,7 @@ def reach_verdict(
         experiment_name,
         _write_headline(asked, varying, baseline),
         paragraphs,
-        [*about_data, *_list_limits(rows, asked, bool(together)), *list_limits(asked, bool(together))],
+        [*about_data, *list_limits(rows, asked, bool(together))],
         RULE,
     )
 
@@ -326,40 +324,6 @@ def _describe_overall(row: Overall, varying: list[str]) -> str:
         f"({format_points(least)}). A run of {row.method} beats one of {row.baseline} with probability "
         f"{chance} ({between}).{left}"
     )
-
-
-# --- what was not measured
-
-
-def _list_limits(rows: list[Evidence], asked: list[Evidence], together: bool) -> list[str]:
-    limits = []
-    for column, what in (("missing", "missing"), ("unpaired", "not comparable")):
-        names = list(dict.fromkeys(name for row in rows for name in getattr(row, column)))
-        if names:
-            limits.append(f"{format_count(len(names), 'run')} {what}: {list_some(names, 20)}.")
-    if any(0 < row.n_seeds < LEAST_SEEDS for row in asked):
-        limits.append(
-            f"Where fewer than {LEAST_SEEDS} seeds are finished, the variation between seeds is unknown, or "
-            "nearly so, and nothing is decided."
-        )
-    if not together:
-        limits.append("No overall result: it takes two datasets with at least two seeds of both methods.")
-    several = [row for row in asked if row.n_seeds > 1]
-    few = [row for row in several if row.n_seeds < LEAST_SEEDS or row.n_examples < LEAST_EXAMPLES]
-    if few:
-        sizes = [f"{row.n_seeds} seeds and {format_count(row.n_examples, 'test example')}" for row in few]
-        limits.append(
-            f"The intervals' coverage was checked by simulation for at least {LEAST_SEEDS} seeds and "
-            f"{LEAST_EXAMPLES} test examples; here: {join_names(list(dict.fromkeys(sizes)))}."
-        )
-    floors = sorted({(row.n_seeds, row.p_permutation_least) for row in several if row.n_seeds < 6})
-    if floors:
-        least = join_names([f"below {p:.3g} with {n} seeds" for n, p in floors], "or")
-        limits.append(f"The permutation test over seeds is no part of the rule: its p cannot be {least}.")
-    limits.append(
-        "It holds for these datasets, students and settings; seeds and test examples count as random."
-    )
-    return limits
 
 
 # --- words
