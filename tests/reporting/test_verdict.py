@@ -174,7 +174,7 @@ def test_few_groups_of_test_examples_are_said_and_their_power_is_not() -> None:
 
 
 def test_seeds_of_one_kind_are_an_assumption_of_few_seeds() -> None:
-    said = "take a method's seeds for of one kind"
+    said = "take all seeds of a method to be of one kind"
     assert any(said in limit and "5 seeds may show one kind alone" in limit for limit in made(row()).limits)
     assert not any(said in limit for limit in made(row(n_seeds=20)).limits)
 

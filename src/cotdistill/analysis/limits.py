@@ -96,9 +96,9 @@ def _tell_kinds(rows: Sequence[Evidence]) -> str:
     if not few:
         return ""
     return (
-        "The intervals take a method's seeds for of one kind. Where a part of them ends up far below the "
-        f"rest, {join_names([str(n) for n in few], 'or')} seeds may show one kind alone, and such intervals "
-        "cover the true difference in as few as 3 of 4 experiments."
+        "The intervals take all seeds of a method to be of one kind. Where a part of them ends up far below "
+        f"the rest, {join_names([str(n) for n in few], 'or')} seeds may show one kind alone, and such "
+        "intervals cover the true difference in as few as 3 of 4 experiments."
     )
 
 

@@ -270,7 +270,7 @@ def _describe_power(row: Evidence) -> str:
         return "This design is too small to find any difference in 4 of 5 repetitions."
     low, high = format_percent(row.detectable_low), format_percent(min(row.detectable_high, 1.0))
     size = low if low == high else f"{low} to {high}"
-    why = "" if low == high else f" (a range, as {row.n_seeds} seeds tell their own spread badly)"
+    why = "" if low == high else f" (a range, as {row.n_seeds} seeds hardly tell how much seeds differ)"
     return f"This design finds a true difference of {size} points in 4 of 5 repetitions{why}."
 
 
