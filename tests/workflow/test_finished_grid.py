@@ -151,8 +151,8 @@ EDITS = {
         "inference/options.py", "class OptionScorer", "EDITED = 1\n\n\nclass OptionScorer", EVALUATED,
     ),
     "calibration": ("evaluation/calibration.py", "def measure", "EDITED = 1\n\n\ndef measure", EVALUATED),
-    "an estimator": (
-        "evaluation/information/estimators.py", "annotations\n", "annotations\n\nimport cmath\n", EVALUATED,
+    "a critic": (
+        "evaluation/predictability/critic.py", "import math\n", "import cmath\nimport math\n", EVALUATED,
     ),
     "a figure": (
         "report/figures/accuracy.py", "def draw", "EDITED = 1\n\n\ndef draw", {"figures": 1, "track": 1},
