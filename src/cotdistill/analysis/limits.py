@@ -106,6 +106,6 @@ def _tell_datasets(rows: Sequence[Evidence]) -> str:
     if not any(LEAST_SEEDS <= row.n_seeds < SURE_DATASETS for row in rows):
         return ""
     return (
-        f"With {LEAST_SEEDS} to {SURE_DATASETS - 1} seeds the interval of the mean over datasets leaves out the "
-        "true mean in 7% of experiments, not 5%, where seeds differ much more on one of the datasets."
+        f"With {LEAST_SEEDS} or {SURE_DATASETS - 1} seeds the interval of the mean over datasets leaves out "
+        "the true mean in 7% of experiments, not 5%, where seeds differ much more on one of the datasets."
     )
