@@ -6,7 +6,7 @@ Usage: COTDISTILL_DATA=/path/to/data python benchmarks/overlap.py [DATASET ...]
 
 from __future__ import annotations
 
-import sys
+import argparse
 
 from cotdistill.common.text_tables import markdown_table
 from cotdistill.data import load
@@ -32,4 +32,6 @@ def main(names: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:] or ["demo", "svamp", "cqa", "anli1", "esnli"])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("dataset", nargs="*", help="names (default: demo, svamp, cqa, anli1 and esnli)")
+    main(parser.parse_args().dataset or ["demo", "svamp", "cqa", "anli1", "esnli"])

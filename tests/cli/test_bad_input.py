@@ -282,7 +282,7 @@ def test_evaluate_prints_one_line(trained: Path, cotdistill: Callable[..., Any])
     metrics = json.loads((trained / "metrics.json").read_text())
     accuracy = f"{metrics['strict']['test_accuracy']:.4f}"
     assert found.code == 0 and found.out.startswith(f"{RUN}: strict {accuracy} (step 4), published ")
-    assert found.out.endswith(", n=259\n") and found.out.count("\n") == 1
+    assert found.out.endswith(", n=259 in 70 groups\n") and found.out.count("\n") == 1
 
 
 def test_checkpoint_cut_off(trained: Path, process: Callable[..., Any], complaint: Callable[[Any], str],

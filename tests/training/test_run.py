@@ -103,7 +103,7 @@ def test_predictions_have_the_promised_fields(trained: Callable[[str], Run], met
     lines = read_jsonl(run.folder / "predictions.jsonl")
     rationales = {"rationale", "teacher_rationale"} if build(method).rationale_task else set()
     fields = {"id", "input", "gold", "prediction", "correct", "confidence", "options", "option_probabilities",
-              "option_log_likelihoods", "option_tokens"}  # fmt: skip
+              "option_log_likelihoods", "option_tokens", "group"}  # fmt: skip
     assert len(lines) == 8
     for line in lines:
         assert set(line) == fields | rationales

@@ -110,7 +110,7 @@ CHANGES = {
         {},
     ),
     "the score that options are calibrated by": (
-        {"evaluation": {"max_new_tokens": 4, "batch_size": 210, "option_score": "mean"}},
+        {"evaluation": {"max_new_tokens": 4, "batch_size": 259, "option_score": "mean"}},
         {"evaluate": 4, **AFTER_RUNS},
     ),
     "the tracking store": ({"tracking": {"uri": "sqlite:///elsewhere.db"}}, {"track": 1}),

@@ -40,7 +40,7 @@ def explain_numbers(spaces: Iterable[str]) -> str:
         f"examples, as a share of its ceiling, log({CANDIDATES}) = {CEILING:.2f} nats: a lower bound on the "
         "mutual information of the two tasks' states, and not that information. Both states hold the "
         "question and the answer, so that much of it needs no training: the untrained student is the same "
-        "one before its first step, and `same label` pairs each rationale with another question of the same "
+        "one before its first step, and the same-label control pairs each rationale with another question of the same "
         "label. The excess is the share less the larger of these two (of the first alone where too few "
         "questions share a label). Shares depend on the number of examples, which is the same in all runs."
     )
@@ -52,5 +52,5 @@ def explain_absence(experiment: Experiment) -> str:
     return (
         f"No run of {experiment.experiment} has a measured predictability: that takes a method with a label "
         f"and a rationale task, and {least} test examples with a rationale (evaluation.predictability, "
-        "where 0 means never); `reasons` in metrics.json say more."
+        "where 0 means never); the reasons in metrics.json say more."
     )
