@@ -40,9 +40,10 @@ def explain_numbers(spaces: Iterable[str]) -> str:
         f"examples, as a share of its ceiling, log({CANDIDATES}) = {CEILING:.2f} nats: a lower bound on the "
         "mutual information of the two tasks' states, and not that information. Both states hold the "
         "question and the answer, so that much of it needs no training: the untrained student is the same "
-        "one before its first step, and the same-label control pairs each rationale with another question of the same "
-        "label. The excess is the share less the larger of these two (of the first alone where too few "
-        "questions share a label). Shares depend on the number of examples, which is the same in all runs."
+        "one before its first step, and the same-label control pairs each rationale with another question "
+        "of the same label. The excess is the share less the larger of these two (of the first alone where "
+        "too few questions share a label). Shares depend on the number of examples, which is the same in all "
+        "runs."
     )
 
 
