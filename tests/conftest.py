@@ -117,20 +117,27 @@ def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
 
 
 @pytest.fixture(scope="session")
-def tiny(once: Once) -> Tiny:
-    """The tiny experiment, prepared: 26 training rows, 8 to validate, 8 to test."""
+def make_tiny(once: Once) -> Callable[[str, Callable[[list[Any]], dict[str, list[Any]]]], Tiny]:
+    """Prepare the tiny experiment with its rows cut into splits by a function, once a session and name."""
     from cotdistill.jobs.prepare import prepare
 
-    def build(folder: Path) -> None:
-        made = rows()
-        parts = {"train": made[:26], "valid": made[26:34], "test": made[34:]}
-        for split, lines in parts.items():
-            write_lines(folder / "data" / f"{split}.jsonl", lines)
-        run = Tiny(folder / "data").run(folder)
-        prepare(run.experiment, run.dataset, run.student, folder / "prepared")
+    def make(name: str, cut: Callable[[list[Any]], dict[str, list[Any]]]) -> Tiny:
+        def build(folder: Path) -> None:
+            for split, lines in cut(rows()).items():
+                write_lines(folder / "data" / f"{split}.jsonl", lines)
+            run = Tiny(folder / "data").run(folder)
+            prepare(run.experiment, run.dataset, run.student, folder / "prepared")
 
-    folder = once("tiny", build)
-    return Tiny(folder / "data", folder / "prepared")
+        folder = once(name, build)
+        return Tiny(folder / "data", folder / "prepared")
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny(make_tiny: Any) -> Tiny:
+    """The tiny experiment, prepared: 26 training rows, 8 to validate, 8 to test."""
+    return make_tiny("tiny", lambda made: {"train": made[:26], "valid": made[26:34], "test": made[34:]})
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,6 @@ from cotdistill.evaluation.predictability.controls import shuffle_within
 from cotdistill.evaluation.predictability.critic import find_partners
 from cotdistill.evaluation.predictability.measure import Meter, measure_test
 from cotdistill.evaluation.predictability.states import DIMENSIONS, represent, write_targets
-from cotdistill.jobs.prepare import prepare
 from cotdistill.students.packed.learning import Learner
 
 ROWS = [0, 3, 5, 8, 11, 14, 17]
@@ -137,24 +135,17 @@ def test_targets_may_be_what_the_student_wrote(model: Any, collator: Collator):
 
 
 @pytest.fixture(scope="module")
-def many(tiny: Any, once: Any) -> Any:
+def many(make_tiny: Any) -> Any:
     """The tiny experiment with 256 examples to test, which have 3 labels, and 8 to validate."""
-    conftest = sys.modules[type(tiny).__module__]
 
-    def build(folder: Path) -> None:
-        made = conftest.rows()
+    def cut(made: list[Any]) -> dict[str, list[Any]]:
         more = [
             {**row, "id": f"{row['id']}-{n}", "input": f"{row['input']} {n} times?", "group": row["id"]}
             for n in range(7) for row in made
         ]  # fmt: skip
-        parts = {"train": made[:26], "valid": made[26:34], "test": more[:270]}
-        for split, lines in parts.items():
-            conftest.write_lines(folder / "data" / f"{split}.jsonl", lines)
-        run = type(tiny)(folder / "data").run(folder)
-        prepare(run.experiment, run.dataset, run.student, folder / "prepared")
+        return {"train": made[:26], "valid": made[26:34], "test": more[:270]}
 
-    folder = once("many", build)
-    return type(tiny)(folder / "data", folder / "prepared")
+    return make_tiny("many", cut)
 
 
 def load(run: Any, many: Any) -> torch.nn.Module:

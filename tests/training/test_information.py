@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +17,6 @@ from cotdistill import methods
 from cotdistill.common import stopping
 from cotdistill.data.prepared import Prepared
 from cotdistill.evaluation.predictability.measure import Meter
-from cotdistill.jobs.prepare import prepare
 from cotdistill.jobs.train import train
 from cotdistill.runs.grid import Run
 from cotdistill.training.trainer import Trainer
@@ -33,43 +31,29 @@ QUICK: dict[str, Any] = {"batch_size": 32, "evaluation": {"batch_size": 256, "ra
 
 
 @pytest.fixture(scope="module")
-def wide(tiny: Any, once: Any) -> Any:
+def wide(make_tiny: Any) -> Any:
     """The tiny experiment with 48 examples to validate."""
-    conftest = sys.modules[type(tiny).__module__]
 
-    def build(folder: Path) -> None:
-        made = conftest.rows()
+    def cut(made: list[Any]) -> dict[str, list[Any]]:
         more = [{**row, "id": row["id"] + "-more", "input": row["input"] + " now?"} for row in made]
-        parts = {"train": made[:26], "valid": [*made[26:], *more[:32]], "test": more[34:]}
-        for split, lines in parts.items():
-            conftest.write_lines(folder / "data" / f"{split}.jsonl", lines)
-        run = type(tiny)(folder / "data").run(folder)
-        prepare(run.experiment, run.dataset, run.student, folder / "prepared")
+        return {"train": made[:26], "valid": [*made[26:], *more[:32]], "test": more[34:]}
 
-    folder = once("wide", build)
-    return type(tiny)(folder / "data", folder / "prepared")
+    return make_tiny("wide", cut)
 
 
 @pytest.fixture(scope="module")
-def many(tiny: Any, once: Any) -> Any:
+def many(make_tiny: Any) -> Any:
     """The tiny experiment with 260 examples to validate, enough to measure predictability on."""
-    conftest = sys.modules[type(tiny).__module__]
 
-    def build(folder: Path) -> None:
-        made = conftest.rows()
+    def cut(made: list[Any]) -> dict[str, list[Any]]:
         more = [
             {**row, "id": f"{row['id']}-{n}", "input": f"{row['input']} {n}?"}
             for n in range(7)
             for row in made
         ]
-        parts = {"train": made[:26], "valid": more[:260], "test": made[26:]}
-        for split, lines in parts.items():
-            conftest.write_lines(folder / "data" / f"{split}.jsonl", lines)
-        run = type(tiny)(folder / "data").run(folder)
-        prepare(run.experiment, run.dataset, run.student, folder / "prepared")
+        return {"train": made[:26], "valid": more[:260], "test": made[26:]}
 
-    folder = once("many-to-validate", build)
-    return type(tiny)(folder / "data", folder / "prepared")
+    return make_tiny("many-to-validate", cut)
 
 
 @pytest.fixture(scope="module")

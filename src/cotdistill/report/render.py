@@ -28,6 +28,7 @@ from cotdistill.tables.columns import BLOCK
 
 SEEDS_ALONE = "95% over seeds"
 """heading of the intervals of accuracy, which leave the choice of test examples out"""
+COLLAPSED_MEANS = f"collapsed: runs that give one answer to {COLLAPSED:.0%} of test or more"
 ELSEWHERE = "Reported by others (papers and independent runs; other students or protocol)"
 """heading of what `tabulate_reported` finds"""
 
@@ -180,8 +181,7 @@ def list_notes(comparison: pd.DataFrame, results: pd.DataFrame) -> list[str]:
         "last step: test accuracy at the last step of training, close to the published protocol.",
     ]
     notes += [f"{CUT_MEANS}."] if has_cut_interval(comparison) else []
-    if (comparison["n_collapsed"] > 0).any():
-        notes.append(f"collapsed: runs that give one answer to {COLLAPSED:.0%} of test or more.")
+    notes += [f"{COLLAPSED_MEANS}."] if has_collapsed(comparison) else []
     if _select_reported(comparison):
         differences = [p for p in read_protocol() if p.dataset in {None, *comparison["adapter"]}]
         notes += [f"protocol, {p.what}: theirs: {p.theirs}; ours: {p.ours}." for p in differences]
@@ -190,6 +190,11 @@ def list_notes(comparison: pd.DataFrame, results: pd.DataFrame) -> list[str]:
         used = dict.fromkeys(r.source for r in _select_reported(comparison))
         notes += [f"[{source}] {read_sources()[source]}." for source in used]
     return notes + list_data_notes(results) + _name_missing(results) + _name_mixed(results)
+
+
+def has_collapsed(comparison: pd.DataFrame) -> bool:
+    """Return whether any run of the comparison has collapsed, see `evaluation.variety`."""
+    return bool((comparison["n_collapsed"] > 0).any())
 
 
 def has_groups(comparison: pd.DataFrame) -> bool:
@@ -315,8 +320,7 @@ def render_plain(comparison: pd.DataFrame) -> str:
     over = "seeds and groups of test examples" if has_groups(comparison) else "seeds and test examples"
     lines.append(f"difference: 95% bootstrap interval over {over}; *: p < 0.05 after Holm")
     lines += [CUT_MEANS] if has_cut_interval(comparison) else []
-    if (comparison["n_collapsed"] > 0).any():
-        lines.append(f"collapsed: runs that give one answer to {COLLAPSED:.0%} of test or more")
+    lines += [COLLAPSED_MEANS] if has_collapsed(comparison) else []
     missing = int(comparison["n_missing"].sum())
     total = missing + int(comparison["n_seeds"].sum())
     if missing:

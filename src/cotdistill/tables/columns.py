@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from cotdistill.data.overlap import KINDS
+from cotdistill.data.rows import SPLITS
 from cotdistill.runs.grid import AXES
 
 CELL = [axis for axis in AXES if axis != "seed"]
@@ -57,7 +58,7 @@ RESULT_COLUMNS = {
     "peak_memory_mb": "float64",
     "git_commit": "str",
     "data_checksum": "str",
-    **{f"ids_{split}": "str" for split in ("train", "valid", "test")},
+    **{f"ids_{split}": "str" for split in SPLITS},
     **dict.fromkeys(OVERLAP.values(), "Int64"),
     "device": "str",
     "cpu": "str",
