@@ -165,7 +165,17 @@ def test_predictability_stands_beside_its_controls(made: Made) -> None:
     caption = FIGURES.module("predictability").caption(tables, experiment)
     for words in ("n = 256 test examples", "n = 3 seeds", "lower bound", "untrained", "4.16 nats"):
         assert words in caption
-    assert "Free-running" not in caption
+    assert "Free-running" not in caption and "Not measured on" not in caption
+
+
+def test_a_dataset_without_predictability_is_named(made: Made) -> None:
+    experiment = made()
+    _, tables = drawn("predictability", experiment)
+    measures = tables.measures
+    small = measures["measure"].str.startswith("predictability/") & (measures["dataset"] == "svamp")
+    tables.measures = measures[~small]
+    caption = FIGURES.module("predictability").caption(tables, experiment)
+    assert "Not measured on svamp: it takes 256 test examples with a rationale; " in caption
 
 
 def test_predictability_over_training_is_a_learning_curve(made: Made) -> None:

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from cotdistill.analysis.tables import AnalysedTables
+from cotdistill.analysis.words import join_names
 from cotdistill.config.models import Experiment
 from cotdistill.report.figures._captions import NO_INTERVAL, count_seeds, describe_missing, describe_seeds
 from cotdistill.report.figures._parts import (
@@ -121,7 +122,19 @@ def caption(tables: AnalysedTables, experiment: Experiment) -> str:
         f"({describe_seeds(count_seeds(rows))} each), and the bar is the 95% Student t interval over seeds, "
         f"which does not cover the choice of examples; {NO_INTERVAL}. Grey marks are controls, means over "
         "seeds. Methods without a rationale task are left out."
-        f"{describe_missing(tables.results)}"
+        f"{_describe_unmeasured(rows, experiment)}{describe_missing(tables.results)}"
+    )
+
+
+def _describe_unmeasured(rows: pd.DataFrame, experiment: Experiment) -> str:
+    """Return a sentence on the datasets whose panels are empty; an empty string without any."""
+    names = [each.name for each in experiment.datasets if each.name not in set(rows["dataset"])]
+    if not names:
+        return ""
+    least = experiment.evaluation.predictability
+    return (
+        f" Not measured on {join_names(names)}: it takes {least} test examples with a rationale; the reasons "
+        "in metrics.json say more."
     )
 
 
